@@ -1,0 +1,29 @@
+# Every target sets up what it needs; `make demo` and `make test` work on a fresh machine.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+
+.PHONY: venv demo test check integration bench clean
+
+venv: $(READY)
+
+$(READY): pyproject.toml requirements/main.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	    --constraint requirements/main.txt --editable '.[megatron,report,dev]'
+	touch $@
+
+demo: $(READY)
+	$(BIN)/mira run recipes/demo.yaml
+
+test: $(READY)
+	$(BIN)/python -m pytest
+
+check: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf runs

@@ -1,0 +1,68 @@
+"""Files that appear under their name only when they are whole.
+
+A file is written beside its place under a temporary name, flushed to disk, and renamed. So a file
+that exists can be trusted by whoever resumes. Standard library only: the parts of this package that
+run inside a training container import nothing else.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yields a temporary path that becomes `path` when the block ends well, and vanishes otherwise.
+
+    Raises OSError (one of NO_SPACE) with the file and the way out when the disk is full.
+    """
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        with temporary.open("rb+") as written:
+            os.fsync(written.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        if error.errno not in NO_SPACE:
+            raise
+        raise OSError(
+            error.errno,
+            f"{path}: no space left while writing. Finished files are kept: make room and run "
+            "the same command again",
+        ) from error
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Writes a whole file atomically."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def write_json(path: Path, content: object) -> None:
+    """Writes sorted, indented JSON atomically, so that equal content is equal bytes."""
+    text = json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    write_bytes(path, f"{text}\n".encode())
+
+
+def link_relative(target: Path, path: Path) -> None:
+    """Makes `path` a symbolic link to `target`, relative so that both can be mounted elsewhere."""
+    wanted = os.path.relpath(target, path.parent)
+    if path.is_symlink() and str(path.readlink()) == wanted:
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.unlink(missing_ok=True)
+    temporary.symlink_to(wanted)
+    os.replace(temporary, path)

@@ -1,0 +1,142 @@
+"""The `mira` command: argv, environment and logging are touched here and nowhere else.
+
+Exit codes: 0 done or already done, 2 something the user can fix (one message), 1 a bug.
+"""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import importlib
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.logging import RichHandler
+
+from mira_megatron import __version__
+from mira_megatron.atomic_files import NO_SPACE
+from mira_megatron.config import load_recipe
+from mira_megatron.pipeline import STAGES, run_stages, unit_states
+from mira_megatron.stage import Resources
+
+logger = logging.getLogger(__name__)
+
+STAGE_HELP = {
+    "ingest": "raw files of every source -> records",
+    "score": "records -> 15 ratings per record",
+    "aggregate": "ratings -> one score per record",
+    "tokenize": "records -> Megatron .bin/.idx, one document per record",
+    "select": "record scores + token budget -> keep masks and certificate",
+    "blend": "keep masks -> what Megatron reads, per split",
+    "midtrain": "blend -> a short megatron-core training run",
+    "report": "everything above -> report/index.html",
+}
+_USER_ERRNOS = (*NO_SPACE, errno.EACCES, errno.EROFS)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command and returns the exit code."""
+    arguments = _parser().parse_args(argv)
+    _set_up_logging(arguments.log_level)
+    try:
+        return _run(arguments)
+    except (ValueError, FileNotFoundError) as error:
+        return _refuse(error)
+    except OSError as error:
+        if error.errno not in _USER_ERRNOS:
+            raise
+        return _refuse(error)
+    except KeyboardInterrupt:
+        logger.error("stopped; run the same command again to go on from here")
+        return 130
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    if arguments.command == "judge-server":
+        server = importlib.import_module("mira_megatron.rubric.judge_server")
+        server.serve(arguments.host, arguments.port)
+        return 0
+    recipe = load_recipe(arguments.recipe, arguments.overrides)
+    stages = list(STAGES) if arguments.command in ("run", "status") else [arguments.command]
+    summary = importlib.import_module("mira_megatron.report.summary")
+    console = Console()
+    if arguments.command == "status" or arguments.dry_run:
+        summary.print_status(console, recipe, unit_states(recipe, stages))
+        return 0
+    resources = Resources(workers=arguments.workers, secrets=dict(os.environ))
+    run_stages(recipe, stages, resources)
+    if arguments.command == "run":
+        summary.print_summary(console, recipe)
+    return 0
+
+
+def _refuse(error: Exception) -> int:
+    message = error.strerror if isinstance(error, OSError) and error.strerror else error
+    logger.error("%s", message, exc_info=logger.isEnabledFor(logging.DEBUG))
+    return 2
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="mira",
+        description="Source-aware data selection for Megatron / NeMo mid-training.",
+        epilog="Start with: mira run recipes/demo.yaml",
+    )
+    parser.add_argument("--version", action="version", version=f"mira-megatron {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _add_recipe_command(commands, "run", "all stages in order, skipping what is done")
+    _add_recipe_command(commands, "status", "what is done, with counts, sizes and times")
+    for stage in STAGES:
+        _add_recipe_command(commands, stage, STAGE_HELP[stage])
+    server = commands.add_parser("judge-server", help="the rule judge as an OpenAI-style endpoint")
+    server.add_argument("--host", default="127.0.0.1")
+    server.add_argument("--port", type=int, default=8100)
+    _add_log_level(server)
+    return parser
+
+
+def _add_recipe_command(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser], name: str, text: str
+) -> None:
+    command = commands.add_parser(name, help=text, description=text)
+    command.add_argument("recipe", type=Path, metavar="RECIPE", help="a YAML file, see recipes/")
+    command.add_argument(
+        "overrides",
+        nargs="*",
+        metavar="key=value",
+        help="a setting to change, for example select.budget_tokens=25e9",
+    )
+    command.add_argument("--dry-run", action="store_true", help="show what would run, and stop")
+    command.add_argument(
+        "--workers",
+        type=int,
+        default=os.cpu_count() or 1,
+        help="processes on this machine (default: %(default)s); never changes a byte of the result",
+    )
+    _add_log_level(command)
+
+
+def _add_log_level(command: argparse.ArgumentParser) -> None:
+    levels = ["debug", "info", "warning", "error"]
+    command.add_argument("--log-level", choices=levels, default="info")
+
+
+def _set_up_logging(level: str) -> None:
+    if sys.stderr.isatty():
+        handler: logging.Handler = RichHandler(
+            console=Console(stderr=True), show_path=False, markup=False
+        )
+        handler.setFormatter(logging.Formatter("%(message)s", datefmt="%H:%M:%S"))
+    else:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
+    logging.getLogger("mira_megatron").setLevel(level.upper())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

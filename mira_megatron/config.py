@@ -1,0 +1,183 @@
+"""One YAML file is one experiment: recipes, their overrides, and typed sections.
+
+Paths inside a YAML file are relative to that file; the run folder and paths given on the command
+line are relative to the working directory.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import re
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml  # type: ignore[import-untyped]  # only its error class; OmegaConf brings it
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+Config = TypeVar("Config")
+
+SECTIONS = (
+    "run_folder",
+    "reuse",
+    "seed",
+    "sources",
+    "ingest",
+    "score",
+    "aggregate",
+    "tokenize",
+    "select",
+    "arms",
+    "blend",
+    "midtrain",
+    "report",
+)
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Recipe:
+    """A loaded recipe; stages turn its sections into their own typed configs."""
+
+    path: Path
+    run_folder: Path
+    reuse: tuple[Path, ...]
+    seed: int
+    values: Mapping[str, Any]
+
+    def section(self, name: str, config_class: type[Config]) -> Config:
+        """Returns one section as its typed config; ValueError names a key that does not fit."""
+        values = self.values.get(name) or {}
+        return typed(config_class, values, where=f"{self.path}: {name}")
+
+    def mapping(self, name: str) -> dict[str, Any]:
+        """Returns a section that maps names to entries (sources, arms), names checked."""
+        entries = self.values.get(name) or {}
+        if not isinstance(entries, Mapping):
+            raise ValueError(f"{self.path}: {name} must map names to entries, got {entries!r}")
+        for key in entries:
+            if not _NAME.fullmatch(str(key)):
+                raise ValueError(
+                    f"{self.path}: {name}.{key}: a name is letters, digits, '_' and '-', "
+                    "starting with a letter or digit, because it becomes a folder"
+                )
+        return dict(entries)
+
+    def path_of(self, value: str) -> Path:
+        """Returns a path written in this recipe, relative to the recipe's own folder."""
+        return (self.path.parent / Path(value).expanduser()).resolve()
+
+
+def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Returns the recipe at `path` with `key=value` overrides applied.
+
+    Raises FileNotFoundError for a missing file and ValueError for an unknown section or a word that
+    is not an override.
+    """
+    values = _load_yaml(path)
+    values["sources"] = {
+        name: _source_entry(path, name, entry)
+        for name, entry in (values.get("sources") or {}).items()
+    }
+    for word in overrides:
+        if "=" not in word:
+            raise ValueError(f"{word!r}: expected key=value, for example seed=7")
+    try:
+        merged = OmegaConf.merge(OmegaConf.create(values), OmegaConf.from_dotlist(list(overrides)))
+        values = typing.cast("dict[str, Any]", OmegaConf.to_container(merged, resolve=True))
+    except OmegaConfBaseException as error:
+        raise ValueError(f"{path}: {_first_line(error)}") from error
+    for key in values:
+        if key not in SECTIONS:
+            raise ValueError(f"{path}: unknown section {key!r}.{nearest(str(key), SECTIONS)}")
+    run_folder = Path(values.get("run_folder") or Path("runs") / path.stem)
+    return Recipe(
+        path=path.resolve(),
+        run_folder=run_folder.expanduser().resolve(),
+        reuse=tuple(Path(folder).expanduser().resolve() for folder in values.get("reuse") or ()),
+        seed=_whole(values.get("seed", 0), f"{path}: seed"),
+        values=values,
+    )
+
+
+def typed(config_class: type[Config], values: Mapping[str, Any], *, where: str) -> Config:
+    """Returns `values` as a flat frozen dataclass; ValueError says where and which key is wrong."""
+    fields = typing.get_type_hints(config_class)
+    if not isinstance(values, Mapping):
+        raise ValueError(f"{where}: expected a mapping of settings, got {values!r}")
+    for key in values:
+        if key not in fields:
+            raise ValueError(f"{where}: unknown key {key!r}.{nearest(str(key), fields)}")
+    converted = {
+        key: _whole(value, f"{where}.{key}") if _is_whole(fields[key], value) else value
+        for key, value in values.items()
+    }
+    try:
+        merged = OmegaConf.merge(OmegaConf.structured(config_class), converted)
+        return typing.cast("Config", OmegaConf.to_object(merged))
+    except OmegaConfBaseException as error:
+        raise ValueError(f"{where}: {_first_line(error)}") from error
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from error
+
+
+def fingerprinted(config: Any) -> dict[str, Any]:
+    """Returns the fields of a config that decide bytes.
+
+    A field declared with metadata {"execution": True} (endpoints, time limits) is left out.
+    """
+    return {
+        field.name: getattr(config, field.name)
+        for field in dataclasses.fields(config)
+        if not field.metadata.get("execution", False)
+    }
+
+
+def nearest(key: str, valid: typing.Iterable[str]) -> str:
+    """Returns the tail of a message about an unknown key: the nearest valid one, or all of them."""
+    names = list(valid)
+    close = difflib.get_close_matches(key, names, n=1)
+    return f" Did you mean {close[0]!r}?" if close else f" Valid: {', '.join(sorted(names))}."
+
+
+def _source_entry(path: Path, name: str, entry: object) -> dict[str, Any]:
+    """A source is a descriptor's path or its mapping; its paths start from `folder`."""
+    if isinstance(entry, str):
+        descriptor = (path.parent / entry).resolve()
+        return {**_load_yaml(descriptor), "folder": str(descriptor.parent)}
+    if isinstance(entry, Mapping):
+        folder = (path.parent / str(entry.get("folder", "."))).resolve()
+        return {**entry, "folder": str(folder)}
+    raise ValueError(f"{path}: sources.{name} must be a descriptor's path or a mapping")
+
+
+def _load_yaml(path: Path) -> dict[str, Any]:
+    try:
+        loaded = OmegaConf.to_container(OmegaConf.load(path))
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{path}: no such file") from error
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path}: not YAML: {error}") from error
+    if not isinstance(loaded, dict):
+        raise ValueError(f"{path}: expected a mapping at the top")
+    return typing.cast("dict[str, Any]", loaded)
+
+
+def _is_whole(hint: Any, value: object) -> bool:
+    accepts = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    return int in accepts and float not in accepts and isinstance(value, float)
+
+
+def _whole(value: Any, where: str) -> int:
+    if isinstance(value, bool) or not isinstance(value, int | float) or value != int(value):
+        raise ValueError(f"{where}={value!r} must be a whole number")
+    return int(value)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0]

@@ -1,0 +1,49 @@
+"""Where each stage's files lie, relative to the run folder: the one place that knows.
+
+Stages never import each other; they meet in these folders and in the formats of docs/formats.md.
+"""
+
+from __future__ import annotations
+
+TOKENIZER = "tokenizer"
+REPORT = "report"
+
+
+def records(source: str) -> str:
+    """Returns the folder of a source's records."""
+    return f"records/{source}"
+
+
+def ratings(rubric: str, source: str) -> str:
+    """Returns the folder of a source's ratings under one rubric."""
+    return f"ratings/{rubric}/{source}"
+
+
+def record_scores(scoring: str, source: str) -> str:
+    """Returns the folder of a source's record scores; one score table serves many arms."""
+    return f"record_scores/{scoring}/{source}"
+
+
+def tokens(source: str) -> str:
+    """Returns the folder of a source's token dataset."""
+    return f"tokens/{source}"
+
+
+def path_prefix(source: str) -> str:
+    """Returns the prefix of a source's `.bin/.idx`."""
+    return f"{tokens(source)}/{source}"
+
+
+def keep(arm: str) -> str:
+    """Returns the folder of an arm's keep masks and certificate."""
+    return f"keep/{arm}"
+
+
+def blend(arm: str) -> str:
+    """Returns the folder of what Megatron reads for an arm."""
+    return f"blends/{arm}"
+
+
+def checkpoints(arm: str) -> str:
+    """Returns the folder of an arm's training run."""
+    return f"checkpoints/{arm}"

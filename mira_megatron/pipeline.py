@@ -1,0 +1,75 @@
+"""The stages of a recipe in the order the data flows, and running them.
+
+Each stage's module offers `units(recipe) -> list[Unit]`; units meet only in files. Modules listed
+here are light: what needs torch, megatron or a template engine is named by a unit and imported when
+that unit is run.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+from collections.abc import Sequence
+from typing import cast
+
+from mira_megatron.config import Recipe
+from mira_megatron.manifest import read_manifest
+from mira_megatron.stage import Resources, Run, Unit, run_unit, unit_state
+
+logger = logging.getLogger(__name__)
+
+STAGES = {
+    "ingest": "mira_megatron.corpus.ingest",
+    "score": "mira_megatron.scoring.score",
+    "aggregate": "mira_megatron.reliability.aggregate",
+    "tokenize": "mira_megatron.tokenization.tokenize",
+    "select": "mira_megatron.retention.selection",
+    "blend": "mira_megatron.tokenization.blend",
+    "midtrain": "mira_megatron.training.midtrain",
+    "report": "mira_megatron.report.report",
+}
+
+
+def recipe_units(recipe: Recipe) -> list[Unit]:
+    """Returns every unit of the recipe in running order; ValueError for a setting that is wrong."""
+    return [unit for name in STAGES for unit in stage_units(recipe, name)]
+
+
+def stage_units(recipe: Recipe, stage: str) -> list[Unit]:
+    """Returns the units of one stage."""
+    return cast("list[Unit]", importlib.import_module(STAGES[stage]).units(recipe))
+
+
+def run_stages(recipe: Recipe, stages: Sequence[str], resources: Resources) -> None:
+    """Runs every unit of the stages named, skipping what is done.
+
+    Units of earlier stages are not run, but they must be done with this recipe's settings.
+    """
+    run = Run(folder=recipe.run_folder, reuse=recipe.reuse)
+    units = recipe_units(recipe)
+    wanted = [unit for unit in units if unit.stage in stages]
+    _check_upstream(wanted, units, run)
+    for unit in wanted:
+        run_unit(unit, run, resources)
+
+
+def unit_states(recipe: Recipe, stages: Sequence[str]) -> list[tuple[Unit, str]]:
+    """Returns every unit of the stages named with its state, without running anything."""
+    run = Run(folder=recipe.run_folder, reuse=recipe.reuse)
+    return [(unit, unit_state(unit, run)) for unit in recipe_units(recipe) if unit.stage in stages]
+
+
+def _check_upstream(wanted: Sequence[Unit], units: Sequence[Unit], run: Run) -> None:
+    by_folder = {unit.folder: unit for unit in units}
+    to_run = {unit.folder for unit in wanted}
+    needed = [name for unit in wanted for name in unit.upstream]
+    for name in dict.fromkeys(needed):
+        unit = by_folder[name]
+        if name in to_run or read_manifest(run.folder / name) is None:
+            continue  # run_unit itself says which earlier unit is not finished
+        state = unit_state(unit, run)
+        if state != "done":
+            raise ValueError(
+                f"{run.folder / name}: {unit.label} is {state} for this recipe. "
+                "Run all stages with `mira run`."
+            )

@@ -1,0 +1,92 @@
+"""Parquet parts, digests, and work spread over processes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from itertools import islice
+from multiprocessing import get_context
+from pathlib import Path
+from typing import TypeVar
+
+import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
+import xxhash
+
+from mira_megatron.atomic_files import replacing
+from mira_megatron.progress import track
+
+Task = TypeVar("Task")
+Result = TypeVar("Result")
+
+_READ_BYTES = 1 << 20
+
+
+def write_parquet(path: Path, table: pa.Table) -> None:
+    """Writes one zstd parquet part atomically."""
+    with replacing(path) as temporary:
+        pq.write_table(table, temporary, compression="zstd")
+
+
+def read_part(path: Path, digest: str, columns: Sequence[str]) -> pa.Table:
+    """Returns columns of a parquet part after checking that its bytes are those of its manifest.
+
+    Raises ValueError naming the part when they are not.
+    """
+    content = path.read_bytes()
+    found = xxhash.xxh3_128_hexdigest(content)
+    if found != digest:
+        raise ValueError(
+            f"{path}: this part's bytes changed since its manifest was written (digest {found}, "
+            f"expected {digest}). Restore the file, or delete {path.parent} to have it recomputed."
+        )
+    return pq.read_table(pa.BufferReader(content), columns=list(columns))
+
+
+def file_digest(path: Path) -> str:
+    """Returns xxh3_128 of the file's bytes, 32 hex digits."""
+    digest = xxhash.xxh3_128()
+    with path.open("rb") as file:
+        while block := file.read(_READ_BYTES):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def json_digest(content: object) -> str:
+    """Returns xxh3_128 of the canonical JSON of `content`, 32 hex digits."""
+    return xxhash.xxh3_128_hexdigest(orjson.dumps(content, option=orjson.OPT_SORT_KEYS))
+
+
+def part_name(index: int, suffix: str = "parquet") -> str:
+    """Returns the name of part `index`; names sort in order up to 100,000 parts."""
+    return f"part-{index:05d}.{suffix}"
+
+
+def map_shards(
+    function: Callable[[Task], Result], tasks: Sequence[Task], *, workers: int, title: str
+) -> Iterator[Result]:
+    """Yields `function(task)` for every task, in order, computed by `workers` processes.
+
+    At most two tasks per worker are in flight, so memory does not grow with the number of tasks.
+    With one worker or one task everything runs in this process.
+    """
+    with track(title, len(tasks)) as advance:
+        if workers <= 1 or len(tasks) <= 1:
+            for task in tasks:
+                yield function(task)
+                advance()
+            return
+        # spawn: the parent may hold threads (Arrow, tokenizers), which fork does not survive.
+        with ProcessPoolExecutor(min(workers, len(tasks)), get_context("spawn")) as pool:
+            remaining = iter(tasks)
+            waiting: list[Future[Result]] = [
+                pool.submit(function, task) for task in islice(remaining, 2 * workers)
+            ]
+            try:
+                while waiting:
+                    yield waiting.pop(0).result()
+                    advance()
+                    waiting.extend(pool.submit(function, task) for task in islice(remaining, 1))
+            finally:
+                pool.shutdown(cancel_futures=True)
