@@ -1,0 +1,1 @@
+"""Record scores to keep masks under a token budget."""

@@ -1,0 +1,1 @@
+"""Records to Megatron token datasets, and selections over them."""

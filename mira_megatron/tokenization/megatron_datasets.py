@@ -1,0 +1,101 @@
+"""A blend becomes Megatron's own datasets, built by Megatron's own builder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+from megatron.core.datasets.blended_dataset import BlendedDataset
+from megatron.core.datasets.blended_megatron_dataset_builder import BlendedMegatronDatasetBuilder
+from megatron.core.datasets.gpt_dataset import GPTDataset, GPTDatasetConfig
+
+from mira_megatron.tokenization.keep_mask_dataset import (
+    KeepMaskGPTDataset,
+    KeepMaskGPTDatasetConfig,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class BlendTokenizer:
+    """The part of a tokenizer that Megatron's datasets ask for."""
+
+    vocab_size: int
+    eod: int
+
+    @property
+    def pad(self) -> int:
+        """Returns an id that no token has: nothing is padded, so nothing may be masked as padding.
+
+        Megatron masks the loss wherever a label equals the pad id; the EOD must be learned.
+        """
+        return -1
+
+    @property
+    def unique_identifiers(self) -> dict[str, Any]:
+        """Returns what Megatron puts into its cache key."""
+        return {"class": type(self).__name__, "vocab_size": self.vocab_size, "eod": self.eod}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BlendDatasets:
+    """One pass over the selection, and the held-out documents."""
+
+    train: GPTDataset | BlendedDataset
+    valid: GPTDataset | BlendedDataset
+
+
+def read_blend(folder: Path) -> dict[str, Any]:
+    """Returns blend.json with its paths made absolute."""
+    path = folder / "blend.json"
+    try:
+        content: dict[str, Any] = orjson.loads(path.read_bytes())
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{path}: no such blend; make it with `mira blend`") from error
+    for split in ("train", "valid", "test"):
+        content[split] = [_absolute(folder, prefix) for prefix in content[split]]
+    content["keep_masks"] = {
+        _absolute(folder, prefix): _absolute(folder, mask)
+        for prefix, mask in content["keep_masks"].items()
+    }
+    return content
+
+
+def build_datasets(blend: Mapping[str, Any], *, seed: int, cache_folder: Path) -> BlendDatasets:
+    """Returns Megatron's datasets for a blend from `read_blend`, one exhaustive pass each.
+
+    The index cache lies in `cache_folder`. torch.distributed must be initialised when the blend has
+    several prefixes.
+    """
+    settings = {
+        "random_seed": seed,
+        "sequence_length": blend["sequence_length"],
+        "blend_per_split": [(blend["train"], None), (blend["valid"], None), None],
+        "path_to_cache": str(cache_folder),
+        "tokenizer": BlendTokenizer(vocab_size=blend["vocab_size"], eod=blend["eod_id"]),
+        "reset_position_ids": False,
+        "reset_attention_mask": False,
+        "eod_mask_loss": False,
+        "create_attention_mask": False,
+    }
+    if blend["handover"] == "keep_mask_dataset":
+        config = KeepMaskGPTDatasetConfig(**settings, keep_masks=blend["keep_masks"])
+        dataset_class = KeepMaskGPTDataset
+    else:
+        config = GPTDatasetConfig(**settings)
+        dataset_class = GPTDataset
+    builder = BlendedMegatronDatasetBuilder(dataset_class, [None, None, None], lambda: True, config)
+    train, valid, _ = builder.build()
+    return BlendDatasets(train=train, valid=valid)
+
+
+def prefix_datasets(dataset: GPTDataset | BlendedDataset) -> list[GPTDataset]:
+    """Returns the single-prefix datasets behind a blend, in its order."""
+    return list(dataset.datasets) if isinstance(dataset, BlendedDataset) else [dataset]
+
+
+def _absolute(folder: Path, relative: str) -> str:
+    # Not resolve(): a view's .bin is a link, and Megatron wants the prefix beside its .idx.
+    return str((folder / relative).parent.resolve() / Path(relative).name)

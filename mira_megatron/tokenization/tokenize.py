@@ -1,0 +1,302 @@
+"""Tokenise every source once; every later selection is a view of the result.
+
+Reads   records/<source>/part-*.parquet; a given tokenizer, or the records to train one on
+Writes  tokenizer/tokenizer.json
+        tokens/<source>/<source>.{bin,idx}: one document per record, in record order, EOD appended
+        tokens/<source>/<source>.records.parquet: row i describes document i (DOCUMENT_SCHEMA)
+        tokens/<source>/dataset.json: counts, EOD id, vocabulary, fingerprint of the .idx
+
+Held-out documents are chosen here, once, by the hash of the text alone; no arm ever trains on one.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
+import xxhash
+
+from mira_megatron import layout
+from mira_megatron.atomic_files import replacing, write_json
+from mira_megatron.config import Recipe, fingerprinted
+from mira_megatron.corpus.recipe_sources import recipe_sources
+from mira_megatron.manifest import Counts
+from mira_megatron.records import DOCUMENT_SCHEMA
+from mira_megatron.shards import file_digest, map_shards, read_part, write_parquet
+from mira_megatron.stage import Unit, WorkResult, Workspace
+from mira_megatron.tokenization.held_out import choose_held_out
+from mira_megatron.tokenization.index_file import (
+    bin_path,
+    idx_path,
+    index_fingerprint,
+    one_sequence_per_document,
+    token_dtype,
+    write_index,
+)
+from mira_megatron.tokenization.tokenizer import (
+    RecordEncoder,
+    tokenizer_file,
+    train_byte_level_bpe,
+)
+
+VERSION = 1
+DATASET = "dataset.json"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TokenizeConfig:
+    """The trainee's tokenizer, and what is held out of every selection."""
+
+    tokenizer: str | None  # tokenizer.json or its folder; None trains a byte-level BPE
+    eod_token: str
+    validation_fraction: float  # of the hash space of texts
+    validation_max_tokens: int  # per source; at least one document is held out all the same
+    train_vocab_size: int | None = None
+    train_on: list[str] | None = None  # sources, named so that adding one changes no token
+    train_chars: int | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 < self.validation_fraction < 1:
+            raise ValueError(f"validation_fraction={self.validation_fraction} must be in (0, 1)")
+        if self.validation_max_tokens < 1:
+            raise ValueError(f"validation_max_tokens={self.validation_max_tokens} must be positive")
+        if self.tokenizer is None and not (
+            self.train_vocab_size and self.train_on and self.train_chars
+        ):
+            raise ValueError(
+                "tokenizer=null trains a tokenizer on the corpus and needs train_vocab_size, "
+                "train_on (names of sources) and train_chars"
+            )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TokenizerSettings:
+    """What the tokenizer unit needs."""
+
+    config: TokenizeConfig
+    given: Path | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TokenizeSettings:
+    """What one source's unit needs."""
+
+    source: str
+    config: TokenizeConfig
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _PartTask:
+    records: Path
+    records_digest: str
+    tokenizer: Path
+    eod_token: str
+    shard_prefix: Path
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _PartReport:
+    num_documents: int
+    num_tokens: int
+    num_control_texts: int
+
+
+def units(recipe: Recipe) -> list[Unit]:
+    """Returns the tokenizer's unit and one per source."""
+    config = recipe.section("tokenize", TokenizeConfig)
+    sources = list(recipe_sources(recipe))
+    unknown = sorted(set(config.train_on or ()) - set(sources))
+    if config.tokenizer is None and unknown:
+        raise ValueError(
+            f"{recipe.path}: tokenize.train_on names {', '.join(unknown)}, which is no source. "
+            f"Sources: {', '.join(sources)}."
+        )
+    return [_tokenizer_unit(recipe, config), *(_source_unit(config, name) for name in sources)]
+
+
+def _tokenizer_unit(recipe: Recipe, config: TokenizeConfig) -> Unit:
+    given = None if config.tokenizer is None else tokenizer_file(recipe.path_of(config.tokenizer))
+    trained = {
+        "train_vocab_size": config.train_vocab_size,
+        "train_on": config.train_on,
+        "train_chars": config.train_chars,
+    }
+    return Unit(
+        stage="tokenize",
+        name="tokenizer",
+        folder=layout.TOKENIZER,
+        version=VERSION,
+        config={} if given else trained,
+        upstream=() if given else tuple(layout.records(name) for name in config.train_on or ()),
+        raw_inputs={"tokenizer.json": file_digest(given)} if given else {},
+        work="mira_megatron.tokenization.tokenize:make_tokenizer",
+        settings=TokenizerSettings(config=config, given=given),
+    )
+
+
+def _source_unit(config: TokenizeConfig, source: str) -> Unit:
+    own = ("eod_token", "validation_fraction", "validation_max_tokens")
+    return Unit(
+        stage="tokenize",
+        name=source,
+        folder=layout.tokens(source),
+        version=VERSION,
+        config={name: value for name, value in fingerprinted(config).items() if name in own},
+        upstream=(layout.records(source), layout.TOKENIZER),
+        work="mira_megatron.tokenization.tokenize:tokenize",
+        settings=TokenizeSettings(source=source, config=config),
+    )
+
+
+def make_tokenizer(workspace: Workspace, settings: TokenizerSettings) -> WorkResult:
+    """Copies the given tokenizer into the run, or trains one on the records."""
+    path = workspace.folder / "tokenizer.json"
+    if settings.given is not None:
+        with replacing(path) as temporary:
+            shutil.copyfile(settings.given, temporary)
+        return WorkResult(counts=Counts(num_in=1, num_out=1))
+    config = settings.config
+    assert config.train_vocab_size is not None
+    texts = list(_training_texts(workspace, config))
+    tokenizer = train_byte_level_bpe(texts, config.train_vocab_size)
+    with replacing(path) as temporary:
+        temporary.write_text(tokenizer.to_str(), encoding="utf-8")
+    return WorkResult(counts=Counts(num_in=len(texts), num_out=tokenizer.get_vocab_size()))
+
+
+def _training_texts(workspace: Workspace, config: TokenizeConfig) -> Iterator[str]:
+    """Yields texts of the sources named, an equal share of `train_chars` from each."""
+    assert config.train_on is not None
+    assert config.train_chars is not None
+    share = config.train_chars // len(config.train_on)
+    for source in config.train_on:
+        taken = 0
+        for path, part in workspace.upstream_parts(layout.records(source), ".parquet"):
+            if taken >= share:
+                break
+            for text in read_part(path, part.digest, ["text"])["text"].to_pylist():
+                if taken >= share:
+                    break
+                taken += len(text)
+                yield text
+
+
+def tokenize(workspace: Workspace, settings: TokenizeSettings) -> WorkResult:
+    """Writes the token dataset of one source."""
+    tokenizer = workspace.run.folder / layout.TOKENIZER / "tokenizer.json"
+    tasks = [
+        _PartTask(
+            records=path,
+            records_digest=part.digest,
+            tokenizer=tokenizer,
+            eod_token=settings.config.eod_token,
+            shard_prefix=workspace.scratch / Path(part.path).stem,
+        )
+        for path, part in workspace.upstream_parts(layout.records(settings.source), ".parquet")
+    ]
+    workers = workspace.resources.workers
+    title = f"tokenize {settings.source}"
+    reports = list(map_shards(_tokenize_part, tasks, workers=workers, title=title))
+    encoder = RecordEncoder(tokenizer, settings.config.eod_token)
+    path_prefix = workspace.folder / settings.source
+    documents = _join(tasks, path_prefix, token_dtype(encoder.vocab_size), settings.config)
+    tokens = documents["num_tokens"].to_numpy()
+    is_validation = documents["is_validation"].to_numpy(zero_copy_only=False)
+    totals = {
+        "tokens": int(tokens.sum()),
+        "validation_documents": int(is_validation.sum()),
+        "validation_tokens": int(tokens[is_validation].sum()),
+        "control_texts_encoded_as_text": sum(report.num_control_texts for report in reports),
+    }
+    _write_dataset_json(workspace.folder / DATASET, path_prefix, encoder, totals)
+    return WorkResult(
+        counts=Counts(
+            num_in=sum(report.num_documents for report in reports),
+            num_out=documents.num_rows,
+            totals=totals,
+        ),
+        rows={f"{settings.source}.idx": documents.num_rows},
+    )
+
+
+def _write_dataset_json(
+    path: Path, path_prefix: Path, encoder: RecordEncoder, totals: dict[str, int]
+) -> None:
+    content = {
+        "eod_id": encoder.eod_id,
+        "idx_fingerprint": index_fingerprint(path_prefix),
+        "vocab_size": encoder.vocab_size,
+        **totals,
+    }
+    write_json(path, content)
+
+
+def _tokenize_part(task: _PartTask) -> _PartReport:
+    """Encodes one part of records into a shard; its report is written last."""
+    report_path = task.shard_prefix.with_suffix(".json")
+    if report_path.is_file():
+        return _PartReport(**orjson.loads(report_path.read_bytes()))
+    records = read_part(task.records, task.records_digest, ["record_id", "text", "control_spans"])
+    texts = records["text"].to_pylist()
+    encoder = RecordEncoder(task.tokenizer, task.eod_token)
+    encoded = list(encoder.encode(texts, records["control_spans"].to_pylist()))
+    dtype = token_dtype(encoder.vocab_size)
+    with replacing(task.shard_prefix.with_suffix(".bin")) as path, path.open("wb") as file:
+        for document in encoded:
+            file.write(document.ids.astype(dtype).tobytes())
+    documents = pa.table(
+        {
+            "record_id": records["record_id"].combine_chunks(),
+            "num_tokens": pa.array([len(document.ids) for document in encoded], pa.int64()),
+            "text_hash": pa.array([_text_hash(text) for text in texts], pa.binary(16)),
+        }
+    )
+    write_parquet(task.shard_prefix.with_suffix(".documents.parquet"), documents)
+    report = _PartReport(
+        num_documents=len(encoded),
+        num_tokens=sum(len(document.ids) for document in encoded),
+        num_control_texts=sum(document.num_control_texts for document in encoded),
+    )
+    write_json(report_path, {name: getattr(report, name) for name in report.__slots__})
+    return report
+
+
+def _text_hash(text: str) -> bytes:
+    return xxhash.xxh3_128_digest(text.encode())
+
+
+def _join(
+    tasks: list[_PartTask], path_prefix: Path, dtype: np.dtype[np.number], config: TokenizeConfig
+) -> pa.Table:
+    """Writes the shards, in order, as one dataset, and returns its documents table."""
+    with replacing(bin_path(path_prefix)) as path, path.open("wb") as joined:
+        for task in tasks:
+            with task.shard_prefix.with_suffix(".bin").open("rb") as shard:
+                shutil.copyfileobj(shard, joined, 1 << 20)
+    shards = [pq.read_table(task.shard_prefix.with_suffix(".documents.parquet")) for task in tasks]
+    shard = pa.concat_tables(shards).combine_chunks()
+    tokens: npt.NDArray[np.int64] = shard["num_tokens"].to_numpy()
+    write_index(idx_path(path_prefix), one_sequence_per_document(tokens, dtype))
+    is_validation = choose_held_out(
+        shard["text_hash"].combine_chunks(),
+        tokens,
+        fraction=config.validation_fraction,
+        max_tokens=config.validation_max_tokens,
+    )
+    columns = {"is_validation": pa.array(is_validation)}
+    documents = pa.Table.from_arrays(
+        [
+            columns[field.name] if field.name in columns else shard[field.name]
+            for field in DOCUMENT_SCHEMA
+        ],
+        schema=DOCUMENT_SCHEMA,
+    )
+    write_parquet(path_prefix.with_name(f"{path_prefix.name}.records.parquet"), documents)
+    return documents
