@@ -46,6 +46,13 @@ RECORD_SCHEMA = pa.schema(
 )
 
 
+def records_from_table(table: pa.Table) -> list[Record]:
+    """Returns the rows of a RECORD_SCHEMA table as records."""
+    return [
+        Record(**{**row, "control_spans": tuple(row["control_spans"])}) for row in table.to_pylist()
+    ]
+
+
 RATING_STATUSES = ("ok", "partial", "unparsed", "too_long", "refused", "failed")
 
 

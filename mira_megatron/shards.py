@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from itertools import islice
 from multiprocessing import get_context
@@ -42,6 +42,12 @@ def read_part(path: Path, digest: str, columns: Sequence[str]) -> pa.Table:
             f"expected {digest}). Restore the file, or delete {path.parent} to have it recomputed."
         )
     return pq.read_table(pa.BufferReader(content), columns=list(columns))
+
+
+def with_columns(table: pa.Table, columns: Mapping[str, pa.Array], schema: pa.Schema) -> pa.Table:
+    """Returns a table of `schema`, its columns taken from `columns` or else from `table`."""
+    arrays = [columns[name] if name in columns else table[name] for name in schema.names]
+    return pa.Table.from_arrays(arrays, schema=schema)
 
 
 def file_digest(path: Path) -> str:

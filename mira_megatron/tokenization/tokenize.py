@@ -29,7 +29,7 @@ from mira_megatron.config import Recipe, fingerprinted
 from mira_megatron.corpus.recipe_sources import recipe_sources
 from mira_megatron.manifest import Counts
 from mira_megatron.records import DOCUMENT_SCHEMA
-from mira_megatron.shards import file_digest, map_shards, read_part, write_parquet
+from mira_megatron.shards import file_digest, map_shards, read_part, with_columns, write_parquet
 from mira_megatron.stage import Unit, WorkResult, Workspace
 from mira_megatron.tokenization.held_out import choose_held_out
 from mira_megatron.tokenization.index_file import (
@@ -290,13 +290,6 @@ def _join(
         fraction=config.validation_fraction,
         max_tokens=config.validation_max_tokens,
     )
-    columns = {"is_validation": pa.array(is_validation)}
-    documents = pa.Table.from_arrays(
-        [
-            columns[field.name] if field.name in columns else shard[field.name]
-            for field in DOCUMENT_SCHEMA
-        ],
-        schema=DOCUMENT_SCHEMA,
-    )
+    documents = with_columns(shard, {"is_validation": pa.array(is_validation)}, DOCUMENT_SCHEMA)
     write_parquet(path_prefix.with_name(f"{path_prefix.name}.records.parquet"), documents)
     return documents

@@ -1,0 +1,265 @@
+"""Ingest raw files into records, one source at a time.
+
+Reads   the files of a source descriptor
+Writes  records/<source>/part-*.parquet (records.RECORD_SCHEMA); dropped.jsonl: every malformed row
+        with its file and line
+Keeps   file and row order; ids and part boundaries do not depend on the number of workers
+
+Workers turn shards of files into staged rows; one ordered pass then numbers exact duplicates,
+draws the sample that `max_records` asks for, and cuts the parts. Memory holds one part per worker
+and a few dozen bytes per row.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
+import xxhash
+
+from mira_megatron import layout
+from mira_megatron.atomic_files import replacing
+from mira_megatron.config import Recipe, fingerprinted
+from mira_megatron.corpus.raw_digests import raw_files_digest
+from mira_megatron.corpus.recipe_sources import recipe_sources
+from mira_megatron.corpus.sources import SourceConfig, SourceFile, input_shards, resolve_files
+from mira_megatron.corpus.staging import DROPPED, PART_CHARS, ShardReport, ShardTask, stage_shard
+from mira_megatron.manifest import Counts
+from mira_megatron.records import RECORD_SCHEMA
+from mira_megatron.shards import map_shards, part_name, with_columns, write_parquet
+from mira_megatron.stage import Unit, WorkResult, Workspace
+
+logger = logging.getLogger(__name__)
+
+VERSION = 1
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class IngestConfig:
+    """How records are stored, and how much damage is accepted."""
+
+    records_per_part: int
+    # Raising it to let a damaged source pass changes no byte of the records.
+    max_bad_fraction: float = field(metadata={"execution": True})
+
+    def __post_init__(self) -> None:
+        if self.records_per_part < 1:
+            raise ValueError(f"records_per_part={self.records_per_part} must be at least 1")
+        if not 0 <= self.max_bad_fraction <= 1:
+            raise ValueError(f"max_bad_fraction={self.max_bad_fraction} must be in [0, 1]")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class IngestSettings:
+    """What ingest needs for one source."""
+
+    source: str
+    config: IngestConfig
+    source_config: SourceConfig
+    files: tuple[SourceFile, ...]
+
+
+def units(recipe: Recipe) -> list[Unit]:
+    """Returns one unit per source."""
+    config = recipe.section("ingest", IngestConfig)
+    return [
+        _unit(recipe, config, name, source_config, folder)
+        for name, (source_config, folder) in recipe_sources(recipe).items()
+    ]
+
+
+def _unit(
+    recipe: Recipe, config: IngestConfig, name: str, source_config: SourceConfig, folder: Path
+) -> Unit:
+    files = tuple(resolve_files(source_config, folder))
+    digests = recipe.run_folder / ".raw_digests" / f"{name}.json"
+    return Unit(
+        stage="ingest",
+        name=name,
+        folder=layout.records(name),
+        version=VERSION,
+        config={**fingerprinted(config), "source": fingerprinted(source_config)},
+        raw_inputs={"raw files": raw_files_digest(files, digests)} if files else {},
+        work="mira_megatron.corpus.ingest:ingest",
+        settings=IngestSettings(
+            source=name, config=config, source_config=source_config, files=files
+        ),
+    )
+
+
+def ingest(workspace: Workspace, settings: IngestSettings) -> WorkResult:
+    """Writes the records of one source."""
+    reports = _stage_shards(workspace, settings)
+    dropped: Counter[str] = Counter()
+    for report in reports:
+        dropped.update(report.dropped)
+    num_rows = sum(report.num_rows for report in reports)
+    _write_dropped(workspace, len(reports))
+    _check_bad_fraction(workspace, settings, num_rows, sum(r.num_malformed for r in reports))
+    staged = [workspace.scratch / part for report in reports for part in report.parts]
+    ordinals, is_kept = _duplicates_and_sample(staged, settings.source_config.max_records)
+    if not is_kept.all():
+        dropped["not_sampled"] = int((~is_kept).sum())
+    rows = _write_parts(workspace.folder, settings, staged, ordinals, is_kept)
+    if not rows:
+        raise ValueError(
+            f"source {settings.source}: no records left of {num_rows:,} rows "
+            f"({dict(dropped)}). Check `fields` and the limits of its descriptor."
+        )
+    return WorkResult(
+        counts=_counts(num_rows, sum(rows.values()), dropped, ordinals, is_kept), rows=rows
+    )
+
+
+def _counts(
+    num_rows: int,
+    num_records: int,
+    dropped: Counter[str],
+    ordinals: npt.NDArray[np.int64],
+    is_kept: npt.NDArray[np.bool_],
+) -> Counts:
+    return Counts(
+        num_in=num_rows,
+        num_out=num_records,
+        dropped=dict(sorted(dropped.items())),
+        totals={"exact_duplicates": int((ordinals[is_kept] > 0).sum())},
+    )
+
+
+def _stage_shards(workspace: Workspace, settings: IngestSettings) -> list[ShardReport]:
+    tasks = [
+        ShardTask(
+            source_config=settings.source_config,
+            files=files,
+            records_per_part=settings.config.records_per_part,
+            staging=workspace.scratch,
+            index=index,
+        )
+        for index, files in enumerate(input_shards(settings.source_config, list(settings.files)))
+    ]
+    title = f"ingest {settings.source}"
+    return list(map_shards(stage_shard, tasks, workers=workspace.resources.workers, title=title))
+
+
+def record_id(source: str, content_hash: str, ordinal: int) -> str:
+    """Returns the id of the `ordinal`-th record (from 0) of a source with this content."""
+    identity = xxhash.xxh3_128_hexdigest(f"{source}\0{content_hash}".encode())
+    return identity if ordinal == 0 else f"{identity}-{ordinal}"
+
+
+def _duplicates_and_sample(
+    staged: Sequence[Path], max_records: int | None
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+    """Returns per staged row: how many equal rows came before it, and whether it is kept.
+
+    The sample is the `max_records` rows with the smallest content hash: it does not depend on file
+    order, and a growing source changes it as little as possible.
+    """
+    hashes = [_hashes(path) for path in staged]
+    high_low = np.concatenate(hashes) if hashes else np.empty((0, 2), dtype=np.uint64)
+    order = np.lexsort((high_low[:, 1], high_low[:, 0]))
+    ordered = high_low[order]
+    is_first = np.ones(len(order), dtype=bool)
+    is_first[1:] = (ordered[1:] != ordered[:-1]).any(axis=1)
+    positions = np.arange(len(order))
+    run_starts = np.maximum.accumulate(np.where(is_first, positions, 0))
+    ordinals = np.empty(len(order), dtype=np.int64)
+    ordinals[order] = positions - run_starts
+    is_kept = np.zeros(len(order), dtype=bool)
+    is_kept[order[:max_records]] = True
+    return ordinals, is_kept
+
+
+def _hashes(path: Path) -> npt.NDArray[np.uint64]:
+    column = pq.read_table(path, columns=["content_hash"])["content_hash"].to_pylist()
+    return np.frombuffer(bytes.fromhex("".join(column)), dtype=">u8").reshape(-1, 2)
+
+
+def _write_parts(
+    folder: Path,
+    settings: IngestSettings,
+    staged: Iterable[Path],
+    ordinals: npt.NDArray[np.int64],
+    is_kept: npt.NDArray[np.bool_],
+) -> dict[str, int]:
+    rows: dict[str, int] = {}
+    records = _numbered(settings.source, staged, ordinals, is_kept)
+    for index, table in enumerate(_recut(records, settings.config.records_per_part)):
+        name = part_name(index)
+        rows[name] = table.num_rows
+        if not (folder / name).is_file():
+            write_parquet(folder / name, table)
+    return rows
+
+
+def _numbered(
+    source: str,
+    staged: Iterable[Path],
+    ordinals: npt.NDArray[np.int64],
+    is_kept: npt.NDArray[np.bool_],
+) -> Iterator[pa.Table]:
+    start = 0
+    for path in staged:
+        table = pq.read_table(path)
+        here = slice(start, start + table.num_rows)
+        start += table.num_rows
+        kept = table.filter(pa.array(is_kept[here]))
+        hashes = kept["content_hash"].to_pylist()
+        ids = [
+            record_id(source, content, ordinal)
+            for content, ordinal in zip(hashes, ordinals[here][is_kept[here]].tolist(), strict=True)
+        ]
+        columns = {
+            "record_id": pa.array(ids, pa.string()),
+            "source": pa.array([source] * len(ids), pa.string()),
+        }
+        yield with_columns(kept, columns, RECORD_SCHEMA)
+
+
+def _recut(tables: Iterable[pa.Table], records_per_part: int) -> Iterator[pa.Table]:
+    """Yields tables of `records_per_part` rows, or fewer where the texts are long."""
+    held: list[pa.Table] = []
+    num_rows = num_chars = 0
+    for table in tables:
+        start = 0
+        for row, chars in enumerate(table["num_chars"].to_pylist()):
+            num_rows, num_chars = num_rows + 1, num_chars + chars
+            if num_rows >= records_per_part or num_chars >= PART_CHARS:
+                yield pa.concat_tables([*held, table.slice(start, row + 1 - start)])
+                held, start, num_rows, num_chars = [], row + 1, 0, 0
+        if start < table.num_rows:
+            held.append(table.slice(start))
+    if held:
+        yield pa.concat_tables(held)
+
+
+def _write_dropped(workspace: Workspace, num_shards: int) -> None:
+    with replacing(workspace.folder / DROPPED) as path, path.open("wb") as file:
+        for index in range(num_shards):
+            shard = workspace.scratch / f"shard-{index:05d}.{DROPPED}"
+            with shard.open("rb") as lines:
+                file.writelines(lines)
+
+
+def _check_bad_fraction(
+    workspace: Workspace, settings: IngestSettings, num_rows: int, num_malformed: int
+) -> None:
+    if num_malformed <= settings.config.max_bad_fraction * num_rows:
+        return
+    path = workspace.folder / DROPPED
+    with path.open("rb") as lines:
+        first = orjson.loads(next(lines))
+    raise ValueError(
+        f"source {settings.source}: {num_malformed:,} of {num_rows:,} rows are malformed, more "
+        f"than ingest.max_bad_fraction={settings.config.max_bad_fraction} allows. The first is "
+        f"{first['origin']}: {first['reason']} ({first['detail']}); all are listed in {path}. "
+        "Repair the file or the descriptor's `fields`, or raise the limit."
+    )

@@ -1,0 +1,25 @@
+"""The sources a recipe names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mira_megatron.config import Recipe
+from mira_megatron.corpus.sources import SourceConfig, source_from_mapping
+
+
+def recipe_sources(recipe: Recipe) -> dict[str, tuple[SourceConfig, Path]]:
+    """Returns the recipe's sources by name: descriptor, and the folder its paths start from."""
+    sources = {}
+    for name, entry in recipe.mapping("sources").items():
+        where = f"{recipe.path}: sources.{name}"
+        settings = {key: value for key, value in entry.items() if key != "folder"}
+        sources[name] = (source_from_mapping(settings, where), Path(entry["folder"]))
+    if not sources:
+        raise ValueError(f"{recipe.path}: no sources. Name at least one under `sources:`.")
+    return sources
+
+
+def source_group(config: SourceConfig) -> str:
+    """Returns the source group: the one pinned in the descriptor, or all of its family."""
+    return config.group or config.family.replace("_", "-")
