@@ -79,7 +79,7 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     Raises FileNotFoundError for a missing file and ValueError for an unknown section or a word that
     is not an override.
     """
-    values = _load_yaml(path)
+    values = load_yaml(path)
     values["sources"] = {
         name: _source_entry(path, name, entry)
         for name, entry in (values.get("sources") or {}).items()
@@ -149,14 +149,15 @@ def _source_entry(path: Path, name: str, entry: object) -> dict[str, Any]:
     """A source is a descriptor's path or its mapping; its paths start from `folder`."""
     if isinstance(entry, str):
         descriptor = (path.parent / entry).resolve()
-        return {**_load_yaml(descriptor), "folder": str(descriptor.parent)}
+        return {**load_yaml(descriptor), "folder": str(descriptor.parent)}
     if isinstance(entry, Mapping):
         folder = (path.parent / str(entry.get("folder", "."))).resolve()
         return {**entry, "folder": str(folder)}
     raise ValueError(f"{path}: sources.{name} must be a descriptor's path or a mapping")
 
 
-def _load_yaml(path: Path) -> dict[str, Any]:
+def load_yaml(path: Path) -> dict[str, Any]:
+    """Returns a YAML file's mapping; ValueError or FileNotFoundError names the file."""
     try:
         loaded = OmegaConf.to_container(OmegaConf.load(path))
     except FileNotFoundError as error:

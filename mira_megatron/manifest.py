@@ -172,5 +172,5 @@ def _size_bytes(path: Path) -> int:
 
 
 def _is_bookkeeping(relative: Path) -> bool:
-    hidden = any(piece.startswith(".") for piece in relative.parts)
-    return hidden or relative.name in (MANIFEST, INTENT)
+    # Only at the top: a checkpoint's own files may be hidden (torch writes `.metadata`).
+    return relative.parts[0].startswith(".") or relative.as_posix() in (MANIFEST, INTENT)

@@ -13,12 +13,11 @@ import sysconfig
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import orjson
-from omegaconf import OmegaConf
 
-from mira_megatron.config import typed
+from mira_megatron.config import load_yaml, typed
 from mira_megatron.corpus.renderers import FIELDS_BY_FAMILY
 from mira_megatron.records import FAMILIES
 
@@ -155,8 +154,7 @@ class _Pattern:
 
 def load_source(path: Path) -> SourceConfig:
     """The source that a descriptor file describes; ValueError names the file and the key."""
-    values = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
-    return source_from_mapping(cast("Mapping[str, Any]", values), where=str(path))
+    return source_from_mapping(load_yaml(path), where=str(path))
 
 
 def source_from_mapping(mapping: Mapping[str, Any], where: str) -> SourceConfig:

@@ -1,0 +1,91 @@
+"""The work behind `mira midtrain`, apart from its settings: it imports torch and Megatron."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mira_megatron import layout
+from mira_megatron.atomic_files import write_json
+from mira_megatron.manifest import Counts
+from mira_megatron.stage import WorkResult, Workspace
+from mira_megatron.tokenization.coverage import dataset_coverage
+from mira_megatron.tokenization.megatron_datasets import (
+    BlendDatasets,
+    build_datasets,
+    prefix_datasets,
+    read_blend,
+)
+from mira_megatron.training.gpt_model import save_checkpoint
+from mira_megatron.training.midtrain import MidtrainSettings
+from mira_megatron.training.process_group import megatron_process_group
+from mira_megatron.training.trainer import EvalEntry, LogEntry, train
+
+logger = logging.getLogger(__name__)
+
+
+def midtrain(workspace: Workspace, settings: MidtrainSettings) -> WorkResult:
+    """Trains on one arm's blend from random weights, in this process."""
+    blend = read_blend(workspace.run.folder / layout.blend(settings.arm))
+    # Megatron does not write its index cache atomically: what a killed run left is not trusted.
+    cache_folder = workspace.scratch / "index_cache"
+    shutil.rmtree(cache_folder, ignore_errors=True)
+    shutil.rmtree(workspace.folder / "weights", ignore_errors=True)
+    with megatron_process_group():
+        datasets = build_datasets(blend, seed=settings.training.seed, cache_folder=cache_folder)
+        write_json(workspace.folder / "coverage.json", coverage_report(blend, datasets))
+        result = train(
+            model_shape=settings.model,
+            settings=settings.training,
+            vocab_size=blend["vocab_size"],
+            train_dataset=datasets.train,
+            valid_dataset=datasets.valid,
+            on_log=lambda entry: _log(settings.arm, entry),
+        )
+        save_checkpoint(result.model, workspace.folder / "weights")
+    result.state.save(workspace.folder / "trainer_state.json")
+    return WorkResult(
+        counts=Counts(
+            num_in=len(datasets.train),
+            num_out=result.state.global_step,
+            totals={
+                "tokens": result.state.num_train_tokens,
+                "tokens_per_second": round(result.tokens_per_second, 1),
+            },
+        )
+    )
+
+
+def coverage_report(blend: Mapping[str, Any], datasets: BlendDatasets) -> list[dict[str, Any]]:
+    """Returns, per prefix and split, what one pass reads and the tail it leaves out."""
+    return [
+        {
+            "split": split,
+            "prefix": Path(prefix).name,
+            "num_samples": coverage.num_samples,
+            "tokens_seen": coverage.num_tokens_seen,
+            "tail_tokens": coverage.tail_tokens,
+        }
+        for split, dataset in (("train", datasets.train), ("valid", datasets.valid))
+        for prefix, coverage in zip(
+            blend[split], map(dataset_coverage, prefix_datasets(dataset)), strict=True
+        )
+    ]
+
+
+def _log(arm: str, logged: LogEntry) -> None:
+    entry = logged.entry
+    if isinstance(entry, EvalEntry):
+        logger.info("midtrain %s: step %d, validation loss %.4f", arm, entry.step, entry.eval_loss)
+        return
+    logger.info(
+        "midtrain %s: step %d of %d, loss %.4f, %.0f tokens/s",
+        arm,
+        entry.step,
+        logged.max_steps,
+        entry.loss,
+        logged.tokens_per_second,
+    )

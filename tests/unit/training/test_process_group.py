@@ -1,0 +1,32 @@
+import pytest
+from megatron.core import parallel_state
+from torch import distributed
+
+from mira_megatron.training.process_group import megatron_process_group
+
+pytestmark = pytest.mark.megatron
+
+
+def test_process_group_of_one_process_has_one_data_parallel_rank() -> None:
+    with megatron_process_group():
+        assert distributed.get_world_size() == 1
+        assert parallel_state.get_data_parallel_world_size() == 1
+
+    assert not distributed.is_initialized()
+    assert not parallel_state.model_parallel_is_initialized()
+
+
+def test_process_group_after_an_error_can_be_set_up_again() -> None:
+    with pytest.raises(KeyError), megatron_process_group():
+        raise KeyError("from the block")
+
+    with megatron_process_group():
+        assert parallel_state.get_data_parallel_rank() == 0
+
+
+def test_process_group_of_several_processes_without_an_address_is_refused() -> None:
+    with (
+        pytest.raises(ValueError, match="world_size=2 needs master_address and master_port"),
+        megatron_process_group(world_size=2),
+    ):
+        pass
