@@ -1,0 +1,1 @@
+"""What a record is judged by, and the judges."""

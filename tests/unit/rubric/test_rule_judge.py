@@ -1,0 +1,221 @@
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import mira_megatron.records
+from mira_megatron.records import FAMILIES, NUM_SLOTS
+from mira_megatron.rubric.judgement import RECOMMENDATIONS, Judgement
+from mira_megatron.rubric.rule_judge import anchor_names, judge
+
+_PROSE = (
+    "The cache keeps one entry per key. When an entry is older than an hour, it is read again, "
+    "because the table behind it may have changed in the meantime.\n\n"
+    "If the table cannot be reached, the old entry stays, so readers never wait for long. This "
+    "means that an answer can be out of date, however it is never missing.\n"
+)
+_MARKDOWN = f"# Cache\n\n{_PROSE}\n## Use\n\n- get(key)\n- drop(key)\n\n```python\nget('a')\n```\n"
+_C = "#include <stdio.h>\n\n/* Adds. */\nint add(int a, int b) {\n    return a + b;\n}\n" * 4
+_JSON = json.dumps([{"name": f"item {i}", "size": i} for i in range(20)], indent=1)
+_CHINESE = "缓存为每个键保存一个条目。因为表可能已经改变，所以一小时后会重新读取。" * 6
+_HTML = "<html>\n<body>\n<h1>Title</h1>\n<p>Some words about a page.</p>\n</body>\n</html>\n" * 4
+_PYTHON = Path(mira_megatron.records.__file__).read_text(encoding="utf-8")
+
+
+def _score(judgement: Judgement, family: str, name: str) -> int | None:
+    return judgement.scores[anchor_names(family).index(name)]
+
+
+def _reason(judgement: Judgement, family: str, name: str) -> str:
+    return judgement.rationales[anchor_names(family).index(name)]
+
+
+def _judge_agent(*messages: dict[str, Any]) -> Judgement:
+    return judge("agent", json.dumps(messages))
+
+
+def _exchange(arguments: str, result: str) -> list[dict[str, Any]]:
+    call = {"id": "1", "type": "function", "function": {"name": "run", "arguments": arguments}}
+    return [
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "1", "content": result},
+    ]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_anchor_names_every_family_has_fifteen_different_ones(family: str) -> None:
+    assert len(set(anchor_names(family))) == NUM_SLOTS
+
+
+def test_anchor_names_unknown_family_is_refused() -> None:
+    with pytest.raises(ValueError, match="audio"):
+        anchor_names("audio")
+
+
+@given(family=st.sampled_from(FAMILIES), view=st.text())
+def test_judge_any_text_gives_fifteen_scores_in_range_with_reasons(family: str, view: str) -> None:
+    judgement = judge(family, view)
+    assert len(judgement.scores) == len(judgement.rationales) == NUM_SLOTS
+    assert all(score is None or 0 <= score <= 10 for score in judgement.scores)
+    assert all(judgement.rationales)
+    assert judgement.overall is None or 0 <= judgement.overall <= 100
+    assert judgement.training_recommendation in RECOMMENDATIONS
+
+
+_JSON_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(),
+    lambda children: (
+        st.lists(children)
+        | st.dictionaries(
+            st.sampled_from(["role", "content", "tool_calls", "function", "arguments", "question"])
+            | st.text(),
+            children | st.sampled_from(["assistant", "tool", "user"]),
+        )
+    ),
+)
+
+
+@given(family=st.sampled_from(FAMILIES), payload=_JSON_VALUES)
+def test_judge_any_json_payload_gives_an_answer(family: str, payload: object) -> None:
+    assert len(judge(family, json.dumps(payload)).scores) == NUM_SLOTS
+
+
+@settings(max_examples=20, deadline=None)
+@given(atom=st.text(min_size=1, max_size=6), family=st.sampled_from(FAMILIES))
+def test_judge_long_repetition_of_anything_takes_linear_time(atom: str, family: str) -> None:
+    text = (atom * 200_000)[:200_000]
+    view = text if family == "text" else json.dumps({"question": text, "think": "", "answer": text})
+    started = time.process_time()
+    judge(family, view)
+    assert time.process_time() - started < 10  # quadratic work on 200,000 characters takes minutes
+
+
+@pytest.mark.parametrize("text", ["(" * 200_000, "-" * 200_000 + "1", "[" * 90 + "]" * 90, "\0"])
+def test_judge_text_that_breaks_parsers_is_judged(text: str) -> None:
+    assert judge("text", f"import os\n{text}").rationales
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        (_PYTHON, "python"),
+        (_PROSE, "prose"),
+        (_MARKDOWN, "document"),
+        (_C, "code"),
+        (_JSON, "code"),
+        (_HTML, "code"),
+        (_CHINESE, "prose"),
+    ],
+)
+def test_judge_text_kinds_are_told_apart_and_mostly_measurable(text: str, kind: str) -> None:
+    judgement = judge("text", text)
+    assert judgement.domain_tag == kind
+    assert sum(score is not None for score in judgement.scores) >= 8
+
+
+def test_judge_prose_has_no_code_scores_and_says_so() -> None:
+    judgement = judge("text", _PROSE)
+    assert _score(judgement, "text", "Docstring Coverage") is None
+    assert _reason(judgement, "text", "Docstring Coverage").startswith("not measurable: prose")
+
+
+def test_judge_python_reason_quotes_the_counts() -> None:
+    judgement = judge("text", 'def a():\n    """Doc."""\n\ndef b():\n    return 1\n')
+    assert _reason(judgement, "text", "Docstring Coverage").startswith("1 of 3 definitions")
+    assert _score(judgement, "text", "Parse Success") == 10
+
+
+def test_judge_python_with_syntax_error_scores_below_the_whole_file() -> None:
+    broken = judge("text", _PYTHON + "\ndef half(:\n")
+    assert _score(judge("text", _PYTHON), "text", "Parse Success") == 10
+    assert _score(broken, "text", "Parse Success") == 5
+
+
+def test_judge_unclosed_fence_caps_the_snippet_score() -> None:
+    judgement = judge("text", _MARKDOWN + "\n```python\nx = 1\n")
+    assert _score(judgement, "text", "Parse Success") == 5
+
+
+def test_judge_repeated_paragraph_scores_lower_than_once() -> None:
+    once, often = judge("text", _PROSE), judge("text", _PROSE * 10)
+    assert _score(once, "text", "Non-Repetition") == 10
+    assert _score(often, "text", "Non-Repetition") == 0
+
+
+def test_judge_access_key_lowers_secret_hygiene() -> None:
+    judgement = judge("text", _PROSE + "AKIA" + "ABCDEFGH" * 2)
+    assert _score(judgement, "text", "Secret Hygiene") == 5
+
+
+def test_judge_empty_text_has_no_overall_and_is_dropped() -> None:
+    judgement = judge("text", "")
+    assert judgement.overall is None
+    assert judgement.training_recommendation == "drop"
+
+
+def test_judge_qa_wrong_arithmetic_is_scored_and_quoted() -> None:
+    pair = {"question": "What is 4 plus 5, plus 1?", "answer": "4 + 5 = 9\n9 + 1 = 11\nA: 11"}
+    judgement = judge("qa", json.dumps(pair))
+    assert _score(judgement, "qa", "Arithmetic Consistency") == 0
+    assert "wrong: 9 + 1 = 11" in _reason(judgement, "qa", "Arithmetic Consistency")
+
+
+def test_judge_qa_unused_value_lowers_given_values_used() -> None:
+    pair = {"question": "A pen costs 4 and a book 6. How much are both?", "answer": "They cost 4."}
+    assert _score(judge("qa", json.dumps(pair)), "qa", "Given Values Used") == 5
+
+
+def test_judge_qa_with_think_result_missing_from_the_thinking_scores_zero() -> None:
+    parts = {"question": "How many?", "think": "So it is 12.", "answer": "The answer is 13."}
+    judgement = judge("qa_with_think", json.dumps(parts))
+    assert _score(judgement, "qa_with_think", "Reasoning-Answer Agreement") == 0
+
+
+def test_judge_unparsable_payload_gives_the_reason_in_every_slot() -> None:
+    judgement = judge("qa", '{"question": "Why?"}')
+    assert set(judgement.scores) == {None}
+    assert all("'answer'" in rationale for rationale in judgement.rationales)
+
+
+def test_judge_agent_concatenated_arguments_score_at_most_three() -> None:
+    judgement = _judge_agent(*_exchange("{}", "ok") * 9, *_exchange('{"a":1}{"a":2}', "ok"))
+    assert _score(judgement, "agent", "Tool Argument Validity") == 3
+
+
+def test_judge_agent_error_followed_by_success_is_recovery() -> None:
+    judgement = _judge_agent(*_exchange('{"a": 1}', "Error: no"), *_exchange('{"a": 2}', "done"))
+    assert _score(judgement, "agent", "Error Recovery") == 10
+
+
+def test_judge_agent_same_failing_call_again_is_no_recovery() -> None:
+    judgement = _judge_agent(*_exchange('{"a": 1}', "Error: no") * 3)
+    assert _score(judgement, "agent", "Error Recovery") == 0
+    assert _score(judgement, "agent", "Call Non-Repetition") == 0
+
+
+def test_judge_agent_retry_without_a_change_lowers_recovery() -> None:
+    failing, working = _exchange('{"a": 1}', "Error: no"), _exchange('{"a": 2}', "done")
+    judgement = _judge_agent(*failing, *failing, *working)
+    assert _score(judgement, "agent", "Error Recovery") == 8
+
+
+def test_judge_agent_without_errors_has_no_recovery_score() -> None:
+    judgement = _judge_agent(*_exchange("{}", '{"error": null, "rows": 3}'))
+    assert _score(judgement, "agent", "Tool Result Success") == 10
+    assert _score(judgement, "agent", "Error Recovery") is None
+
+
+def test_judge_agent_ending_on_an_open_call_is_unfinished() -> None:
+    judgement = _judge_agent({"role": "user", "content": "Go"}, _exchange("{}", "ok")[0])
+    assert _score(judgement, "agent", "Task Closure") == 1
+
+
+def test_judge_agent_destructive_command_lowers_safety() -> None:
+    judgement = _judge_agent(*_exchange('{"command": "rm -rf /"}', "ok"))
+    assert _score(judgement, "agent", "Safety & Scope") == 6
