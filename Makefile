@@ -18,7 +18,14 @@ demo: $(READY)
 	$(BIN)/mira run recipes/demo.yaml
 
 test: $(READY)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m 'not integration'
+
+# What takes too long for every change, or needs components of its own.
+integration: $(READY)
+	$(BIN)/python -m pytest -m integration
+
+bench: $(READY)
+	$(BIN)/python benchmarks/run_all.py
 
 check: $(READY)
 	$(BIN)/ruff check .

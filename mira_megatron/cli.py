@@ -11,6 +11,7 @@ import importlib
 import logging
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -35,7 +36,7 @@ STAGE_HELP = {
     "midtrain": "blend -> a short megatron-core training run",
     "report": "everything above -> report/index.html",
 }
-_USER_ERRNOS = (*NO_SPACE, errno.EACCES, errno.EROFS)
+_USER_ERRNOS = (*NO_SPACE, errno.EACCES, errno.EROFS, errno.EADDRINUSE)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -58,6 +59,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(arguments: argparse.Namespace) -> int:
     if arguments.command == "judge-server":
         server = importlib.import_module("mira_megatron.rubric.judge_server")
+        url = f"http://{arguments.host}:{arguments.port}/v1"
+        logger.info("the rule judge answers at %s until interrupted", url)
         server.serve(arguments.host, arguments.port)
         return 0
     recipe = load_recipe(arguments.recipe, arguments.overrides)
@@ -94,7 +97,7 @@ def _parser() -> argparse.ArgumentParser:
         _add_recipe_command(commands, stage, STAGE_HELP[stage])
     server = commands.add_parser("judge-server", help="the rule judge as an OpenAI-style endpoint")
     server.add_argument("--host", default="127.0.0.1")
-    server.add_argument("--port", type=int, default=8100)
+    server.add_argument("--port", type=int, default=8377)
     _add_log_level(server)
     return parser
 
@@ -134,6 +137,9 @@ def _set_up_logging(level: str) -> None:
     else:
         handler = logging.StreamHandler()
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    # What megatron-core says on import on every machine without CUDA.
+    warnings.filterwarnings("ignore", message="Transformer Engine and Apex are not installed")
+    warnings.filterwarnings("ignore", category=DeprecationWarning)
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     logging.getLogger("mira_megatron").setLevel(level.upper())
 

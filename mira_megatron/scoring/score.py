@@ -92,6 +92,7 @@ def units(recipe: Recipe) -> list[Unit]:
             version=VERSION,
             config={
                 **fingerprinted(config),
+                "model": _model(config),
                 "answer_mode": ANSWER_MODE,
                 "anchors": rule_judge.anchor_names(source_config.family),
                 "prompt_key": prompts.prompt_key(),
@@ -186,6 +187,10 @@ async def _ask(task: _PartTask, records: list[Record]) -> list[Rating]:
     return [ratings[record.record_id] for record in records]
 
 
+def _model(config: ScoreConfig) -> str:
+    return config.model or rule_judge.MODEL_NAME
+
+
 def _endpoint_settings(settings: ScoreSettings, api_key: str | None) -> EndpointSettings:
     config = settings.config
     assert config.model is not None
@@ -213,7 +218,7 @@ def _rating(settings: ScoreSettings, answer: Answer, view: str) -> Rating:
     return Rating(
         record_id=answer.key,
         content_key=_content_key(settings, names, view),
-        model=settings.config.model or rule_judge.MODEL_NAME,
+        model=_model(settings.config),
         prompt_key=prompts.prompt_key(),
         answer_mode=ANSWER_MODE,
         scores=parsed.scores,
@@ -234,7 +239,7 @@ def _content_key(settings: ScoreSettings, names: tuple[str, ...], view: str) -> 
     """Returns what decides an answer: record view, prompt, anchors, model and sampling."""
     config = settings.config
     sampling = [config.temperature, config.top_p, config.max_tokens, settings.seed]
-    asked = [prompts.prompt_key(), names, config.model, sampling, ANSWER_MODE]
+    asked = [prompts.prompt_key(), names, _model(config), sampling, ANSWER_MODE]
     return json_digest([view, asked])
 
 
