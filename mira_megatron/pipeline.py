@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from typing import cast
 
 from mira_megatron.config import Recipe
-from mira_megatron.manifest import read_manifest
 from mira_megatron.stage import Resources, Run, Unit, run_unit, unit_state
 
 logger = logging.getLogger(__name__)
@@ -60,16 +59,20 @@ def unit_states(recipe: Recipe, stages: Sequence[str]) -> list[tuple[Unit, str]]
 
 
 def _check_upstream(wanted: Sequence[Unit], units: Sequence[Unit], run: Run) -> None:
+    """Raises ValueError when a finished unit that is needed was made for other settings."""
     by_folder = {unit.folder: unit for unit in units}
-    to_run = {unit.folder for unit in wanted}
-    needed = [name for unit in wanted for name in unit.upstream]
-    for name in dict.fromkeys(needed):
+    to_check = [name for unit in wanted for name in unit.upstream]
+    seen = {unit.folder for unit in wanted}
+    while to_check:
+        name = to_check.pop()
+        if name in seen:
+            continue
+        seen.add(name)
         unit = by_folder[name]
-        if name in to_run or read_manifest(run.folder / name) is None:
-            continue  # run_unit itself says which earlier unit is not finished
+        to_check.extend(unit.upstream)
         state = unit_state(unit, run)
-        if state != "done":
+        if state in ("different", "outdated"):
             raise ValueError(
                 f"{run.folder / name}: {unit.label} is {state} for this recipe. "
-                "Run all stages with `mira run`."
+                "Run all stages with `mira run`, which says more."
             )
