@@ -36,6 +36,8 @@ STAGE_HELP = {
     "midtrain": "blend -> a short megatron-core training run",
     "report": "everything above -> report/index.html",
 }
+# Packages that only some stages need, and the extra that brings each.
+EXTRA_OF_MODULE = {"jinja2": "report", "megatron": "megatron", "torch": "megatron"}
 _USER_ERRNOS = (*NO_SPACE, errno.EACCES, errno.EROFS, errno.EADDRINUSE)
 
 
@@ -47,6 +49,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _run(arguments)
     except (ValueError, FileNotFoundError) as error:
         return _refuse(error)
+    except ModuleNotFoundError as error:
+        extra = EXTRA_OF_MODULE.get((error.name or "").partition(".")[0])
+        if extra is None:
+            raise
+        return _refuse(ValueError(f"{error}: install it with pip install mira-megatron[{extra}]"))
     except OSError as error:
         if error.errno not in _USER_ERRNOS:
             raise
@@ -137,8 +144,8 @@ def _set_up_logging(level: str) -> None:
     else:
         handler = logging.StreamHandler()
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    # What megatron-core says on import on every machine without CUDA.
-    warnings.filterwarnings("ignore", message="Transformer Engine and Apex are not installed")
+    # What megatron-core says on every machine without CUDA, and torch about itself.
+    warnings.filterwarnings("ignore", module=r"megatron\.")
     warnings.filterwarnings("ignore", category=DeprecationWarning)
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     logging.getLogger("mira_megatron").setLevel(level.upper())

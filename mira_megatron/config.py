@@ -35,7 +35,6 @@ SECTIONS = (
     "arms",
     "blend",
     "midtrain",
-    "report",
 )
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 

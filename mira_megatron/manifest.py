@@ -129,6 +129,26 @@ def verify_parts(folder: Path, manifest: Manifest) -> None:
             )
 
 
+def verify_digests(folder: Path, manifest: Manifest) -> None:
+    """Raises ValueError naming the first part whose bytes are not those it was listed with.
+
+    Reads every byte: for stages that hand files to code which does not check them.
+    """
+    for part in manifest.parts:
+        path = folder / part.path
+        found = _digest(path)
+        if found != part.digest:
+            raise changed_part(path, found, part.digest)
+
+
+def changed_part(path: Path, found: str, expected: str) -> ValueError:
+    """Returns the error for a part whose bytes are not those of its manifest."""
+    return ValueError(
+        f"{path}: this part's bytes changed since its manifest was written (digest {found}, "
+        f"expected {expected}). Restore the file, or delete {path.parent} to have it recomputed."
+    )
+
+
 def code_version() -> dict[str, Any]:
     """Returns this package's version and, from a git checkout, its commit and cleanliness."""
     return {"version": __version__, **_git_state()}
@@ -162,9 +182,13 @@ def _part(folder: Path, path: Path, rows: Mapping[str, int]) -> Part:
     return Part(
         path=name,
         size_bytes=_size_bytes(path),
-        digest=json_digest(str(path.readlink())) if path.is_symlink() else file_digest(path),
+        digest=_digest(path),
         num_rows=rows.get(name),
     )
+
+
+def _digest(path: Path) -> str:
+    return json_digest(str(path.readlink())) if path.is_symlink() else file_digest(path)
 
 
 def _size_bytes(path: Path) -> int:

@@ -68,6 +68,11 @@ def _check_upstream(wanted: Sequence[Unit], units: Sequence[Unit], run: Run) -> 
         if name in seen:
             continue
         seen.add(name)
+        if name not in by_folder:
+            raise ValueError(
+                f"{run.folder / name}: this recipe's stages do not make it. Correct the name in "
+                f"{_readers(units, name)}, or add what makes it."
+            )
         unit = by_folder[name]
         to_check.extend(unit.upstream)
         state = unit_state(unit, run)
@@ -76,3 +81,7 @@ def _check_upstream(wanted: Sequence[Unit], units: Sequence[Unit], run: Run) -> 
                 f"{run.folder / name}: {unit.label} is {state} for this recipe. "
                 "Run all stages with `mira run`, which says more."
             )
+
+
+def _readers(units: Sequence[Unit], folder: str) -> str:
+    return ", ".join(unit.label for unit in units if folder in unit.upstream)

@@ -83,8 +83,8 @@ def map_shards(
                 yield function(task)
                 advance()
             return
-        # spawn: the parent may hold threads (Arrow, tokenizers), which fork does not survive.
-        with ProcessPoolExecutor(min(workers, len(tasks)), get_context("spawn")) as pool:
+        # forkserver: the parent may hold threads (Arrow, torch), which fork does not survive.
+        with ProcessPoolExecutor(min(workers, len(tasks)), get_context("forkserver")) as pool:
             remaining = iter(tasks)
             waiting: list[Future[Result]] = [
                 pool.submit(function, task) for task in islice(remaining, 2 * workers)

@@ -220,13 +220,10 @@ def tie_values(record_ids: pa.Array, seed: int) -> npt.NDArray[np.uint64]:
 def read_documents(workspace: Workspace, settings: SelectSettings) -> list[SourceDocuments]:
     """Returns the documents of every source; ValueError when scores and tokens do not align."""
     tables = {source: _documents_table(workspace, source) for source in settings.groups}
-    held_out_hashes = pa.concat_arrays(
-        [
-            chunk
-            for table in tables.values()
-            for chunk in table.filter(table["is_validation"])["text_hash"].chunks
-        ]
-    )
+    held_out = [table.filter(table["is_validation"])["text_hash"] for table in tables.values()]
+    held_out_hashes = pa.chunked_array(
+        [chunk for hashes in held_out for chunk in hashes.chunks], pa.binary(16)
+    ).combine_chunks()
     return [
         _source_documents(workspace, settings, source, table, held_out_hashes)
         for source, table in tables.items()

@@ -10,7 +10,7 @@ from typing import Any
 
 from mira_megatron import layout
 from mira_megatron.atomic_files import write_json
-from mira_megatron.manifest import Counts
+from mira_megatron.manifest import Counts, verify_digests
 from mira_megatron.stage import WorkResult, Workspace
 from mira_megatron.tokenization.coverage import dataset_coverage
 from mira_megatron.tokenization.megatron_datasets import (
@@ -29,6 +29,9 @@ logger = logging.getLogger(__name__)
 
 def midtrain(workspace: Workspace, settings: MidtrainSettings) -> WorkResult:
     """Trains on one arm's blend from random weights, in this process."""
+    # Megatron reads these files itself, and any bytes are tokens to it.
+    for folder in workspace.unit.upstream:
+        verify_digests(workspace.run.folder / folder, workspace.upstream_manifest(folder))
     blend = read_blend(workspace.run.folder / layout.blend(settings.arm))
     # Megatron does not write its index cache atomically: what a killed run left is not trusted.
     cache_folder = workspace.scratch / "index_cache"

@@ -1,0 +1,219 @@
+"""What became of every document under one arm. Shape letters: D documents in .idx order."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import orjson
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from mira_megatron import layout
+from mira_megatron.report.written_numbers import decimal
+from mira_megatron.retention.keep_masks import read_keep_mask
+from mira_megatron.shards import read_part
+from mira_megatron.stage import Workspace
+
+
+class Outcome(IntEnum):
+    """The first of these that holds for a document is what became of it."""
+
+    KEPT = 0
+    HELD_OUT = 1
+    REPEATS_HELD_OUT = 2
+    NO_SCORE = 3
+    NOT_SELECTED = 4  # behind the cut of its scope
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Scope:
+    """Where one ranking was cut, as the certificate says it."""
+
+    name: str  # for people, as in "group text-code"
+    budget_tokens: int
+    num_candidates: int
+    candidate_tokens: int
+    num_kept: int
+    tokens_kept: int
+    cutoff: float | None  # score of the last document kept
+    first_out: str | None  # record id
+    sources: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class JudgedSource:
+    """The documents of one source: score, length and outcome."""
+
+    source: str
+    source_group: str
+    scope: Scope
+    record_ids: pa.ChunkedArray
+    tokens_D: npt.NDArray[np.int64]
+    scores_D: npt.NDArray[np.float32]  # 0 where there is none
+    is_scored_D: npt.NDArray[np.bool_]
+    no_score_reasons: pa.ChunkedArray
+    outcomes_D: npt.NDArray[np.uint8]
+
+    def score(self, document: int) -> float | None:
+        """Returns a document's score, 0-10."""
+        return float(self.scores_D[document]) if self.is_scored_D[document] else None
+
+    def reason(self, document: int) -> str:
+        """Returns in words why a document was kept or dropped."""
+        cutoff = f"the cutoff {decimal(self.scope.cutoff, 3)} of {self.scope.name}"
+        match Outcome(self.outcomes_D[document]):
+            case Outcome.KEPT:
+                return f"kept: not below {cutoff}"
+            case Outcome.HELD_OUT:
+                return "held out for validation"
+            case Outcome.REPEATS_HELD_OUT:
+                return "repeats a held-out text"
+            case Outcome.NO_SCORE:
+                return f"no score: {self.no_score_reasons[document].as_py()}"
+            case Outcome.NOT_SELECTED:
+                if self.scope.cutoff is None:
+                    return f"the budget of {self.scope.name} holds no document"
+                is_tie = self.scores_D[document] == self.scope.cutoff
+                return f"at {cutoff}, behind it by the tie rule" if is_tie else f"below {cutoff}"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class JudgedArm:
+    """One arm: its certificate's scopes, and the documents of every source."""
+
+    arm: str
+    score_table: str
+    scope_kind: str
+    budget_tokens: int
+    tie_rule: str
+    scopes: tuple[Scope, ...]
+    sources: tuple[JudgedSource, ...]
+
+    def score_of(self, record_id: str | None) -> float | None:
+        """Returns the score of a record of any source; None where it is unknown or has none."""
+        for judged in self.sources if record_id is not None else ():
+            document = pc.index(judged.record_ids, record_id).as_py()
+            if document >= 0:
+                return judged.score(document)
+        return None
+
+
+def outcomes(
+    *,
+    is_kept_D: npt.NDArray[np.bool_],
+    is_held_out_D: npt.NDArray[np.bool_],
+    repeats_held_out_D: npt.NDArray[np.bool_],
+    is_scored_D: npt.NDArray[np.bool_],
+) -> npt.NDArray[np.uint8]:
+    """Returns one Outcome per document."""
+    conditions = [is_kept_D, is_held_out_D, repeats_held_out_D, ~is_scored_D]
+    named = [Outcome.KEPT, Outcome.HELD_OUT, Outcome.REPEATS_HELD_OUT, Outcome.NO_SCORE]
+    return np.select(conditions, named, default=Outcome.NOT_SELECTED).astype(np.uint8)
+
+
+def read_documents(workspace: Workspace, sources: Sequence[str]) -> dict[str, pa.Table]:
+    """Returns per source its documents table, with a column `repeats_held_out`.
+
+    That column is true where the text is that of a held-out document of any source, which includes
+    the held-out documents themselves.
+    """
+    tables = {}
+    for source in sources:
+        ((path, part),) = workspace.upstream_parts(layout.tokens(source), ".records.parquet")
+        columns = ["record_id", "num_tokens", "is_validation", "text_hash"]
+        tables[source] = read_part(path, part.digest, columns)
+    held_out = [table.filter(table["is_validation"])["text_hash"] for table in tables.values()]
+    hashes = pa.chunked_array([chunk for column in held_out for chunk in column.chunks])
+    return {
+        source: table.drop_columns("text_hash").append_column(
+            "repeats_held_out", pc.is_in(table["text_hash"], hashes)
+        )
+        for source, table in tables.items()
+    }
+
+
+def read_arm(workspace: Workspace, arm: str, documents: Mapping[str, pa.Table]) -> JudgedArm:
+    """Returns what one arm's keep masks made of the documents of every source."""
+    folder = workspace.run.folder / layout.keep(arm)
+    certificate = orjson.loads((folder / "selection.json").read_bytes())
+    scopes = _scopes(certificate)
+    return JudgedArm(
+        arm=arm,
+        score_table=certificate["score"],
+        scope_kind=certificate["scope"],
+        budget_tokens=certificate["budget_tokens"],
+        tie_rule=certificate["tie_rule"],
+        scopes=tuple(scopes.values()),
+        sources=tuple(
+            _judged_source(workspace, arm, certificate, scopes, source, table)
+            for source, table in documents.items()
+        ),
+    )
+
+
+def _judged_source(
+    workspace: Workspace,
+    arm: str,
+    certificate: Mapping[str, Any],
+    scopes: Mapping[str, Scope],
+    source: str,
+    documents: pa.Table,
+) -> JudgedSource:
+    mask = read_keep_mask(workspace.run.folder / layout.keep(arm) / f"{source}.keep.npy")
+    scores = pa.concat_tables(
+        [
+            read_part(path, part.digest, ["record_id", "score", "reason"])
+            for path, part in workspace.upstream_parts(
+                layout.record_scores(certificate["score"], source), ".parquet"
+            )
+        ]
+    )
+    assert scores["record_id"].combine_chunks().equals(documents["record_id"].combine_chunks())
+    is_scored = pc.is_valid(scores["score"]).to_numpy()
+    return JudgedSource(
+        source=source,
+        source_group=certificate["sources"][source]["source_group"],
+        scope=scopes[_scope_key(certificate, source)],
+        record_ids=documents["record_id"],
+        tokens_D=documents["num_tokens"].to_numpy(),
+        scores_D=pc.fill_null(scores["score"], 0.0).to_numpy(),
+        is_scored_D=is_scored,
+        no_score_reasons=scores["reason"],
+        outcomes_D=outcomes(
+            is_kept_D=mask.is_kept,
+            is_held_out_D=documents["is_validation"].to_numpy(),
+            repeats_held_out_D=documents["repeats_held_out"].to_numpy(),
+            is_scored_D=is_scored,
+        ),
+    )
+
+
+def _scopes(certificate: Mapping[str, Any]) -> dict[str, Scope]:
+    kind = certificate["scope"]
+    scopes = {}
+    for key, cut in certificate["scopes"].items():
+        scopes[key] = Scope(
+            name="all sources" if kind == "global" else f"{kind} {key}",
+            sources=tuple(
+                source
+                for source in certificate["sources"]
+                if _scope_key(certificate, source) == key
+            ),
+            **cut,
+        )
+    return scopes
+
+
+def _scope_key(certificate: Mapping[str, Any], source: str) -> str:
+    match certificate["scope"]:
+        case "global":
+            return "all"
+        case "group":
+            return str(certificate["sources"][source]["source_group"])
+        case _:
+            return source

@@ -1,0 +1,134 @@
+"""The work behind `mira report`; apart from its unit because it imports the template engine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from mira_megatron.atomic_files import write_bytes
+from mira_megatron.manifest import Counts
+from mira_megatron.report import figures
+from mira_megatron.report.examples import (
+    EXCERPT_CHARS,
+    NUM_EXAMPLES,
+    Example,
+    choose_examples,
+    read_examples,
+)
+from mira_megatron.report.left_behind import read_ingest_drops, read_ratings_overview
+from mira_megatron.report.outcomes import JudgedArm, read_arm, read_documents
+from mira_megatron.report.rendering import render
+from mira_megatron.report.report import ReportSettings
+from mira_megatron.report.source_table import (
+    SourceSummary,
+    sources_csv,
+    summarise_source,
+    total,
+)
+from mira_megatron.report.training_course import (
+    CoverageRow,
+    TrainingCourse,
+    read_coverage,
+    read_training_course,
+)
+from mira_megatron.rubric.rule_judge import MODEL_NAME
+from mira_megatron.stage import WorkResult, Workspace
+
+PAGE = "index.html"
+SOURCES_CSV = "sources.csv"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ArmSection:
+    """All the page says about one arm."""
+
+    judged: JudgedArm
+    rows: tuple[SourceSummary, ...]
+    total: SourceSummary
+    histograms: tuple[figures.Histogram, ...]
+    first_out_scores: Mapping[str, float | None]  # by scope name
+    course: TrainingCourse
+    loss_chart: figures.LossChart
+    coverage: tuple[CoverageRow, ...]
+    kept: tuple[Example, ...]
+    dropped: tuple[Example, ...]
+
+
+def write_report(workspace: Workspace, settings: ReportSettings) -> WorkResult:
+    """Writes the page and the table of sources."""
+    documents = read_documents(workspace, settings.sources)
+    sections = [_arm_section(workspace, settings, arm, documents) for arm in settings.score_tables]
+    context = _context(workspace, settings, documents, sections)
+    write_bytes(workspace.folder / PAGE, render("page.html.j2", context).encode())
+    csv_text = sources_csv(section.judged for section in sections)
+    write_bytes(workspace.folder / SOURCES_CSV, csv_text.encode())
+    return WorkResult(
+        counts=Counts(
+            num_in=sum(table.num_rows for table in documents.values()),
+            num_out=sum(len(section.kept) + len(section.dropped) for section in sections),
+            totals={"arms": len(sections)},
+        )
+    )
+
+
+def _context(
+    workspace: Workspace,
+    settings: ReportSettings,
+    documents: Mapping[str, pa.Table],
+    sections: Sequence[ArmSection],
+) -> dict[str, object]:
+    ratings = read_ratings_overview(workspace, settings.rubric, settings.sources)
+    return {
+        "recipe_name": settings.recipe_name,
+        "seed": settings.seed,
+        "num_sources": len(documents),
+        "num_records": sum(table.num_rows for table in documents.values()),
+        "num_tokens": sum(pc.sum(table["num_tokens"]).as_py() for table in documents.values()),
+        "sections": sections,
+        "ratings": ratings,
+        "judges": " and ".join(judge_name(model) for model in ratings.models),
+        "ingest_drops": read_ingest_drops(workspace, settings.sources),
+        "num_examples": NUM_EXAMPLES,
+        "excerpt_chars": EXCERPT_CHARS,
+        "histogram_frame": figures.HISTOGRAM_FRAME,
+        "loss_frame": figures.LOSS_FRAME,
+    }
+
+
+def judge_name(model: str) -> str:
+    """Returns a judge as the page calls it: the rule judge never passes for a model."""
+    if model == MODEL_NAME:
+        return "the rule judge (measurable features, no model)"
+    return f"the model {model}"
+
+
+def _arm_section(
+    workspace: Workspace, settings: ReportSettings, arm: str, documents: Mapping[str, pa.Table]
+) -> ArmSection:
+    judged = read_arm(workspace, arm, documents)
+    rows = tuple(summarise_source(source) for source in judged.sources)
+    course = read_training_course(workspace.run.folder, arm)
+    assert course is not None, "training is upstream of the report"
+    kept, dropped = (
+        read_examples(
+            workspace,
+            settings.rubric,
+            choose_examples(judged, is_kept=is_kept, seed=settings.seed),
+        )
+        for is_kept in (True, False)
+    )
+    return ArmSection(
+        judged=judged,
+        rows=rows,
+        total=total(rows),
+        histograms=tuple(figures.histogram(source) for source in judged.sources),
+        first_out_scores={scope.name: judged.score_of(scope.first_out) for scope in judged.scopes},
+        course=course,
+        loss_chart=figures.loss_chart(course),
+        coverage=read_coverage(workspace.run.folder, arm),
+        kept=tuple(kept),
+        dropped=tuple(dropped),
+    )

@@ -1,0 +1,76 @@
+"""One page about a whole run, for people.
+
+Reads   records, ratings, record_scores and tokens of every source; keep, blends and checkpoints of
+        every arm
+Writes  report/index.html: self-contained, no script, nothing fetched from elsewhere
+        report/sources.csv: one row per arm and source
+
+Both are functions of the files read: no times, no machine, no absolute paths.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from mira_megatron import layout
+from mira_megatron.config import Recipe
+from mira_megatron.corpus.recipe_sources import recipe_sources
+from mira_megatron.stage import Unit
+
+VERSION = 1
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ReportSettings:
+    """What the page needs to know of the recipe."""
+
+    recipe_name: str
+    seed: int  # of the records shown as examples
+    rubric: str
+    sources: tuple[str, ...]
+    score_tables: Mapping[str, str]  # arm -> name of its record scores
+
+
+def units(recipe: Recipe) -> list[Unit]:
+    """Returns the one unit of the report."""
+    settings = ReportSettings(
+        recipe_name=recipe.path.stem,
+        seed=recipe.seed,
+        rubric=str((recipe.values.get("aggregate") or {}).get("rubric")),
+        sources=tuple(recipe_sources(recipe)),
+        score_tables={arm: str(entry["score"]) for arm, entry in recipe.mapping("arms").items()},
+    )
+    return [
+        Unit(
+            stage="report",
+            name="page",
+            folder=layout.REPORT,
+            version=VERSION,
+            config={"seed": recipe.seed},
+            upstream=_upstream(settings),
+            # An input, not a setting: a renamed recipe gets its new name, not a refusal.
+            raw_inputs={"recipe name": settings.recipe_name},
+            work="mira_megatron.report.page:write_report",
+            settings=settings,
+        )
+    ]
+
+
+def _upstream(settings: ReportSettings) -> tuple[str, ...]:
+    of_sources = [
+        folder
+        for source in settings.sources
+        for folder in (
+            layout.records(source),
+            layout.ratings(settings.rubric, source),
+            *(layout.record_scores(table, source) for table in settings.score_tables.values()),
+            layout.tokens(source),
+        )
+    ]
+    of_arms = [
+        folder
+        for arm in settings.score_tables
+        for folder in (layout.keep(arm), layout.blend(arm), layout.checkpoints(arm))
+    ]
+    return tuple(dict.fromkeys([*of_sources, *of_arms]))

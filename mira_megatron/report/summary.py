@@ -1,0 +1,235 @@
+"""What `mira run` and `mira status` say on the terminal; never fails because a stage is missing.
+
+Names of sources and units are printed as plain text: square brackets in them are not markup.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import orjson
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from mira_megatron import layout
+from mira_megatron.config import Recipe
+from mira_megatron.corpus.recipe_sources import recipe_sources, source_group
+from mira_megatron.manifest import read_manifest
+from mira_megatron.report.training_course import read_training_course
+from mira_megatron.report.written_numbers import decimal, grouped, percent, size
+from mira_megatron.stage import Unit, manifest_summary
+
+Number = TypeVar("Number", int, float)
+
+_STATE_STYLES = {
+    "done": "green",
+    "unfinished": "yellow",
+    "waiting": "dim",
+    "outdated": "yellow",
+    "different": "red",
+}
+_STATE_MEANINGS = {
+    "unfinished": "was interrupted and will be resumed",
+    "outdated": "its inputs changed; it will be made anew",
+    "different": "made with other settings; running it says which",
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SourceLine:
+    """One source in an arm's table; None is not known yet."""
+
+    source: str
+    source_group: str
+    num_records: int | None
+    num_tokens: int | None
+    tokens_kept: int | None
+    score_sum: float | None
+    num_scored: int | None
+
+    @property
+    def mean_score(self) -> float | None:
+        """Returns the mean over records that have a score."""
+        if self.score_sum is None or not self.num_scored:
+            return None
+        return self.score_sum / self.num_scored
+
+
+def print_summary(console: Console, recipe: Recipe) -> None:
+    """Prints what a run made: a table per arm, its training, and where to look further."""
+    for arm, entry in recipe.mapping("arms").items():
+        lines = source_lines(recipe, arm, str(entry["score"]))
+        console.print(_arm_table(arm, lines))
+        _print_line(console, training_line(recipe.run_folder, arm))
+        _print_path(console, "Blend", recipe.run_folder / layout.blend(arm) / "blend.json")
+    _print_path(console, "Report", recipe.run_folder / layout.REPORT / "index.html")
+
+
+def print_status(console: Console, recipe: Recipe, states: Sequence[tuple[Unit, str]]) -> None:
+    """Prints the state of every unit with what its manifest counts."""
+    table = _table(f"Units of {recipe.path.stem}")
+    for heading in ("Stage", "Unit", "State"):
+        table.add_column(heading, overflow="fold")
+    for heading in ("In", "Out", "Size", "Seconds"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for unit, state in states:
+        counts = _unit_counts(recipe.run_folder / unit.folder)
+        table.add_row(
+            Text(unit.stage), Text(unit.name), Text(state, _STATE_STYLES.get(state, "")), *counts
+        )
+    console.print(table)
+    _print_line(console, f"Run folder: {recipe.run_folder}")
+    for state, number in Counter(state for _, state in states).items():
+        meaning = _STATE_MEANINGS.get(state)
+        _print_line(console, f"{number:,} {state}{f': {meaning}' if meaning else ''}")
+
+
+def source_lines(recipe: Recipe, arm: str, score_table: str) -> list[SourceLine]:
+    """Returns what is known of every source under an arm, however far the run has come."""
+    certificate = _read_json(recipe.run_folder / layout.keep(arm) / "selection.json") or {}
+    decided = certificate.get("sources", {})
+    return [
+        _source_line(
+            recipe.run_folder, name, source_group(config), score_table, decided.get(name, {})
+        )
+        for name, (config, _) in recipe_sources(recipe).items()
+    ]
+
+
+def _source_line(
+    run_folder: Path, source: str, group: str, score_table: str, decided: dict[str, Any]
+) -> SourceLine:
+    records = read_manifest(run_folder / layout.records(source))
+    tokens = read_manifest(run_folder / layout.tokens(source))
+    score_sum, num_scored = _score_sum(run_folder / layout.record_scores(score_table, source))
+    return SourceLine(
+        source=source,
+        source_group=decided.get("source_group", group),
+        num_records=None if records is None else records.counts.num_out,
+        num_tokens=None if tokens is None else int(tokens.counts.totals["tokens"]),
+        tokens_kept=decided.get("tokens_kept"),
+        score_sum=score_sum,
+        num_scored=num_scored,
+    )
+
+
+def _score_sum(folder: Path) -> tuple[float | None, int | None]:
+    """Returns sum and number of a source's scores, or None twice where it is not scored yet."""
+    manifest = read_manifest(folder)
+    if manifest is None:
+        return None, None
+    score_sum, num_scored = 0.0, 0
+    for part in manifest.parts:
+        scores = pq.read_table(folder / part.path, columns=["score"])["score"]
+        score_sum += pc.sum(scores).as_py() or 0.0
+        num_scored += len(scores) - scores.null_count
+    return score_sum, num_scored
+
+
+def training_line(run_folder: Path, arm: str) -> str:
+    """Returns one line about an arm's training."""
+    course = read_training_course(run_folder, arm)
+    if course is None:
+        return "Training: not done yet"
+    return (
+        f"Training: {course.num_steps:,} steps, "
+        f"loss {decimal(course.first_loss)} -> {decimal(course.last_loss)}, "
+        f"validation loss {decimal(course.last_validation_loss)} (nats per token)"
+    )
+
+
+def _arm_table(arm: str, lines: Sequence[SourceLine]) -> Table:
+    # Names may fold; numbers keep to one line, and with it their alignment.
+    table = _table(f"Arm {arm}")
+    for heading in ("Source", "Group"):
+        table.add_column(heading, overflow="fold")
+    for heading in ("Records", "Tokens", "Kept\ntokens", "Kept", "Mean\nscore"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for line in lines:
+        table.add_row(*_cells(line))
+    table.add_section()
+    table.add_row(*_cells(_total(lines)))
+    return table
+
+
+def _cells(line: SourceLine) -> list[Text]:
+    return [
+        Text(line.source),
+        Text(line.source_group),
+        Text(grouped(line.num_records)),
+        Text(grouped(line.num_tokens)),
+        Text(grouped(line.tokens_kept)),
+        Text(percent(line.tokens_kept, line.num_tokens or 0)),
+        Text(decimal(line.mean_score)),
+    ]
+
+
+def _total(lines: Sequence[SourceLine]) -> SourceLine:
+    """Returns the sum over sources; unknown where it is unknown for one of them."""
+    return SourceLine(
+        source="all",
+        source_group="",
+        num_records=_sum(line.num_records for line in lines),
+        num_tokens=_sum(line.num_tokens for line in lines),
+        tokens_kept=_sum(line.tokens_kept for line in lines),
+        score_sum=_sum(line.score_sum for line in lines),
+        num_scored=_sum(line.num_scored for line in lines),
+    )
+
+
+def _sum(numbers: Iterable[Number | None]) -> Number | None:
+    total: Number | None = None
+    for number in numbers:
+        if number is None:
+            return None
+        total = number if total is None else total + number
+    return total
+
+
+def _unit_counts(folder: Path) -> list[Text]:
+    manifest = read_manifest(folder)
+    if manifest is None:
+        return [Text("")] * 4
+    summary = manifest_summary(manifest)
+    return [
+        Text(grouped(summary["num_in"])),
+        Text(grouped(summary["num_out"])),
+        Text(size(summary["size_bytes"])),
+        Text(decimal(summary["seconds"], 1)),
+    ]
+
+
+def _table(title: str) -> Table:
+    return Table(
+        title=Text(title, style="bold"),
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        padding=(0, 1, 0, 0),
+        header_style="bold",
+    )
+
+
+def _print_line(console: Console, line: str) -> None:
+    # A path that is cut into lines cannot be opened; so the terminal wraps, not rich.
+    console.print(Text(line), soft_wrap=True)
+
+
+def _print_path(console: Console, what: str, path: Path) -> None:
+    _print_line(console, f"{what}: {path if path.is_file() else 'not written yet'}")
+
+
+def _read_json(path: Path) -> dict[str, Any] | None:
+    try:
+        content: dict[str, Any] = orjson.loads(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    return content

@@ -1,0 +1,31 @@
+"""How numbers are written for people: thousands separators, units, n/a where there is none."""
+
+from __future__ import annotations
+
+MISSING = "n/a"
+_SIZE_UNITS = ("bytes", "kB", "MB", "GB", "TB")
+
+
+def grouped(number: int | None) -> str:
+    """Returns a whole number with thousands separators."""
+    return MISSING if number is None else f"{number:,}"
+
+
+def decimal(number: float | None, digits: int = 2) -> str:
+    """Returns a number with a fixed number of decimals, so that columns align."""
+    return MISSING if number is None else f"{number:,.{digits}f}"
+
+
+def percent(part: int | None, whole: int) -> str:
+    """Returns a share with one decimal; n/a where there is nothing to share."""
+    return MISSING if part is None or not whole else f"{100 * part / whole:.1f}%"
+
+
+def size(num_bytes: int) -> str:
+    """Returns a file size in decimal units (1 kB = 1,000 bytes)."""
+    scaled, unit = float(num_bytes), _SIZE_UNITS[0]
+    for larger in _SIZE_UNITS[1:]:
+        if scaled < 1000:
+            break
+        scaled, unit = scaled / 1000, larger
+    return f"{num_bytes:,} bytes" if unit == "bytes" else f"{scaled:,.1f} {unit}"

@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from small_run import ARM, SmallRecord, report_workspace, write_run
+
+from mira_megatron.report.outcomes import JudgedArm, Outcome, outcomes, read_arm, read_documents
+from mira_megatron.report.source_table import summarise_source, total
+
+WIKI = [
+    SmallRecord(text="kept", score=9.0),
+    SmallRecord(text="also kept", score=8.0),
+    SmallRecord(text="at the cutoff", score=8.0),
+    SmallRecord(text="below", score=2.0),
+    SmallRecord(text="held out", score=9.5, is_validation=True),
+    SmallRecord(text="unscored", score=None, reason="too_few_slots"),
+]
+QA = [
+    SmallRecord(text="held out", score=9.5),
+    SmallRecord(text="validation", score=None, reason="failed", is_validation=True),
+]
+
+
+def judged_arm(folder: Path, *, budget_tokens: int = 20, scope: str = "group") -> JudgedArm:
+    recipe = write_run(folder, {"wiki": WIKI, "qa": QA}, budget_tokens=budget_tokens, scope=scope)
+    workspace = report_workspace(recipe)
+    return read_arm(workspace, ARM, read_documents(workspace, ["wiki", "qa"]))
+
+
+@pytest.mark.parametrize(
+    ("flags", "outcome"),
+    [
+        ((True, False, False, True), Outcome.KEPT),
+        ((False, True, True, False), Outcome.HELD_OUT),
+        ((False, False, True, False), Outcome.REPEATS_HELD_OUT),
+        ((False, False, False, False), Outcome.NO_SCORE),
+        ((False, False, False, True), Outcome.NOT_SELECTED),
+    ],
+)
+def test_outcome_is_the_first_condition_that_holds(
+    flags: tuple[bool, bool, bool, bool], outcome: Outcome
+) -> None:
+    kept, held_out, repeats, scored = (np.array([flag]) for flag in flags)
+    found = outcomes(
+        is_kept_D=kept, is_held_out_D=held_out, repeats_held_out_D=repeats, is_scored_D=scored
+    )
+    assert found.tolist() == [outcome]
+
+
+def test_documents_of_a_run_get_outcomes_and_reasons(tmp_path: Path) -> None:
+    arm = judged_arm(tmp_path)
+    wiki, qa = arm.sources
+    kept_tie = 1 if wiki.outcomes_D[1] == Outcome.KEPT else 2  # the seed decides which
+    cutoff = "the cutoff 8.000 of group text-wiki"
+    assert wiki.reason(0) == wiki.reason(kept_tie) == f"kept: not below {cutoff}"
+    assert wiki.reason(3 - kept_tie) == f"at {cutoff}, behind it by the tie rule"
+    assert wiki.reason(3) == f"below {cutoff}"
+    assert wiki.reason(4) == "held out for validation"
+    assert wiki.reason(5) == "no score: too_few_slots"
+    assert qa.reason(0) == "repeats a held-out text"  # held out in wiki, repeated in qa
+    assert qa.reason(1) == "held out for validation"
+
+
+def test_reason_under_a_budget_too_small_says_so(tmp_path: Path) -> None:
+    wiki, _ = judged_arm(tmp_path, budget_tokens=9).sources
+    assert wiki.scope.cutoff is None
+    assert wiki.reason(0) == "the budget of group text-wiki holds no document"
+
+
+@pytest.mark.parametrize(
+    ("scope", "names"),
+    [
+        ("global", ["all sources"]),
+        ("group", ["group text-qa", "group text-wiki"]),
+        ("source", ["source qa", "source wiki"]),
+    ],
+)
+def test_scopes_are_named_for_people(tmp_path: Path, scope: str, names: list[str]) -> None:
+    arm = judged_arm(tmp_path, scope=scope)
+    assert sorted(entry.name for entry in arm.scopes) == names
+    assert sorted(source for entry in arm.scopes for source in entry.sources) == ["qa", "wiki"]
+
+
+def test_source_summary_counts_every_record_once(tmp_path: Path) -> None:
+    arm = judged_arm(tmp_path)
+    wiki, qa = (summarise_source(judged) for judged in arm.sources)
+    assert (wiki.num_kept, wiki.num_not_selected) == (2, 2)
+    assert (wiki.num_held_out, wiki.num_no_score) == (1, 1)
+    assert (wiki.tokens_kept, wiki.num_tokens) == (20, 60)
+    assert wiki.mean_score == pytest.approx((9 + 8 + 8 + 2 + 9.5) / 5)
+    assert (qa.num_repeats_held_out, qa.num_held_out, qa.num_no_score) == (1, 1, 0)
+    assert total([wiki, qa]).num_records == 8
+
+
+def test_score_of_a_record_is_found_in_any_source(tmp_path: Path) -> None:
+    arm = judged_arm(tmp_path)
+    assert arm.score_of("qa-0000") == 9.5
+    assert arm.score_of("wiki-0005") is None
+    assert arm.score_of("unknown") is None
+    assert arm.score_of(None) is None
