@@ -44,6 +44,11 @@ def replacing(path: Path) -> Iterator[Path]:
         raise
 
 
+def is_temporary(path: Path) -> bool:
+    """Returns whether a file is one that `replacing` had not finished."""
+    return path.name.startswith(".") and path.name.endswith(".tmp")
+
+
 def write_bytes(path: Path, content: bytes) -> None:
     """Writes a whole file atomically."""
     with replacing(path) as temporary:

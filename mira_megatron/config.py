@@ -60,11 +60,7 @@ class Recipe:
         if not isinstance(entries, Mapping):
             raise ValueError(f"{self.path}: {name} must map names to entries, got {entries!r}")
         for key in entries:
-            if not _NAME.fullmatch(str(key)):
-                raise ValueError(
-                    f"{self.path}: {name}.{key}: a name is letters, digits, '_' and '-', "
-                    "starting with a letter or digit, because it becomes a folder"
-                )
+            check_name(f"{self.path}: {name}", str(key))
         return dict(entries)
 
     def path_of(self, value: str) -> Path:
@@ -79,10 +75,7 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     is not an override.
     """
     values = load_yaml(path)
-    values["sources"] = {
-        name: _source_entry(path, name, entry)
-        for name, entry in (values.get("sources") or {}).items()
-    }
+    values["sources"] = _source_entries(path.parent, values.get("sources"), str(path))
     for word in overrides:
         if "=" not in word:
             raise ValueError(f"{word!r}: expected key=value, for example seed=7")
@@ -94,6 +87,8 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     for key in values:
         if key not in SECTIONS:
             raise ValueError(f"{path}: unknown section {key!r}.{nearest(str(key), SECTIONS)}")
+    # Sources named on the command line start from the working directory.
+    values["sources"] = _source_entries(Path.cwd(), values["sources"], "command line")
     run_folder = Path(values.get("run_folder") or Path("runs") / path.stem)
     return Recipe(
         path=path.resolve(),
@@ -102,6 +97,15 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
         seed=_whole(values.get("seed", 0), f"{path}: seed"),
         values=values,
     )
+
+
+def check_name(what: str, name: str) -> None:
+    """Raises ValueError for a name that could not be a folder."""
+    if not _NAME.fullmatch(name):
+        raise ValueError(
+            f"{what}: {name!r} is no name: letters, digits, '_' and '-', starting with a letter or "
+            "digit, because it becomes a folder"
+        )
 
 
 def typed(config_class: type[Config], values: Mapping[str, Any], *, where: str) -> Config:
@@ -144,15 +148,22 @@ def nearest(key: str, valid: typing.Iterable[str]) -> str:
     return f" Did you mean {close[0]!r}?" if close else f" Valid: {', '.join(sorted(names))}."
 
 
-def _source_entry(path: Path, name: str, entry: object) -> dict[str, Any]:
-    """A source is a descriptor's path or its mapping; its paths start from `folder`."""
+def _source_entries(base: Path, entries: object, where: str) -> dict[str, Any]:
+    """Returns every source as a mapping; its `folder` is what its paths start from."""
+    if entries is None:
+        return {}
+    if not isinstance(entries, Mapping):
+        raise ValueError(f"{where}: sources must map names to descriptors, got {entries!r}")
+    return {name: _source_entry(base, entry, where, name) for name, entry in entries.items()}
+
+
+def _source_entry(base: Path, entry: object, where: str, name: str) -> dict[str, Any]:
     if isinstance(entry, str):
-        descriptor = (path.parent / entry).resolve()
+        descriptor = (base / entry).resolve()
         return {**load_yaml(descriptor), "folder": str(descriptor.parent)}
     if isinstance(entry, Mapping):
-        folder = (path.parent / str(entry.get("folder", "."))).resolve()
-        return {**entry, "folder": str(folder)}
-    raise ValueError(f"{path}: sources.{name} must be a descriptor's path or a mapping")
+        return {**entry, "folder": str((base / str(entry.get("folder", "."))).resolve())}
+    raise ValueError(f"{where}: sources.{name} must be a descriptor's path or a mapping")
 
 
 def load_yaml(path: Path) -> dict[str, Any]:

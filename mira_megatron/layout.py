@@ -29,11 +29,6 @@ def tokens(source: str) -> str:
     return f"tokens/{source}"
 
 
-def path_prefix(source: str) -> str:
-    """Returns the prefix of a source's `.bin/.idx`."""
-    return f"{tokens(source)}/{source}"
-
-
 def keep(arm: str) -> str:
     """Returns the folder of an arm's keep masks and certificate."""
     return f"keep/{arm}"

@@ -17,7 +17,7 @@ from typing import Any
 import orjson
 
 from mira_megatron import __version__
-from mira_megatron.atomic_files import write_json
+from mira_megatron.atomic_files import is_temporary, write_json
 from mira_megatron.shards import file_digest, json_digest
 
 MANIFEST = "manifest.json"
@@ -149,6 +149,15 @@ def changed_part(path: Path, found: str, expected: str) -> ValueError:
     )
 
 
+def manifest_summary(manifest: Manifest) -> dict[str, Any]:
+    """Returns counts, size and time of a finished unit, for status tables."""
+    return {
+        **asdict(manifest.counts),
+        "size_bytes": sum(part.size_bytes for part in manifest.parts),
+        "seconds": manifest.seconds,
+    }
+
+
 def code_version() -> dict[str, Any]:
     """Returns this package's version and, from a git checkout, its commit and cleanliness."""
     return {"version": __version__, **_git_state()}
@@ -196,5 +205,6 @@ def _size_bytes(path: Path) -> int:
 
 
 def _is_bookkeeping(relative: Path) -> bool:
-    # Only at the top: a checkpoint's own files may be hidden (torch writes `.metadata`).
-    return relative.parts[0].startswith(".") or relative.as_posix() in (MANIFEST, INTENT)
+    # Further down hidden files count: torch writes a checkpoint's `.metadata`.
+    is_own = relative.parts[0].startswith(".") or relative.as_posix() in (MANIFEST, INTENT)
+    return is_own or is_temporary(relative)

@@ -21,6 +21,7 @@ Task = TypeVar("Task")
 Result = TypeVar("Result")
 
 _READ_BYTES = 1 << 20
+_MAX_PARTS = 100_000
 
 
 def write_parquet(path: Path, table: pa.Table) -> None:
@@ -65,7 +66,9 @@ def json_digest(content: object) -> str:
 
 
 def part_name(index: int, suffix: str = "parquet") -> str:
-    """Returns the name of part `index`; names sort in order up to 100,000 parts."""
+    """Returns the name of part `index`; names sort in order, so there is an end to them."""
+    if index >= _MAX_PARTS:
+        raise ValueError(f"more than {_MAX_PARTS:,} parts: raise ingest.records_per_part")
     return f"part-{index:05d}.{suffix}"
 
 

@@ -17,18 +17,14 @@ from __future__ import annotations
 import fcntl
 import importlib
 import logging
-import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, cast
 
-import orjson
-
-from mira_megatron.atomic_files import write_json
 from mira_megatron.manifest import (
     INTENT,
     Counts,
@@ -43,7 +39,15 @@ from mira_megatron.manifest import (
     verify_parts,
     write_manifest,
 )
-from mira_megatron.shards import json_digest
+from mira_megatron.unit_folder import (
+    Origin,
+    claim_folder,
+    config_differences,
+    mark_failed,
+    refuse_other_config,
+    set_aside,
+    take_over,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -93,6 +97,7 @@ class Workspace:
     run: Run
     unit: Unit
     folder: Path
+    fingerprint: str  # of the unit
     resources: Resources
 
     @property
@@ -139,22 +144,23 @@ def run_unit(unit: Unit, run: Run, resources: Resources) -> Manifest:
     """
     folder = run.folder / unit.folder
     with _locked(run, unit):
-        inputs = read_inputs(unit, run)
-        wanted = _fingerprint(unit, inputs)
+        origin = _origin(unit, read_inputs(unit, run))
         finished = read_manifest(folder)
         if finished is not None:
-            if finished.fingerprint == wanted:
+            if finished.fingerprint == origin.fingerprint:
                 verify_parts(folder, finished)
                 shutil.rmtree(folder / SCRATCH, ignore_errors=True)
                 logger.info("%s: already done", unit.label)
                 return finished
-            _refuse_other_config(unit, folder, finished.config, finished.stage_version)
-            _set_aside(unit, folder, finished.inputs, inputs)
-        taken_over = _take_over(unit, run, wanted)
+            refuse_other_config(folder, origin, _origin_of(finished))
+            set_aside(folder, origin, _origin_of(finished))
+        earlier = [reused / unit.folder for reused in run.reuse]
+        taken_over = take_over(folder, origin.fingerprint, earlier)
         if taken_over is not None:
+            logger.info("%s: reused from %s", unit.label, taken_over.reused_from)
             return taken_over
-        _claim_folder(unit, folder, inputs, wanted)
-        return _work(unit, run, folder, resources, inputs, wanted)
+        claim_folder(folder, origin)
+        return _work(unit, run, resources, origin)
 
 
 def unit_state(unit: Unit, run: Run) -> str:
@@ -163,13 +169,13 @@ def unit_state(unit: Unit, run: Run) -> str:
     finished = read_manifest(folder)
     if finished is None:
         return "unfinished" if (folder / INTENT).exists() else "waiting"
-    if _config_differences(unit, finished.config, finished.stage_version):
+    if config_differences(_origin(unit, {}), _origin_of(finished)):
         return "different"
     try:
         inputs = read_inputs(unit, run)
     except ValueError:
         return "outdated"
-    return "done" if finished.fingerprint == _fingerprint(unit, inputs) else "outdated"
+    return "done" if finished.fingerprint == _origin(unit, inputs).fingerprint else "outdated"
 
 
 def read_inputs(unit: Unit, run: Run) -> dict[str, str]:
@@ -191,21 +197,31 @@ def read_inputs(unit: Unit, run: Run) -> dict[str, str]:
     return inputs
 
 
-def _work(
-    unit: Unit, run: Run, folder: Path, resources: Resources, inputs: dict[str, str], wanted: str
-) -> Manifest:
+def _work(unit: Unit, run: Run, resources: Resources, origin: Origin) -> Manifest:
     started = time.monotonic()
+    folder = run.folder / unit.folder
     module, _, function = unit.work.partition(":")
     work = cast("Work", getattr(importlib.import_module(module), function))
-    result = work(Workspace(run=run, unit=unit, folder=folder, resources=resources), unit.settings)
+    workspace = Workspace(
+        run=run,
+        unit=unit,
+        folder=folder,
+        fingerprint=origin.fingerprint,
+        resources=resources,
+    )
+    try:
+        result = work(workspace, unit.settings)
+    except ValueError as error:
+        mark_failed(folder, origin, str(error))
+        raise
     parts = list_parts(folder, result.rows)
     manifest = Manifest(
         stage=unit.stage,
         unit=unit.name,
         stage_version=unit.version,
         config=unit.config,
-        inputs=inputs,
-        fingerprint=wanted,
+        inputs=origin.inputs,
+        fingerprint=origin.fingerprint,
         output_digest=output_digest(parts),
         parts=parts,
         counts=result.counts,
@@ -233,13 +249,29 @@ def _log_summary(unit: Unit, manifest: Manifest) -> None:
     )
 
 
-def _fingerprint(unit: Unit, inputs: Mapping[str, str]) -> str:
-    return fingerprint(
+def _origin(unit: Unit, inputs: Mapping[str, str]) -> Origin:
+    return Origin(
         stage=unit.stage,
-        unit=unit.name,
-        stage_version=unit.version,
         config=unit.config,
         inputs=inputs,
+        stage_version=unit.version,
+        fingerprint=fingerprint(
+            stage=unit.stage,
+            unit=unit.name,
+            stage_version=unit.version,
+            config=unit.config,
+            inputs=inputs,
+        ),
+    )
+
+
+def _origin_of(manifest: Manifest) -> Origin:
+    return Origin(
+        stage=manifest.stage,
+        config=manifest.config,
+        inputs=manifest.inputs,
+        stage_version=manifest.stage_version,
+        fingerprint=manifest.fingerprint,
     )
 
 
@@ -256,131 +288,3 @@ def _locked(run: Run, unit: Unit) -> Iterator[None]:
                 "another run folder (run_folder=...)."
             ) from error
         yield
-
-
-def _claim_folder(unit: Unit, folder: Path, inputs: Mapping[str, str], wanted: str) -> None:
-    """Leaves an intent in the folder, so that its parts are never taken for another's."""
-    path = folder / INTENT
-    if path.exists():
-        intent = orjson.loads(path.read_bytes())
-        if intent["fingerprint"] == wanted:
-            logger.info("%s: resuming", unit.label)
-            return
-        _refuse_other_config(unit, folder, intent["config"], intent["stage_version"])
-        _set_aside(unit, folder, intent["inputs"], inputs)
-    elif folder.exists() and any(folder.iterdir()):
-        raise ValueError(
-            f"{folder}: holds files but neither {INTENT} nor a manifest says what they belong to. "
-            "Move or delete the folder."
-        )
-    write_json(
-        path,
-        {
-            "config": unit.config,
-            "fingerprint": wanted,
-            "inputs": inputs,
-            "stage_version": unit.version,
-        },
-    )
-
-
-def _refuse_other_config(
-    unit: Unit, folder: Path, made_with: Mapping[str, Any], made_by_version: int
-) -> None:
-    differences = _config_differences(unit, made_with, made_by_version)
-    if differences:
-        raise ValueError(
-            f"{folder}: made with another configuration: {'; '.join(differences)}. Nothing is "
-            "overwritten: set the old value again, delete the folder, or choose another "
-            "run_folder=... (for another budget or threshold, add an arm)."
-        )
-
-
-def _config_differences(
-    unit: Unit, made_with: Mapping[str, Any], made_by_version: int
-) -> list[str]:
-    # Through JSON, as the manifest holds it: tuples and lists are the same there.
-    now = _flat(orjson.loads(orjson.dumps(unit.config)))
-    then = _flat(made_with)
-    if unit.version != made_by_version:
-        now["stage_version"], then["stage_version"] = unit.version, made_by_version
-    absent = "(absent)"
-    return [
-        f"{unit.stage}.{key} was {then.get(key, absent)!r} and is {now.get(key, absent)!r}"
-        for key in sorted(now.keys() | then.keys())
-        if now.get(key, absent) != then.get(key, absent)
-    ]
-
-
-def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in config.items():
-        if isinstance(value, Mapping) and value:
-            flat.update(_flat(value, f"{prefix}{key}."))
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
-
-
-def _set_aside(
-    unit: Unit, folder: Path, old_inputs: Mapping[str, str], inputs: Mapping[str, str]
-) -> None:
-    """Renames a unit whose inputs changed; its files stay readable where they are linked from."""
-    changed = sorted(
-        name
-        for name in old_inputs.keys() | inputs.keys()
-        if old_inputs.get(name) != inputs.get(name)
-    )
-    kept_as = folder.with_name(f"{folder.name}.superseded-{json_digest(dict(old_inputs))[:8]}")
-    if kept_as.exists():
-        shutil.rmtree(kept_as)
-    os.replace(folder, kept_as)
-    logger.info(
-        "%s: inputs changed (%s); the earlier result is kept as %s",
-        unit.label,
-        ", ".join(changed),
-        kept_as,
-    )
-
-
-def _take_over(unit: Unit, run: Run, wanted: str) -> Manifest | None:
-    folder = run.folder / unit.folder
-    if folder.exists() and any(folder.iterdir()):
-        return None
-    for earlier in run.reuse:
-        source = earlier / unit.folder
-        manifest = read_manifest(source)
-        if manifest is None or manifest.fingerprint != wanted:
-            continue
-        verify_parts(source, manifest)
-        _link_parts(source, folder, manifest.parts)
-        taken = replace(manifest, reused_from=str(earlier))
-        write_manifest(folder, taken)
-        logger.info("%s: reused from %s", unit.label, earlier)
-        return taken
-    return None
-
-
-def _link_parts(source: Path, folder: Path, parts: Sequence[Part]) -> None:
-    staging = folder.with_name(f".{folder.name}.linking")
-    shutil.rmtree(staging, ignore_errors=True)
-    for part in parts:
-        target = staging / part.path
-        target.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            os.link(source / part.path, target, follow_symlinks=False)
-        except OSError:  # another file system, or one without hard links
-            shutil.copy2(source / part.path, target, follow_symlinks=False)
-    staging.mkdir(parents=True, exist_ok=True)
-    if folder.exists():
-        folder.rmdir()
-    os.replace(staging, folder)
-
-
-def manifest_summary(manifest: Manifest) -> dict[str, Any]:
-    """Returns counts and size of a finished unit, for status tables."""
-    return {
-        **asdict(manifest.counts),
-        "size_bytes": sum(part.size_bytes for part in manifest.parts),
-        "seconds": manifest.seconds,
-    }

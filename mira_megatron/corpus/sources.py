@@ -58,7 +58,8 @@ class SourceConfig:
     exclude: list[str] = field(default_factory=list)  # globs on SourceFile.name
     fields: dict[str, str] = field(default_factory=dict)  # ours -> dotted path in the row
     meta_fields: list[str] = field(default_factory=list)  # dotted paths kept in Record.meta
-    group: str | None = None  # pinned source group; None = its family's group
+    # Pinned source group; None = its family's. Decides no record, so ingest does not look at it.
+    group: str | None = field(default=None, metadata={"execution": True})
     max_records: int | None = None  # the ones with the smallest content hash
     min_chars: int = 1  # shorter records are dropped, counted
     max_chars: int | None = None  # longer records are dropped, counted

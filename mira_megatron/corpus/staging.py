@@ -21,8 +21,9 @@ from mira_megatron.records import RECORD_SCHEMA
 from mira_megatron.shards import part_name, write_parquet
 
 DROPPED = "dropped.jsonl"
-# A staged or final part is cut at records_per_part rows or at this many characters.
-PART_CHARS = 32_000_000
+# A staged or final part is cut at records_per_part rows or at this many bytes of text, payload and
+# meta; with the copies that building a table takes, a worker then stays below 400 MB.
+PART_BYTES = 16 << 20
 
 _STAGED_FIELDS = ("content_hash", "family", "text", "payload", "meta", "control_spans")
 STAGED_SCHEMA = pa.schema(
@@ -103,7 +104,7 @@ class _StagedWriter:
     def __init__(self, task: ShardTask) -> None:
         self._task = task
         self._rows: list[dict[str, object]] = []
-        self._num_chars = 0
+        self._num_bytes = 0
         self._parts: list[str] = []
 
     def add(self, row: Row) -> None:
@@ -122,8 +123,10 @@ class _StagedWriter:
                 "origin": row.origin,
             }
         )
-        self._num_chars += len(row.text)
-        if len(self._rows) >= self._task.records_per_part or self._num_chars >= PART_CHARS:
+        self._num_bytes += sum(
+            len(value.encode()) for value in (row.text, row.payload, row.meta) if value is not None
+        )
+        if len(self._rows) >= self._task.records_per_part or self._num_bytes >= PART_BYTES:
             self._flush()
 
     def close(self) -> list[str]:
@@ -137,7 +140,7 @@ class _StagedWriter:
         table = pa.Table.from_pylist(self._rows, schema=STAGED_SCHEMA)
         write_parquet(self._task.staging / name, table)
         self._parts.append(name)
-        self._rows, self._num_chars = [], 0
+        self._rows, self._num_bytes = [], 0
 
 
 def content_hash(family: str, text: str, payload: str | None) -> str:

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mira_megatron import layout
-from mira_megatron.config import Recipe
+from mira_megatron.config import Recipe, check_name
 from mira_megatron.corpus.recipe_sources import recipe_sources
 from mira_megatron.manifest import Counts
 from mira_megatron.records import NUM_SLOTS, RECORD_SCORE_SCHEMA
@@ -38,6 +38,8 @@ class AggregateConfig:
     min_slots: int  # a record with fewer scores gets none
 
     def __post_init__(self) -> None:
+        check_name("scoring", self.scoring)
+        check_name("rubric", self.rubric)
         if not 0 <= self.trim_fraction < 0.5:
             raise ValueError(f"trim_fraction={self.trim_fraction} must be in [0, 0.5)")
         if not 1 <= self.min_slots <= NUM_SLOTS:
@@ -61,7 +63,11 @@ def units(recipe: Recipe) -> list[Unit]:
             name=source,
             folder=layout.record_scores(config.scoring, source),
             version=VERSION,
-            config={"trim_fraction": config.trim_fraction, "min_slots": config.min_slots},
+            config={
+                "rubric": config.rubric,
+                "trim_fraction": config.trim_fraction,
+                "min_slots": config.min_slots,
+            },
             upstream=(layout.ratings(config.rubric, source),),
             work="mira_megatron.reliability.aggregate:aggregate",
             settings=config,
@@ -118,6 +124,9 @@ def score_ratings(ratings: pa.Table, config: AggregateConfig) -> pa.Table:
     slots = ratings["scores"].combine_chunks().flatten()
     is_usable = pc.is_valid(slots).to_numpy(zero_copy_only=False).reshape(-1, NUM_SLOTS)
     scores = pc.fill_null(slots, 0.0).to_numpy(zero_copy_only=False).reshape(-1, NUM_SLOTS)
+    if not ((scores >= 0) & (scores <= 10))[is_usable].all():
+        wrong = scores[is_usable & ~((scores >= 0) & (scores <= 10))][0]
+        raise ValueError(f"a slot's score is {wrong}; expected 0-10, or null where there is none")
     mean, has_mean = trimmed_mean(
         scores, is_usable, trim_fraction=config.trim_fraction, min_slots=config.min_slots
     )

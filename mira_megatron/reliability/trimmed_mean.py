@@ -6,6 +6,7 @@ Shape letters: R records, A anchor slots.
 from __future__ import annotations
 
 import math
+from fractions import Fraction
 
 import numpy as np
 import numpy.typing as npt
@@ -48,5 +49,5 @@ def trimmed_mean(
 
 
 def _num_cut(trim_fraction: float, num_usable: int) -> int:
-    # 0.29 * 100 is 28.999… in binary; the nearest whole number within rounding error is meant.
-    return math.floor(trim_fraction * num_usable + 1e-9)
+    # As written in the recipe: in binary, 0.29 * 100 is 28.999…
+    return math.floor(Fraction(str(trim_fraction)) * num_usable)

@@ -22,10 +22,10 @@ from rich.text import Text
 from mira_megatron import layout
 from mira_megatron.config import Recipe
 from mira_megatron.corpus.recipe_sources import recipe_sources, source_group
-from mira_megatron.manifest import read_manifest
+from mira_megatron.manifest import manifest_summary, read_manifest
 from mira_megatron.report.training_course import read_training_course
 from mira_megatron.report.written_numbers import decimal, grouped, percent, size
-from mira_megatron.stage import Unit, manifest_summary
+from mira_megatron.stage import Unit
 
 Number = TypeVar("Number", int, float)
 

@@ -7,8 +7,11 @@ Keeps   no held-out document, and no duplicate of one from any source
 
 from __future__ import annotations
 
+import logging
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +24,15 @@ import xxhash
 
 from mira_megatron import layout
 from mira_megatron.atomic_files import write_json
-from mira_megatron.config import Recipe, typed
+from mira_megatron.config import Recipe, check_name, typed
 from mira_megatron.corpus.recipe_sources import recipe_sources, source_group
 from mira_megatron.manifest import Counts
 from mira_megatron.retention.budgets import Cut, keep_within_budget, proportional_budgets
 from mira_megatron.retention.keep_masks import KeepMaskInfo, write_keep_mask
 from mira_megatron.shards import json_digest, read_part
 from mira_megatron.stage import Unit, WorkResult, Workspace
+
+logger = logging.getLogger(__name__)
 
 VERSION = 1
 SCOPES = ("global", "group", "source")
@@ -53,6 +58,7 @@ class ArmConfig:
     budget_fraction: float | None = None
 
     def __post_init__(self) -> None:
+        check_name("score", self.score)
         if self.scope not in SCOPES:
             raise ValueError(f"scope={self.scope!r} must be one of {', '.join(SCOPES)}")
 
@@ -97,6 +103,11 @@ def units(recipe: Recipe) -> list[Unit]:
 def _arm_config(
     recipe: Recipe, name: str, values: Mapping[str, Any], defaults: SelectConfig
 ) -> ArmConfig:
+    if not isinstance(values, Mapping):
+        raise ValueError(
+            f"{recipe.path}: arms.{name} must be a mapping such as "
+            f"{{score: rule_judge, scope: group}}, got {values!r}"
+        )
     if not {"budget_tokens", "budget_fraction"} & values.keys():
         values = {
             **values,
@@ -155,6 +166,15 @@ def select(workspace: Workspace, settings: SelectSettings) -> WorkResult:
     }
     certificate = _certificate(settings, budget, documents, cuts, infos)
     write_json(workspace.folder / CERTIFICATE, certificate)
+    for source, decided in certificate["sources"].items():
+        if decided["num_without_score"]:
+            logger.warning(
+                "select %s: %s records of %s have no score and cannot be kept; their tokens count "
+                "in the share of the budget all the same",
+                settings.arm,
+                f"{decided['num_without_score']:,}",
+                source,
+            )
     num_documents = sum(info.num_documents for info in infos.values())
     num_kept = sum(info.num_kept for info in infos.values())
     held_out = sum(entry.num_held_out for entry in documents)
@@ -286,7 +306,7 @@ def _budget_tokens(config: ArmConfig, documents: Sequence[SourceDocuments]) -> i
         return config.budget_tokens
     assert config.budget_fraction is not None
     available = sum(int(entry.tokens_D[entry.is_trainable_D].sum()) for entry in documents)
-    return int(config.budget_fraction * available)
+    return math.floor(Fraction(str(config.budget_fraction)) * available)
 
 
 def _scope_of(settings: SelectSettings, source: str) -> str:

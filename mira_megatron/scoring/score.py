@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mira_megatron import layout
-from mira_megatron.config import Recipe, fingerprinted
+from mira_megatron.config import Recipe, check_name, fingerprinted
 from mira_megatron.corpus.recipe_sources import recipe_sources
 from mira_megatron.manifest import Counts
 from mira_megatron.records import (
@@ -54,6 +54,7 @@ class ScoreConfig:
     max_failed_fraction: float = field(default=0.01, metadata={"execution": True})
 
     def __post_init__(self) -> None:
+        check_name("rubric", self.rubric)
         if self.engine not in ENGINES:
             raise ValueError(f"engine={self.engine!r} must be one of {', '.join(ENGINES)}")
         if self.engine == "endpoint":

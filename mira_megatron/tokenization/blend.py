@@ -83,7 +83,7 @@ class BlendEntry:
     num_documents: int
     num_tokens: int
     num_samples: int  # of sequence_length, in one pass
-    tail_tokens: int  # in no sample, always fewer than sequence_length
+    tail_tokens: int  # in no sample: fewer than sequence_length, or all where there is no sample
 
     @property
     def is_readable(self) -> bool:
@@ -136,10 +136,12 @@ def blend(workspace: Workspace, settings: BlendSettings) -> WorkResult:
     _log_left_out(settings, entries)
     train = [entry for entry in entries if entry.split == "train"]
     readable = [entry for entry in train if entry.is_readable]
+    num_left_out = sum(entry.num_documents for entry in train if not entry.is_readable)
     return WorkResult(
         counts=Counts(
             num_in=sum(entry.num_documents for entry in train),
             num_out=sum(entry.num_documents for entry in readable),
+            dropped={"fills_no_sequence": num_left_out} if num_left_out else {},
             totals={
                 "tokens": sum(entry.num_tokens for entry in train),
                 "samples": sum(entry.num_samples for entry in readable),
@@ -175,7 +177,7 @@ def blend_content(
 
 def _train_entry(workspace: Workspace, settings: BlendSettings, source: str) -> BlendEntry:
     mask = read_keep_mask(workspace.run.folder / layout.keep(settings.arm) / f"{source}.keep.npy")
-    path_prefix = workspace.run.folder / layout.path_prefix(source)
+    path_prefix = _path_prefix(workspace, source)
     prefix = workspace.folder / f"{source}-{mask.info.selection_digest[:8]}"
     match settings.config.handover:
         case "index_view":
@@ -200,7 +202,7 @@ def _valid_entry(workspace: Workspace, settings: BlendSettings, source: str) -> 
     ((path, part),) = workspace.upstream_parts(folder, ".records.parquet")
     documents = read_part(path, part.digest, ["is_validation"])
     is_held_out = documents["is_validation"].to_numpy()
-    path_prefix = workspace.run.folder / layout.path_prefix(source)
+    path_prefix = _path_prefix(workspace, source)
     mask = _held_out_mask(path, path_prefix, is_held_out)
     prefix = workspace.folder / f"{source}-valid-{mask.info.selection_digest[:8]}"
     if settings.config.handover == "physical_copy":
@@ -208,6 +210,11 @@ def _valid_entry(workspace: Workspace, settings: BlendSettings, source: str) -> 
     else:
         index = write_index_view(path_prefix, mask, prefix)
     return _entry(settings, source, "valid", prefix.name, index)
+
+
+def _path_prefix(workspace: Workspace, source: str) -> Path:
+    ((path, _),) = workspace.upstream_parts(layout.tokens(source), ".idx")
+    return path.with_suffix("")
 
 
 def _held_out_mask(path: Path, path_prefix: Path, is_held_out: npt.NDArray[np.bool_]) -> KeepMask:

@@ -2,10 +2,11 @@
 
 Reads   records/<source>/part-*.parquet; a given tokenizer, or the records to train one on
 Writes  tokenizer/tokenizer.json
-        tokens/<source>/<source>.{bin,idx}: one document per record, in record order, EOD appended
-        tokens/<source>/<source>.records.parquet: row i describes document i (DOCUMENT_SCHEMA)
+        tokens/<source>/<source>-<digest8>.{bin,idx}: one document per record, in record order,
+        EOD appended; .records.parquet beside them: row i describes document i (DOCUMENT_SCHEMA)
         tokens/<source>/dataset.json: counts, EOD id, vocabulary, fingerprint of the .idx
 
+The prefix carries the unit's fingerprint: other tokens never lie under a name that a view links to.
 Held-out documents are chosen here, once, by the hash of the text alone; no arm ever trains on one.
 """
 
@@ -14,6 +15,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -97,6 +99,7 @@ class _PartTask:
     records: Path
     records_digest: str
     tokenizer: Path
+    tokenizer_digest: str
     eod_token: str
     shard_prefix: Path
 
@@ -133,9 +136,8 @@ def _tokenizer_unit(recipe: Recipe, config: TokenizeConfig) -> Unit:
         name="tokenizer",
         folder=layout.TOKENIZER,
         version=VERSION,
-        config={} if given else trained,
+        config={"tokenizer.json": file_digest(given)} if given else trained,
         upstream=() if given else tuple(layout.records(name) for name in config.train_on or ()),
-        raw_inputs={"tokenizer.json": file_digest(given)} if given else {},
         work="mira_megatron.tokenization.tokenize:make_tokenizer",
         settings=TokenizerSettings(config=config, given=given),
     )
@@ -196,6 +198,7 @@ def tokenize(workspace: Workspace, settings: TokenizeSettings) -> WorkResult:
             records=path,
             records_digest=part.digest,
             tokenizer=tokenizer,
+            tokenizer_digest=workspace.upstream_manifest(layout.TOKENIZER).output_digest,
             eod_token=settings.config.eod_token,
             shard_prefix=workspace.scratch / Path(part.path).stem,
         )
@@ -205,7 +208,7 @@ def tokenize(workspace: Workspace, settings: TokenizeSettings) -> WorkResult:
     title = f"tokenize {settings.source}"
     reports = list(map_shards(_tokenize_part, tasks, workers=workers, title=title))
     encoder = RecordEncoder(tokenizer, settings.config.eod_token)
-    path_prefix = workspace.folder / settings.source
+    path_prefix = workspace.folder / f"{settings.source}-{workspace.fingerprint[:8]}"
     documents = _join(tasks, path_prefix, token_dtype(encoder.vocab_size), settings.config)
     tokens = documents["num_tokens"].to_numpy()
     is_validation = documents["is_validation"].to_numpy(zero_copy_only=False)
@@ -222,7 +225,7 @@ def tokenize(workspace: Workspace, settings: TokenizeSettings) -> WorkResult:
             num_out=documents.num_rows,
             totals=totals,
         ),
-        rows={f"{settings.source}.idx": documents.num_rows},
+        rows={f"{path_prefix.name}.idx": documents.num_rows},
     )
 
 
@@ -245,7 +248,7 @@ def _tokenize_part(task: _PartTask) -> _PartReport:
         return _PartReport(**orjson.loads(report_path.read_bytes()))
     records = read_part(task.records, task.records_digest, ["record_id", "text", "control_spans"])
     texts = records["text"].to_pylist()
-    encoder = RecordEncoder(task.tokenizer, task.eod_token)
+    encoder = _encoder(task.tokenizer, task.tokenizer_digest, task.eod_token)
     encoded = list(encoder.encode(texts, records["control_spans"].to_pylist()))
     dtype = token_dtype(encoder.vocab_size)
     with replacing(task.shard_prefix.with_suffix(".bin")) as path, path.open("wb") as file:
@@ -266,6 +269,12 @@ def _tokenize_part(task: _PartTask) -> _PartReport:
     )
     write_json(report_path, {name: getattr(report, name) for name in report.__slots__})
     return report
+
+
+@lru_cache(maxsize=1)
+def _encoder(path: Path, digest: str, eod_token: str) -> RecordEncoder:
+    """Returns the encoder, built once per process: it takes a second for a large vocabulary."""
+    return RecordEncoder(path, eod_token)
 
 
 def _text_hash(text: str) -> bytes:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,13 +40,23 @@ class Encoded:
 
 
 class RecordEncoder:
-    """A tokenizer that keeps control tokens out of record text."""
+    """A tokenizer that keeps control tokens out of record text.
+
+    Raises ValueError, naming the file, for one that cannot: without the EOD token, or with a model
+    that finds control tokens in plain text by itself (Unigram, with `</s>` in its vocabulary).
+    """
 
     def __init__(self, path: Path, eod_token: str) -> None:
         content = _read(path)
-        self._control_ids = {
-            token["content"]: int(token["id"]) for token in content.get("added_tokens") or []
-        }
+        stock = _tokenizer(path, content)
+        added = content.get("added_tokens") or []
+        # Runs of spaces that some vocabularies add for indented code are text, not control.
+        is_text = [not token["content"].strip() and not token.get("special") for token in added]
+        controls = [
+            token["content"] for token, text in zip(added, is_text, strict=True) if not text
+        ]
+        vocabulary = stock.get_vocab()
+        self._control_ids = {name: vocabulary[name] for name in controls}
         if eod_token not in self._control_ids:
             raise ValueError(
                 f"{path}: tokenize.eod_token={eod_token!r} is not one of its added tokens "
@@ -54,11 +64,45 @@ class RecordEncoder:
                 "ends a document in pre-training."
             )
         self.eod_id = self._control_ids[eod_token]
-        self.vocab_size = Tokenizer.from_str(json.dumps(content)).get_vocab_size()
-        plain = {**content, "added_tokens": [], "post_processor": None}
+        # Ids may have holes; what the embedding and the .bin must hold is the highest one.
+        self.vocab_size = max(vocabulary.values()) + 1
+        text_tokens = [token for token, text in zip(added, is_text, strict=True) if text]
+        plain = {**content, "added_tokens": text_tokens, "post_processor": None}
         plain |= {"truncation": None, "padding": None}
-        self._plain = Tokenizer.from_str(json.dumps(plain))
+        self._plain = _tokenizer(path, plain)
         self._control_text = re.compile("|".join(map(re.escape, self._control_ids)))
+        self._path = path
+        self._check_plain(text_tokens, stock, _unknown_token(content["model"]))
+        self._splits_like_stock = self._is_split_like_stock(stock, eod_token)
+
+    def _check_plain(
+        self,
+        text_tokens: Sequence[Mapping[str, Any]],
+        stock: Tokenizer,
+        unknown_token: str | None,
+    ) -> None:
+        for token in text_tokens:
+            name = token["content"]
+            if self._plain.token_to_id(name) != stock.token_to_id(name):
+                raise ValueError(
+                    f"{self._path}: its added token {name!r} would get another id without the "
+                    "control tokens. Such a tokenizer is not supported."
+                )
+        # What the model says of any text it does not know is no control token.
+        unknown_id = self._plain.token_to_id(unknown_token) if unknown_token else None
+        control_ids = set(self._control_ids.values()) - {unknown_id}
+        for name in self._control_ids:
+            if control_ids & set(self._plain.encode(name, add_special_tokens=False).ids):
+                raise ValueError(
+                    f"{self._path}: its model turns the text {name!r} into a control token by "
+                    "itself, so a record could end a document. Such a tokenizer is not supported."
+                )
+
+    def _is_split_like_stock(self, stock: Tokenizer, eod_token: str) -> bool:
+        """Returns whether text after a control token is encoded as text at the start is."""
+        around = stock.encode(f"a{eod_token}a", add_special_tokens=False).ids
+        alone = self._plain.encode("a", add_special_tokens=False).ids
+        return bool(around == [*alone, self.eod_id, *alone])
 
     def encode(
         self, texts: Sequence[str], control_spans: Sequence[Sequence[int]]
@@ -85,6 +129,12 @@ class RecordEncoder:
 
     def _split(self, text: str, spans: Sequence[int]) -> list[str | int]:
         """Returns the text as plain pieces and control ids, nothing lost between them."""
+        if spans and not self._splits_like_stock:
+            raise ValueError(
+                f"{self._path}: it encodes text after a control token unlike text at the start "
+                "(Metaspace), which rendered records of qa and agent families cannot have. Such a "
+                "tokenizer is supported for sources of family text only."
+            )
         pieces: list[str | int] = []
         plain_from = 0
         for start, end in zip(spans[::2], spans[1::2], strict=True):
@@ -128,6 +178,20 @@ def tokenizer_file(path: Path) -> Path:
             "one; save a slow tokenizer as a fast one first (transformers: save_pretrained)."
         )
     return file
+
+
+def _unknown_token(model: Mapping[str, Any]) -> str | None:
+    if model.get("unk_id") is not None:  # Unigram
+        name: str = model["vocab"][model["unk_id"]][0]
+        return name
+    return model.get("unk_token")
+
+
+def _tokenizer(path: Path, content: Mapping[str, Any]) -> Tokenizer:
+    try:
+        return Tokenizer.from_str(json.dumps(content))
+    except Exception as error:  # the library raises nothing narrower
+        raise ValueError(f"{path}: not a tokenizer.json ({error})") from error
 
 
 def _read(path: Path) -> dict[str, Any]:

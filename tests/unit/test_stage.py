@@ -120,7 +120,7 @@ def test_unit_finished_in_a_reused_run_is_taken_over(
     made = run_unit(unit(), Run(folder=earlier), RESOURCES)
     caplog.set_level(logging.INFO)
     taken = run_unit(unit(content=b"never"), Run(folder=later, reuse=(earlier,)), RESOURCES)
-    assert taken == replace(made, reused_from=str(earlier))
+    assert taken == replace(made, reused_from=str(earlier / "ratings/wiki"))
     assert (later / "ratings/wiki/part-00001.bin").read_bytes() == b"a"
 
 

@@ -83,7 +83,7 @@ def report_workspace(recipe: Recipe) -> Workspace:
     (unit,) = report.units(recipe)
     run = Run(folder=recipe.run_folder)
     folder = recipe.run_folder / unit.folder
-    return Workspace(run=run, unit=unit, folder=folder, resources=Resources())
+    return Workspace(run=run, unit=unit, folder=folder, fingerprint="0" * 32, resources=Resources())
 
 
 def write_recipe(

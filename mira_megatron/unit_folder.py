@@ -1,0 +1,159 @@
+"""What lies in a unit's folder, and whether it may be used, continued or set aside.
+
+A folder belongs to one configuration over one set of inputs: `manifest.json` says so of finished
+work, `intent.json` of work that is under way or was interrupted. Nothing is ever overwritten.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from mira_megatron.atomic_files import write_json
+from mira_megatron.manifest import (
+    INTENT,
+    Manifest,
+    Part,
+    read_manifest,
+    verify_parts,
+    write_manifest,
+)
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Origin:
+    """What decides a unit's bytes; its JSON is `intent.json`."""
+
+    stage: str
+    config: Mapping[str, Any]
+    inputs: Mapping[str, str]
+    stage_version: int
+    fingerprint: str
+    failure: str | None = None  # the message that ended an attempt which no repetition would mend
+
+
+def claim_folder(folder: Path, origin: Origin) -> None:
+    """Leaves an intent in the folder, so that its parts are never taken for another's.
+
+    Interrupted work of the same origin is continued. Raises ValueError where the folder holds
+    interrupted work of another configuration, or files that nothing explains.
+    """
+    path = folder / INTENT
+    if path.exists():
+        found = Origin(**orjson.loads(path.read_bytes()))
+        if found.fingerprint == origin.fingerprint:
+            logger.info("%s: going on where it was interrupted", folder)
+            return
+        if found.failure is None:
+            refuse_other_config(folder, origin, found)
+        set_aside(folder, origin, found)
+    elif folder.exists() and any(folder.iterdir()):
+        raise ValueError(
+            f"{folder}: holds files but neither {INTENT} nor a manifest says what they belong to. "
+            "Move or delete the folder."
+        )
+    write_json(path, asdict(origin))
+
+
+def mark_failed(folder: Path, origin: Origin, failure: str) -> None:
+    """Notes in the intent that this attempt ended with a message, so that a repair may follow."""
+    write_json(folder / INTENT, asdict(replace(origin, failure=failure)))
+
+
+def refuse_other_config(folder: Path, origin: Origin, found: Origin) -> None:
+    """Raises ValueError naming every setting in which `found` differs, if any does."""
+    differences = config_differences(origin, found)
+    if differences:
+        raise ValueError(
+            f"{folder}: made with another configuration: {'; '.join(differences)}. Nothing is "
+            "overwritten: set the old value again, delete the folder, or choose another "
+            "run_folder=... (for another budget or threshold, add an arm)."
+        )
+
+
+def config_differences(origin: Origin, found: Origin) -> list[str]:
+    """Returns one phrase for every setting in which two origins differ."""
+    # Through JSON, as the file holds it: tuples and lists are the same there.
+    now = _flat(orjson.loads(orjson.dumps(origin.config)))
+    then = _flat(found.config)
+    if origin.stage_version != found.stage_version:
+        now["stage_version"], then["stage_version"] = origin.stage_version, found.stage_version
+    absent = "(absent)"
+    return [
+        f"{origin.stage}.{key} was {then.get(key, absent)!r} and is {now.get(key, absent)!r}"
+        for key in sorted(now.keys() | then.keys())
+        if now.get(key, absent) != then.get(key, absent)
+    ]
+
+
+def set_aside(folder: Path, origin: Origin, found: Origin) -> None:
+    """Renames the folder of an origin that is no longer wanted; nothing in it is lost."""
+    changed = [
+        *config_differences(origin, found),
+        *(
+            name
+            for name in sorted(found.inputs.keys() | origin.inputs.keys())
+            if found.inputs.get(name) != origin.inputs.get(name)
+        ),
+    ]
+    kept_as = folder.with_name(f"{folder.name}.superseded-{found.fingerprint[:8]}")
+    if kept_as.exists():  # the same origin, set aside before
+        shutil.rmtree(kept_as)
+    os.replace(folder, kept_as)
+    logger.info(
+        "%s: changed (%s); what lay there is kept as %s", folder, "; ".join(changed), kept_as
+    )
+
+
+def take_over(folder: Path, fingerprint: str, candidates: Sequence[Path]) -> Manifest | None:
+    """Returns the manifest of an equal unit of an earlier run, its files linked into `folder`.
+
+    None where no candidate folder holds one, or where work in `folder` has already begun.
+    """
+    if folder.exists() and any(folder.iterdir()):
+        return None
+    for candidate in candidates:
+        manifest = read_manifest(candidate)
+        if manifest is None or manifest.fingerprint != fingerprint:
+            continue
+        verify_parts(candidate, manifest)
+        _link_parts(candidate, folder, manifest.parts)
+        taken = replace(manifest, reused_from=str(candidate))
+        write_manifest(folder, taken)
+        return taken
+    return None
+
+
+def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping) and value:
+            flat.update(_flat(value, f"{prefix}{key}."))
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def _link_parts(source: Path, folder: Path, parts: Sequence[Part]) -> None:
+    staging = folder.with_name(f".{folder.name}.linking")
+    shutil.rmtree(staging, ignore_errors=True)
+    for part in parts:
+        target = staging / part.path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            os.link(source / part.path, target, follow_symlinks=False)
+        except OSError:  # another file system, or one without hard links
+            shutil.copy2(source / part.path, target, follow_symlinks=False)
+    staging.mkdir(parents=True, exist_ok=True)
+    if folder.exists():
+        folder.rmdir()
+    os.replace(staging, folder)
