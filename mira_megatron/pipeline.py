@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import importlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import cast
 
 from mira_megatron.config import Recipe
+from mira_megatron.manifest import read_manifest, verify_parts
 from mira_megatron.stage import Resources, Run, Unit, run_unit, unit_state
 
 logger = logging.getLogger(__name__)
@@ -59,29 +60,39 @@ def unit_states(recipe: Recipe, stages: Sequence[str]) -> list[tuple[Unit, str]]
 
 
 def _check_upstream(wanted: Sequence[Unit], units: Sequence[Unit], run: Run) -> None:
-    """Raises ValueError when a finished unit that is needed was made for other settings."""
+    """Raises ValueError for needed units that lost a part or were made for other settings.
+
+    Looked at in running order, so that what is named is where the trouble begins.
+    """
     by_folder = {unit.folder: unit for unit in units}
-    to_check = [name for unit in wanted for name in unit.upstream]
-    seen = {unit.folder for unit in wanted}
-    while to_check:
-        name = to_check.pop()
-        if name in seen:
-            continue
-        seen.add(name)
-        if name not in by_folder:
-            raise ValueError(
-                f"{run.folder / name}: this recipe's stages do not make it. Correct the name in "
-                f"{_readers(units, name)}, or add what makes it."
-            )
-        unit = by_folder[name]
-        to_check.extend(unit.upstream)
+    for unit in _ancestors(wanted, by_folder, run):
+        folder = run.folder / unit.folder
+        manifest = read_manifest(folder)
+        if manifest is None:
+            continue  # run_unit itself says which earlier unit is not finished
+        verify_parts(folder, manifest)
         state = unit_state(unit, run)
-        if state in ("different", "outdated"):
+        if state != "done":
             raise ValueError(
-                f"{run.folder / name}: {unit.label} is {state} for this recipe. "
-                "Run all stages with `mira run`, which says more."
+                f"{folder}: {unit.label} is {state} for this recipe. Run all stages with "
+                "`mira run`, which says more."
             )
 
 
-def _readers(units: Sequence[Unit], folder: str) -> str:
-    return ", ".join(unit.label for unit in units if folder in unit.upstream)
+def _ancestors(wanted: Sequence[Unit], by_folder: Mapping[str, Unit], run: Run) -> list[Unit]:
+    """Returns the units that the wanted ones read, directly or not, in running order."""
+    found: set[str] = set()
+    to_visit = list(wanted)
+    while to_visit:
+        unit = to_visit.pop()
+        for folder in unit.upstream:
+            if folder not in by_folder:
+                raise ValueError(
+                    f"{run.folder / folder}: {unit.label} reads this folder, but no stage of this "
+                    "recipe makes it. Correct the name in the recipe."
+                )
+            if folder not in found:
+                found.add(folder)
+                to_visit.append(by_folder[folder])
+    made_now = {unit.folder for unit in wanted}
+    return [unit for folder, unit in by_folder.items() if folder in found - made_now]

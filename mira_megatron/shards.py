@@ -38,11 +38,16 @@ def read_part(path: Path, digest: str, columns: Sequence[str]) -> pa.Table:
     content = path.read_bytes()
     found = xxhash.xxh3_128_hexdigest(content)
     if found != digest:
-        raise ValueError(
-            f"{path}: this part's bytes changed since its manifest was written (digest {found}, "
-            f"expected {digest}). Restore the file, or delete {path.parent} to have it recomputed."
-        )
+        raise changed_part(path, found, digest)
     return pq.read_table(pa.BufferReader(content), columns=list(columns))
+
+
+def changed_part(path: Path, found: str, expected: str) -> ValueError:
+    """Returns the error for a part whose bytes are not those of its manifest."""
+    return ValueError(
+        f"{path}: this part's bytes changed since its manifest was written (digest {found}, "
+        f"expected {expected}). Restore the file, or delete {path.parent} to have it recomputed."
+    )
 
 
 def with_columns(table: pa.Table, columns: Mapping[str, pa.Array], schema: pa.Schema) -> pa.Table:

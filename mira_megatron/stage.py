@@ -36,6 +36,7 @@ from mira_megatron.manifest import (
     output_digest,
     package_versions,
     read_manifest,
+    verify_digests,
     verify_parts,
     write_manifest,
 )
@@ -209,6 +210,10 @@ def _work(unit: Unit, run: Run, resources: Resources, origin: Origin) -> Manifes
         fingerprint=origin.fingerprint,
         resources=resources,
     )
+    for name in unit.upstream:
+        # Parquet is checked part by part as it is read, tokens by who trains on them.
+        upstream = workspace.upstream_manifest(name)
+        verify_digests(run.folder / name, upstream, but_for=(".parquet", ".bin"))
     try:
         result = work(workspace, unit.settings)
     except ValueError as error:

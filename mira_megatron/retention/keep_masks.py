@@ -96,6 +96,11 @@ def read_keep_mask(path: Path) -> KeepMask:
             f"{path}: {len(is_kept):,} entries with {int(is_kept.sum()):,} kept, but {info_path} "
             f"says {info.num_documents:,} with {info.num_kept:,}. Rebuild it with `mira select`."
         )
+    if selection_digest(info.idx_fingerprint, is_kept) != info.selection_digest:
+        raise ValueError(
+            f"{path}: its decisions are not those that {info_path} describes (selection_digest "
+            f"{info.selection_digest}). Rebuild it with `mira select`."
+        )
     return KeepMask(path=path, is_kept=is_kept, info=info)
 
 

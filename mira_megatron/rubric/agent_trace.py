@@ -24,11 +24,14 @@ class Call:
 
     name: str
     arguments: str  # canonical JSON where they are one JSON object, else as written
+    text: str  # the values in the arguments
     num_values: int  # JSON values found one after the other; 0 = not JSON
     is_valid: bool  # exactly one JSON object
     has_text: bool  # the calling message also says something
     num_argument_words: int
-    num_grounded_words: int  # … of these, seen earlier in the trace
+    num_grounded_words: int  # … of these, seen earlier in a message or result
+    num_resulting_words: int  # … of these, seen first in the result of an earlier call
+    num_new_words: int  # … of these, in no earlier call
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,6 +56,15 @@ class _Message:
     call_id: str
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _SeenWords:
+    """What a call can build on; grows while the trace is read."""
+
+    told: set[str]  # by messages
+    resulting: set[str]  # from tools
+    called: set[str]  # in arguments of calls
+
+
 def read_trace(payload: object) -> Trace:
     """Returns the trace of a parsed payload.
 
@@ -63,7 +75,7 @@ def read_trace(payload: object) -> Trace:
     results: list[str | None] = []
     waiting: list[tuple[str, int]] = []  # call id and index of calls without a result
     num_orphan_results = num_early_messages = 0
-    seen_words: set[str] = set()
+    seen = _SeenWords(told=set(), resulting=set(), called=set())
     for message in messages:
         if message.role in ("tool", "function"):
             index = _take_waiting(waiting, message.call_id)
@@ -75,9 +87,13 @@ def read_trace(payload: object) -> Trace:
             num_early_messages += bool(waiting)
             for call in message.calls:
                 waiting.append((_text_of(call, "id"), len(calls)))
-                calls.append(_call(call, bool(message.text.strip()), seen_words))
+                calls.append(_call(call, bool(message.text.strip()), seen))
                 results.append(None)
-        seen_words.update(word_list(message.text))
+        words = word_list(message.text)
+        if message.role in ("tool", "function"):
+            seen.resulting.update(words)
+        else:
+            seen.told.update(words)
     return Trace(
         calls=tuple(calls),
         results=tuple(results),
@@ -143,21 +159,29 @@ def _text_of(entry: object, key: str) -> str:
     return value if isinstance(value, str) else ""
 
 
-def _call(entry: object, has_text: bool, seen_words: set[str]) -> Call:
+def _call(entry: object, has_text: bool, seen: _SeenWords) -> Call:
+    """Returns the call, and adds its words to those seen."""
     function = entry.get("function") if isinstance(entry, Mapping) else None
     arguments = function.get("arguments") if isinstance(function, Mapping) else None
     written = "" if arguments is None else _as_text(arguments)
     num_values, parsed = _values(written)
     is_valid = num_values == 1 and isinstance(parsed, dict)
-    words = word_list(" ".join(_leaves(parsed)) if is_valid else written)
+    text = "\n".join(_leaves(parsed)) if is_valid else written
+    words = word_list(text)
+    num_resulting = sum(word in seen.resulting and word not in seen.told for word in words)
+    num_new = sum(word not in seen.called for word in words)
+    seen.called.update(words)
     return Call(
         name=_text_of(function, "name"),
         arguments=_json(parsed) if is_valid else written,
+        text=text,
         num_values=num_values,
         is_valid=is_valid,
         has_text=has_text,
         num_argument_words=len(words),
-        num_grounded_words=sum(word in seen_words for word in words),
+        num_grounded_words=sum(word in seen.told for word in words) + num_resulting,
+        num_resulting_words=num_resulting,
+        num_new_words=num_new,
     )
 
 
@@ -197,7 +221,7 @@ def _leaves(value: object) -> list[str]:
     while waiting:
         match waiting.pop():
             case dict() as mapping:
-                waiting.extend(mapping.values())
+                waiting.extend(mapping[key] for key in sorted(mapping))
             case list() as items:
                 waiting.extend(items)
             case str() as text:

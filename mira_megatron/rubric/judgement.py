@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 RECOMMENDATIONS = ("keep", "downsample", "drop")
@@ -36,3 +37,13 @@ def scaled(value: float, *, worst: float, best: float) -> int:
     """Returns 0 at `worst`, 10 at `best`, linear between them and clipped outside; halves go up."""
     share = (value - worst) / (best - worst)
     return int(10 * min(1.0, max(0.0, share)) + 0.5)
+
+
+def scaled_log(value: float, *, worst: float, best: float) -> int:
+    """Returns `scaled` on a logarithmic axis, for counts that spread over orders of magnitude."""
+    return scaled(math.log(max(value, worst)), worst=math.log(worst), best=math.log(best))
+
+
+def balanced(value: float, *, least: float, low: float, high: float, most: float) -> int:
+    """Returns 10 from `low` to `high`, linear down to 0 at `least` and at `most`."""
+    return min(scaled(value, worst=least, best=low), scaled(value, worst=most, best=high))

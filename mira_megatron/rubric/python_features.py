@@ -1,33 +1,55 @@
-"""What Python's own parser tells about a record: one parse, one walk over the statements."""
+"""What can be counted in Python source: one parse, one walk over the statements."""
 
 from __future__ import annotations
 
 import ast
 import re
-import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-# ast takes about 20 µs per line; a record beyond this is not parsed at all.
-MAX_PARSED_CHARS = 200_000
-_MAX_CUTS = 3  # attempts to parse what stands above a syntax error
-_MAX_MESSAGE_CHARS = 80
+from mira_megatron.rubric.definition_features import (
+    DocstringFeatures,
+    FunctionFeatures,
+    NameFeatures,
+    Span,
+    does_nothing,
+    measure_docstrings,
+    measure_functions,
+    measure_names,
+)
+from mira_megatron.rubric.syntax_features import (
+    LOOPS,
+    MAX_PARSED_CHARS,
+    TRIES,
+    WITHS,
+    Statements,
+    parse_upper_part,
+    walk_statements,
+)
 
-_SNAKE_CASE = re.compile(r"_{0,2}[a-z][a-z0-9_]*|_+")
-_CONSTANT = re.compile(r"_{0,2}[A-Z][A-Z0-9_]*")
-_CAP_WORDS = re.compile(r"_{0,2}[A-Z][A-Za-z0-9]*")
-_SHORT_BUT_USUAL = frozenset(
-    (*"_efijknxyz", *("fd", "fn", "fp", "id", "io", "ip", "ok", "op", "os", "re"))
-)
-_DEFINITION_STARTS = ("def ", "class ", "async def ", "@")
-_CLAUSE_STARTS = ("else", "elif", "except", "finally")
-_CONTROL_FLOW = (
-    *(ast.If, ast.For, ast.AsyncFor, ast.While, ast.With, ast.AsyncWith),
-    *(ast.Try, ast.TryStar, ast.Match),
-)
+_IDENTIFIER = re.compile(r"[^\W\d]\w*")
 _BROAD_EXCEPTIONS = ("Exception", "BaseException")
+_CHECKING_CONTEXTS = ("raises", "warns", "assertRaises", "assertRaisesRegex", "assertWarns")
 
-Function = ast.FunctionDef | ast.AsyncFunctionDef
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ImportFeatures:
+    """Counts over imported names."""
+
+    num_names: int
+    num_unused: int  # that occur nowhere else in the text, __all__ and comments included
+    num_late: int  # below the first definition
+    num_stars: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CheckFeatures:
+    """Counts over what the code does about errors."""
+
+    num_handlers: int
+    num_loose_handlers: int  # bare, or catching everything and doing nothing
+    num_raises: int
+    num_assertions: int  # assert statements, calls of assert…, and with-blocks of raises
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,27 +59,16 @@ class PythonFeatures:
     num_lines: int
     num_parsed_lines: int
     error: str | None  # the parser's message about the first line that does not parse
-    num_functions: int
-    num_definitions: int  # the module, its classes and its functions
-    num_documented: int  # … of these with a docstring
-    num_docstring_words: int
-    num_signature_slots: int  # arguments (self and cls left out) and return values
-    num_annotated_slots: int
-    mean_function_lines: float
-    longest_function_lines: int
-    deepest_nesting: int  # control-flow blocks inside each other, within one definition
-    num_names: int  # functions, classes, arguments, assigned names
-    num_clear_names: int  # … of these in PEP 8 form and three letters long, or usual short ones
-    num_handlers: int
-    num_loose_handlers: int  # bare, or catching everything and doing nothing
-    num_empty_functions: int
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Parsed:
-    tree: ast.Module | None
-    num_lines: int  # that the tree covers
-    error: str | None
+    num_statements: int
+    num_comments: int  # lines that start with #
+    num_branches: int  # if, elif, loops, except and case clauses
+    deepest_nesting: int
+    functions: FunctionFeatures
+    docstrings: DocstringFeatures
+    names: NameFeatures
+    imports: ImportFeatures
+    checks: CheckFeatures
+    body: str  # the lines that are neither imports, signatures nor docstrings
 
 
 def measure_python(text: str) -> PythonFeatures | None:
@@ -67,160 +78,91 @@ def measure_python(text: str) -> PythonFeatures | None:
     """
     if len(text) > MAX_PARSED_CHARS:
         return None
-    lines = text.split("\n")
-    parsed = _parse_upper_part(text, lines)
-    tree = parsed.tree or ast.Module(body=[], type_ignores=[])
-    statements = list(_statements(tree))
-    functions = [node for node, _ in statements if isinstance(node, Function)]
-    classes = [node for node, _ in statements if isinstance(node, ast.ClassDef)]
-    handlers = [
-        handler
-        for node, _ in statements
-        if isinstance(node, ast.Try | ast.TryStar)
-        for handler in node.handlers
-    ]
-    docstrings = [ast.get_docstring(node, clean=False) for node in (tree, *functions, *classes)]
-    annotated = [slot for function in functions for slot in _annotations(function)]
-    lengths = [(node.end_lineno or node.lineno) - node.lineno + 1 for node in functions]
-    clear = [is_clear for node, _ in statements for is_clear in _clear_names(node)]
+    parsed = parse_upper_part(text)
+    statements = walk_statements(parsed.tree)
+    function_nodes = statements.of(ast.FunctionDef, ast.AsyncFunctionDef)
+    definitions = [*function_nodes, *statements.of(ast.ClassDef)]
+    functions = measure_functions(function_nodes)
+    docstrings = measure_docstrings([parsed.tree, *definitions])
+    import_spans = [_span(node) for node in statements.of(ast.Import, ast.ImportFrom)]
+    other_lines = _without(parsed.lines, import_spans)
+    first_definition = min((node.lineno for node in definitions), default=len(parsed.lines) + 1)
     return PythonFeatures(
-        num_lines=len(lines),
-        num_parsed_lines=parsed.num_lines,
+        num_lines=text.count("\n") + 1,
+        num_parsed_lines=len(parsed.lines),
         error=parsed.error,
-        num_functions=len(functions),
-        num_definitions=len(docstrings),
-        num_documented=sum(docstring is not None for docstring in docstrings),
-        num_docstring_words=sum(len(docstring.split()) for docstring in docstrings if docstring),
-        num_signature_slots=len(annotated),
-        num_annotated_slots=sum(annotated),
-        mean_function_lines=sum(lengths) / len(lengths) if lengths else 0.0,
-        longest_function_lines=max(lengths, default=0),
-        deepest_nesting=max((depth for _, depth in statements), default=0),
-        num_names=len(clear),
-        num_clear_names=sum(clear),
-        num_handlers=len(handlers),
-        num_loose_handlers=sum(_is_loose(handler) for handler in handlers),
-        num_empty_functions=sum(_is_empty(function) for function in functions),
+        num_statements=statements.num_statements,
+        num_comments=sum(line.lstrip().startswith("#") for line in parsed.lines),
+        num_branches=_num_branches(statements),
+        deepest_nesting=statements.deepest_nesting,
+        functions=functions,
+        docstrings=docstrings,
+        names=measure_names(statements),
+        imports=_imports(statements, other_lines, first_definition),
+        checks=_checks(statements),
+        body=_without(parsed.lines, (*import_spans, *functions.signatures, *docstrings.spans)),
     )
 
 
-def parses_as_python(text: str) -> bool:
-    """Returns whether `text` is at most MAX_PARSED_CHARS long and valid Python syntax."""
-    return len(text) <= MAX_PARSED_CHARS and isinstance(_parse(text), ast.Module)
+def _num_branches(statements: Statements) -> int:
+    num_handlers = sum(len(node.handlers) for node in statements.of(*TRIES))
+    num_cases = sum(len(node.cases) for node in statements.of(ast.Match))
+    return len(statements.of(ast.If, *LOOPS)) + num_handlers + num_cases
 
 
-def _parse(text: str) -> ast.Module | SyntaxError:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the record's invalid escapes are not our user's concern
-        try:
-            return ast.parse(text)
-        except SyntaxError as error:
-            return error
-        except (ValueError, RecursionError, MemoryError) as error:
-            # Null characters, lone surrogates, and nesting beyond the parser's own stack.
-            return SyntaxError(f"the parser gave up ({type(error).__name__})")
+def _imports(statements: Statements, other_lines: str, first_definition: int) -> ImportFeatures:
+    nodes = statements.of(ast.Import, ast.ImportFrom)
+    bound = [
+        (node, (alias.asname or alias.name).split(".")[0])
+        for node in nodes
+        for alias in node.names
+        if getattr(node, "module", None) != "__future__"
+    ]
+    used = {"*", *_IDENTIFIER.findall(other_lines)}
+    return ImportFeatures(
+        num_names=len(bound),
+        num_unused=sum(name not in used for _, name in bound),
+        num_late=sum(node.lineno > first_definition for node, _ in bound),
+        num_stars=sum(name == "*" for _, name in bound),
+    )
 
 
-def _parse_upper_part(text: str, lines: Sequence[str]) -> _Parsed:
-    whole = _parse(text)
-    if isinstance(whole, ast.Module):
-        return _Parsed(tree=whole, num_lines=len(lines), error=None)
-    end = min(whole.lineno or 0, len(lines))
-    message = f"{whole.msg[:_MAX_MESSAGE_CHARS]}, line {end}"
-    for attempt in range(_MAX_CUTS):
-        # A method cut off below the error keeps its class; failing that, whole statements only.
-        end = _statement_above(lines, end, _starts_statement if attempt else _starts_definition)
-        upper = _parse("\n".join(lines[:end]))
-        if isinstance(upper, ast.Module) and upper.body:
-            return _Parsed(tree=upper, num_lines=end, error=message)
-    return _Parsed(tree=None, num_lines=0, error=message)
+def _checks(statements: Statements) -> CheckFeatures:
+    handlers = [handler for node in statements.of(*TRIES) for handler in node.handlers]
+    called = [_called_name(node.value) for node in statements.of(ast.Expr)]
+    contexts = [
+        _called_name(item.context_expr) for node in statements.of(*WITHS) for item in node.items
+    ]
+    return CheckFeatures(
+        num_handlers=len(handlers),
+        num_loose_handlers=sum(_is_loose(handler) for handler in handlers),
+        num_raises=len(statements.of(ast.Raise)),
+        num_assertions=len(statements.of(ast.Assert))
+        + sum(name.startswith("assert") for name in called)
+        + sum(name in _CHECKING_CONTEXTS for name in contexts),
+    )
 
 
-def _statement_above(lines: Sequence[str], end: int, starts: Callable[[str], bool]) -> int:
-    """Returns the index of the last line before line number `end` that `starts`, or 0."""
-    for index in range(end - 1, 0, -1):
-        if starts(lines[index]) and not lines[index - 1].lstrip().startswith("@"):
-            return index
-    return 0
-
-
-def _starts_definition(line: str) -> bool:
-    return line.lstrip().startswith(_DEFINITION_STARTS)
-
-
-def _starts_statement(line: str) -> bool:
-    is_statement = line[:1].isalpha() and not line.startswith(_CLAUSE_STARTS)
-    return is_statement or line.startswith("@")
-
-
-def _statements(tree: ast.Module) -> Iterator[tuple[ast.stmt, int]]:
-    """Yields every statement with its control-flow depth; expressions are not entered."""
-    waiting: list[tuple[ast.stmt, int]] = [(node, 0) for node in tree.body]
-    while waiting:
-        node, depth = waiting.pop()
-        yield node, depth
-        if isinstance(node, Function | ast.ClassDef):
-            waiting.extend((child, 0) for child in node.body)
-        elif isinstance(node, _CONTROL_FLOW):
-            for block in _blocks(node):
-                # An elif is the only statement of an else, but reads as the same level.
-                is_elif = isinstance(node, ast.If) and block is node.orelse and len(block) == 1
-                inner = depth if is_elif and isinstance(block[0], ast.If) else depth + 1
-                waiting.extend((child, inner) for child in block)
-
-
-def _blocks(node: ast.stmt) -> Iterator[list[ast.stmt]]:
-    for field in ("body", "orelse", "finalbody"):
-        yield getattr(node, field, [])
-    for branch in (*getattr(node, "handlers", ()), *getattr(node, "cases", ())):
-        yield branch.body
-
-
-def _arguments(function: Function) -> list[ast.arg]:
-    arguments = function.args
-    named = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]
-    starred = [argument for argument in (arguments.vararg, arguments.kwarg) if argument]
-    return [argument for argument in (*named, *starred) if argument.arg not in ("self", "cls")]
-
-
-def _annotations(function: Function) -> list[bool]:
-    arguments = [argument.annotation is not None for argument in _arguments(function)]
-    return [*arguments, function.returns is not None]
-
-
-def _clear_names(node: ast.stmt) -> Iterator[bool]:
+def _called_name(node: ast.expr) -> str:
+    """Returns the last name of a called function, empty for other expressions."""
     match node:
-        case ast.ClassDef():
-            yield len(node.name) >= 3 and _CAP_WORDS.fullmatch(node.name) is not None
-        case ast.FunctionDef() | ast.AsyncFunctionDef():
-            yield _is_clear(node.name)
-            yield from (_is_clear(argument.arg) for argument in _arguments(node))
-        case ast.Assign(targets=[ast.Name(id=name)]) | ast.AnnAssign(target=ast.Name(id=name)):
-            yield _is_clear(name) or _CONSTANT.fullmatch(name) is not None
-
-
-def _is_clear(name: str) -> bool:
-    return name in _SHORT_BUT_USUAL or (len(name) >= 3 and _SNAKE_CASE.fullmatch(name) is not None)
+        case ast.Call(func=ast.Name(id=name)) | ast.Call(func=ast.Attribute(attr=name)):
+            return name
+        case _:
+            return ""
 
 
 def _is_loose(handler: ast.ExceptHandler) -> bool:
     if handler.type is None:
         return True
     is_broad = isinstance(handler.type, ast.Name) and handler.type.id in _BROAD_EXCEPTIONS
-    return is_broad and all(_does_nothing(node) for node in handler.body)
+    return is_broad and all(does_nothing(node) for node in handler.body)
 
 
-def _is_empty(function: Function) -> bool:
-    return all(_does_nothing(node) for node in function.body)
+def _span(node: ast.stmt) -> Span:
+    return node.lineno, node.end_lineno or node.lineno
 
 
-def _does_nothing(node: ast.stmt) -> bool:
-    match node:
-        case ast.Pass() | ast.Expr(value=ast.Constant()):
-            return True
-        case ast.Raise(exc=ast.Name(id="NotImplementedError")):
-            return True
-        case ast.Raise(exc=ast.Call(func=ast.Name(id="NotImplementedError"))):
-            return True
-        case _:
-            return False
+def _without(lines: Sequence[str], spans: Iterable[Span]) -> str:
+    dropped = {number for first, last in spans for number in range(first, last + 1)}
+    return "\n".join(line for number, line in enumerate(lines, 1) if number not in dropped)

@@ -13,8 +13,10 @@ from typing import TypeVar
 import orjson
 
 from mira_megatron.records import FAMILIES
-from mira_megatron.rubric import rules_agent, rules_code, rules_prose, rules_qa
+from mira_megatron.rubric import rules_agent, rules_qa, rules_text
+from mira_megatron.rubric.agent_features import measure_agent
 from mira_megatron.rubric.judgement import Finding, Judgement, unmeasurable
+from mira_megatron.rubric.qa_features import measure_qa
 from mira_megatron.rubric.text_features import measure_text
 
 MODEL_NAME = "rule-judge-1"
@@ -22,18 +24,17 @@ MODEL_NAME = "rule-judge-1"
 Features = TypeVar("Features")
 Rules = tuple[tuple[str, Callable[[Features], Finding]], ...]
 
-_TEXT_RULES = (*rules_code.RULES, *rules_prose.RULES)
-# Overall is 0-100. Below the first a record is not worth a place in a mixture, below the second
-# only a part of its kind is: this judge's choice, selection does not read it.
-_DROP_BELOW = 50.0
-_DOWNSAMPLE_BELOW = 75.0
+# Overall is 0-100. Of the 3,171 records of the demo corpus a tenth lies below the first and the
+# next quarter below the second; selection reads neither.
+_DROP_BELOW = 43.0
+_DOWNSAMPLE_BELOW = 56.0
 
 
 def anchor_names(family: str) -> tuple[str, ...]:
     """Returns the fifteen dimensions of a family in slot order; ValueError for another family."""
     match family:
         case "text":
-            return _names(_TEXT_RULES)
+            return _names(rules_text.RULES)
         case "qa":
             return _names(rules_qa.RULES)
         case "qa_with_think":
@@ -63,19 +64,21 @@ def _findings(family: str, view: str) -> tuple[str, str, list[Finding]]:
         case "text":
             text = measure_text(view)
             subject = f"{text.kind} of {text.lines.num_lines} lines, {text.words.num_words} words"
-            return text.kind, subject, _apply(_TEXT_RULES, text)
+            return text.kind, subject, _apply(rules_text.RULES, text)
         case "agent":
-            agent = rules_agent.measure_agent(_payload(view))
+            agent = measure_agent(_payload(view))
             num_calls, num_users = len(agent.trace.calls), len(agent.trace.users)
             tag = "agent/tool-calling" if num_calls else "agent/chat"
             subject = f"trace of {num_calls} tool calls and {num_users} user messages"
             return tag, subject, _apply(rules_agent.RULES, agent)
         case _:
             has_think = family == "qa_with_think"
-            pair = rules_qa.measure_qa(_payload(view), has_think=has_think)
+            pair = measure_qa(_payload(view), has_think=has_think)
             num_words = pair.answer.features.words.num_words
             num_equations = pair.answer.equations.num_checked + pair.think.equations.num_checked
-            has_code = pair.answer.features.snippets.num_closed > 0
+            has_code = (
+                pair.answer.features.prose is None or pair.answer.features.snippets.num_closed > 0
+            )
             topic = "math" if num_equations else "code" if has_code else "general"
             rules = rules_qa.THINK_RULES if has_think else rules_qa.RULES
             return f"qa/{topic}", f"answer of {num_words} words", _apply(rules, pair)

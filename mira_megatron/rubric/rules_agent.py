@@ -2,118 +2,70 @@
 
 They see form and consequences: whether arguments are JSON, whether tools answered with errors and
 what was done next, whether the trace comes to an end. Whether the user's goal was met is not known
-here. The end points of every scale are this judge's choice.
+here. The scales end at quantiles measured on 1,360 doctest sessions of the installed Python and its
+packages (p5, p50, p95 in the comments), widened where the 200 airline conversations of tau-bench,
+a real agent's, lie beyond them (tau).
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 
-from mira_megatron.rubric import rules_prose
-from mira_megatron.rubric.agent_trace import Call, Trace, read_trace
-from mira_megatron.rubric.judgement import Finding, scaled, unmeasurable
-from mira_megatron.rubric.text_features import TextFeatures, measure_text
+from mira_megatron.rubric.agent_features import AgentFeatures
+from mira_megatron.rubric.judgement import Finding, balanced, scaled, scaled_log, unmeasurable
 
-_EDGE_CHARS = 2000  # of a tool result, from each end, are searched for signs of failure
-_FAILURE_STARTS = ("error", "exception", "traceback", "failed", "fatal", "invalid", "usage: ")
-_FAILURE_MARKS = (
-    *("traceback (most recent call last)", "command not found", "no such file or directory"),
-    *("permission denied", "syntaxerror:", '"success": false', '"success":false', "timed out"),
-    *('"status": "error"', '"status":"error"', '"error": "', '"error":"', "segmentation fault"),
-)
-_EMPTY_ERRORS = ('"error": ""', '"error":""')
-_EXIT_CODE = re.compile(r"exit(?:ed with)?[ _-](?:code|status):? ?[1-9]")
 _DESTRUCTIVE = re.compile(
     r"rm -[a-zA-Z]{1,3} [/~]|DROP (?:TABLE|DATABASE)|git push (?:-f|--force)|mkfs\.|chmod -R 777"
 )
 _CLOSING_MARKS = ("###stop###", "thank", "bye", "that's all", "that is all")
+_UNSHOWN_SCORE = 6  # the best ending when the last result says nothing or reports an error
+_RECOVERED_WEIGHT = 0.5  # of an error that a later call made good
+_SEVERAL_VALUES_SCORE = 3  # the best for JSON values in a row, which no tool can be called with
+
+Rule = Callable[[AgentFeatures], Finding]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class AgentFeatures:
-    """All that the agent rules may look at."""
-
-    trace: Trace
-    failures: tuple[bool, ...]  # per call: its result reports an error
-    repeats: tuple[bool, ...]  # per call: name and arguments as in an earlier call
-    num_retries: int  # failed calls made again unchanged
-    spoken: TextFeatures  # all assistant texts, joined
-
-
-def measure_agent(payload: object) -> AgentFeatures:
-    """Returns the features of a parsed payload; ValueError where it is not a trace."""
-    trace = read_trace(payload)
-    failures = tuple(result is not None and is_failure(result) for result in trace.results)
-    seen: dict[tuple[str, str], bool] = {}  # call -> whether its last result was a failure
-    repeats, num_retries = [], 0
-    for call, has_failed in zip(trace.calls, failures, strict=True):
-        key = (call.name, call.arguments)
-        repeats.append(key in seen)
-        num_retries += seen.get(key, False)
-        seen[key] = has_failed
-    return AgentFeatures(
-        trace=trace,
-        failures=failures,
-        repeats=tuple(repeats),
-        num_retries=num_retries,
-        spoken=measure_text("\n\n".join(trace.spoken)),
-    )
-
-
-def is_failure(result: str) -> bool:
-    """Returns whether a tool result reports an error, by its wording."""
-    edges = (
-        result
-        if len(result) <= 2 * _EDGE_CHARS
-        else result[:_EDGE_CHARS] + ("\n" + result[-_EDGE_CHARS:])
-    )
-    lowered = edges.lower().lstrip()
-    if lowered.startswith(_FAILURE_STARTS) or _EXIT_CODE.search(lowered):
-        return True
-    for empty in _EMPTY_ERRORS:
-        lowered = lowered.replace(empty, "")
-    return any(mark in lowered for mark in _FAILURE_MARKS)
-
-
-def _share_of_calls(
-    features: AgentFeatures, is_good: Callable[[Call], bool], what: str, *, worst: float = 0
-) -> Finding:
-    calls = features.trace.calls
-    if not calls:
-        return unmeasurable("no tool call")
-    num_good = sum(is_good(call) for call in calls)
-    return Finding(
-        score=scaled(num_good / len(calls), worst=worst, best=1),
-        reason=f"{num_good} of {len(calls)} tool calls {what}",
-    )
-
-
-def _argument_validity(features: AgentFeatures) -> Finding:
-    finding = _share_of_calls(
-        features, lambda call: call.is_valid, "have one JSON object as arguments", worst=0.5
-    )
-    num_joined = sum(call.num_values > 1 for call in features.trace.calls)
-    if finding.score is None or not num_joined:
-        return finding
-    return Finding(
-        score=min(finding.score, 3),
-        reason=f"{finding.reason}; {num_joined} have several JSON values in a row",
-    )
-
-
-def _call_completeness(features: AgentFeatures) -> Finding:
+def _call_validity(features: AgentFeatures) -> Finding:
     trace = features.trace
     if not trace.calls:
         return unmeasurable("no tool call")
-    num_answered = sum(result is not None for result in trace.results)
-    num_named = sum(bool(call.name) for call in trace.calls)
-    share = min(num_answered, num_named) / len(trace.calls)
+    num_valid = sum(
+        call.is_valid and bool(call.name) and result is not None
+        for call, result in zip(trace.calls, trace.results, strict=True)
+    )
+    num_joined = sum(call.num_values > 1 for call in trace.calls)
+    num_stray = trace.num_orphan_results + trace.num_early_messages
+    score = max(0, scaled(num_valid / len(trace.calls), worst=0.5, best=1) - min(5, num_stray))
     return Finding(
-        score=max(0, scaled(share, worst=0, best=1) - min(5, trace.num_orphan_results)),
-        reason=f"of {len(trace.calls)} tool calls {num_named} have a name and {num_answered} a "
-        f"result; {trace.num_orphan_results} results belong to no call",
+        score=min(score, _SEVERAL_VALUES_SCORE) if num_joined else score,
+        reason=f"{num_valid} of {len(trace.calls)} tool calls have a name, one JSON object as "
+        f"arguments and a result; {num_joined} have several JSON values in a row; {num_stray} "
+        "results without a call or messages before a result",
+    )
+
+
+def _success(features: AgentFeatures) -> Finding:
+    results = features.trace.results
+    num_results = sum(result is not None for result in results)
+    if not num_results:
+        return unmeasurable("no tool result")
+    failed = [index for index, has_failed in enumerate(features.failures) if has_failed]
+    last_success = max(
+        (
+            index
+            for index, result in enumerate(results)
+            if result is not None and not features.failures[index]
+        ),
+        default=-1,
+    )
+    num_recovered = sum(index < last_success for index in failed)
+    loss = len(failed) - num_recovered + _RECOVERED_WEIGHT * num_recovered
+    return Finding(
+        score=max(0, scaled(loss / num_results, worst=0.5, best=0) - 2 * features.num_retries),
+        reason=f"{len(failed)} of {num_results} tool results report an error, {num_recovered} of "
+        f"them before a later success; {features.num_retries} failed calls were made again "
+        "unchanged",
     )
 
 
@@ -123,110 +75,95 @@ def _grounding(features: AgentFeatures) -> Finding:
         return unmeasurable("no words in tool arguments")
     num_grounded = sum(call.num_grounded_words for call in features.trace.calls)
     return Finding(
-        score=scaled(num_grounded / num_words, worst=0, best=0.95),
-        reason=f"{num_grounded} of {num_words} words in tool arguments occur earlier in the trace",
+        # p5 0.09, p50 0.35, p95 0.73; tau p50 0.94
+        score=scaled(num_grounded / num_words, worst=0.1, best=0.9),
+        reason=f"{num_grounded} of {num_words} words in tool arguments occur earlier in a message "
+        "or result",
     )
 
 
-def _result_success(features: AgentFeatures) -> Finding:
-    num_results = sum(result is not None for result in features.trace.results)
-    if not num_results:
-        return unmeasurable("no tool result")
-    num_failed = sum(features.failures)
+def _use_of_results(features: AgentFeatures) -> Finding:
+    later = features.trace.calls[1:]
+    if not later:
+        return unmeasurable("fewer than two tool calls")
+    num_using = sum(call.num_resulting_words > 0 for call in later)
     return Finding(
-        score=scaled(num_failed / num_results, worst=0.6, best=0),
-        reason=f"{num_failed} of {num_results} tool results report an error",
+        score=scaled(num_using / len(later), worst=0, best=0.6),  # p75 0.1, p95 0.5; tau p50 0.5
+        reason=f"{num_using} of {len(later)} later calls use a word that an earlier result brought",
     )
 
 
-def _error_recovery(features: AgentFeatures) -> Finding:
-    failed = [index for index, has_failed in enumerate(features.failures) if has_failed]
-    if not failed:
-        return unmeasurable("no tool result reports an error")
-    succeeded = [
-        index
-        for index, result in enumerate(features.trace.results)
-        if result is not None and not features.failures[index]
-    ]
-    last_success = max(succeeded, default=-1)
-    num_recovered = sum(index < last_success for index in failed)
+def _call_variety(features: AgentFeatures) -> Finding:
+    later = features.trace.calls[1:]
+    num_words = sum(call.num_argument_words for call in later)
+    if not num_words:
+        return unmeasurable("fewer than two tool calls with words")
+    num_new = sum(call.num_new_words for call in later)
     return Finding(
-        score=max(
-            0, scaled(num_recovered / len(failed), worst=0, best=1) - 2 * features.num_retries
-        ),
-        reason=f"a later call succeeds after {num_recovered} of {len(failed)} errors; "
-        f"{features.num_retries} failed calls were made again unchanged",
+        score=scaled(num_new / num_words, worst=0.15, best=0.85),  # p5 0.17, p50 0.5, p95 0.82
+        reason=f"{num_new} of {num_words} words in later calls are in no earlier one; "
+        f"{sum(features.repeats)} calls repeat an earlier one exactly",
     )
 
 
-def _call_repetition(features: AgentFeatures) -> Finding:
-    if not features.repeats:
+def _call_substance(features: AgentFeatures) -> Finding:
+    calls = features.trace.calls
+    if not calls:
         return unmeasurable("no tool call")
-    share = sum(features.repeats) / len(features.repeats)
+    per_call = sum(call.num_argument_words for call in calls) / len(calls)
     return Finding(
-        score=scaled(share, worst=0.5, best=0),
-        reason=f"{sum(features.repeats)} of {len(features.repeats)} tool calls repeat an earlier "
-        "one exactly",
+        score=balanced(per_call, least=1, low=9, high=25, most=100),  # p5 3, p50 6, p95 10; tau 24
+        reason=f"{per_call:.1f} words in the arguments of a tool call",
     )
 
 
-def _action_efficiency(features: AgentFeatures) -> Finding:
+def _steps(features: AgentFeatures) -> Finding:
     num_calls = len(features.trace.calls)
-    if not num_calls:
+    return Finding(
+        score=balanced(num_calls, least=0, low=7, high=15, most=50),  # p5 1, p50 5, p95 12; tau 14
+        reason=f"{num_calls} tool calls",
+    )
+
+
+def _informative_results(features: AgentFeatures) -> Finding:
+    results = features.trace.results
+    if not results:
         return unmeasurable("no tool call")
-    num_useful = sum(
-        result is not None and not has_failed and not is_repeat
-        for result, has_failed, is_repeat in zip(
-            features.trace.results, features.failures, features.repeats, strict=True
-        )
-    )
-    by_share = scaled(num_useful / num_calls, worst=0, best=1)
+    num_informative = sum(bool(result and result.strip()) for result in results)
     return Finding(
-        score=min(by_share, scaled(num_calls, worst=150, best=30)),
-        reason=f"{num_useful} of {num_calls} tool calls are new and succeed",
+        score=scaled(num_informative / len(results), worst=0, best=1),  # p5 0, p50 0.4, p95 1
+        reason=f"{num_informative} of {len(results)} tool calls show a result",
     )
 
 
-def _plan_transparency(features: AgentFeatures) -> Finding:
-    return _share_of_calls(features, lambda call: call.has_text, "come with words of explanation")
-
-
-def _task_closure(features: AgentFeatures) -> Finding:
-    trace = features.trace
-    num_open = sum(result is None for result in trace.results)
-    if num_open and trace.last_role == "assistant":
-        return Finding(score=1, reason="the trace ends on a tool call without a result")
-    last_user = trace.users[-1].lower() if trace.users else ""
-    match trace.last_role:
-        case "assistant":
-            return Finding(score=10, reason="the trace ends with an assistant message")
-        case "user" if any(mark in last_user for mark in _CLOSING_MARKS):
-            return Finding(score=9, reason="the user closes the conversation")
-        case "user":
-            return Finding(score=3, reason="the last user message has no answer")
-        case role:
-            return Finding(score=4, reason=f"the trace ends with a {role[:20]!r} message")
-
-
-def _coherence(features: AgentFeatures) -> Finding:
-    trace = features.trace
-    num_users, num_early = len(trace.users), trace.num_early_messages
-    num_repeated_users = num_users - len(set(trace.users))
-    if not num_users:
-        return unmeasurable("no user message")
+def _result_size(features: AgentFeatures) -> Finding:
+    sizes = [len(result.split()) for result in features.trace.results if result and result.strip()]
+    if not sizes:
+        return unmeasurable("no tool result that says anything")
+    mean_words = sum(sizes) / len(sizes)
     return Finding(
-        score=max(0, 10 - 2 * num_early - 2 * num_repeated_users),
-        reason=f"{num_early} assistant messages before a pending result, "
-        f"{num_repeated_users} of {num_users} user messages said twice",
+        # p25 1, p50 3, p75 6, p95 16; tau p50 54, p95 97
+        score=balanced(mean_words, least=0, low=10, high=100, most=500),
+        reason=f"{len(sizes)} results of {mean_words:.1f} words on average",
     )
 
 
-def _instruction_context(features: AgentFeatures) -> Finding:
-    num_words = len(features.trace.context.split())
-    num_asked = sum(len(user.split()) for user in features.trace.users)
+def _explanation(features: AgentFeatures) -> Finding:
+    calls = features.trace.calls
+    if not calls:
+        return unmeasurable("no tool call")
+    num_explained = sum(call.has_text for call in calls)
     return Finding(
-        score=max(scaled(num_words, worst=0, best=200), scaled(num_asked, worst=0, best=100)),
-        reason=f"{num_words} words of system instructions, {num_asked} from the user",
+        score=scaled(num_explained / len(calls), worst=0, best=0.5),  # p75 0, p95 0.25; tau p90 0.3
+        reason=f"{num_explained} of {len(calls)} tool calls come with words of explanation",
+    )
+
+
+def _request_specificity(features: AgentFeatures) -> Finding:
+    num_words = features.asked.words.num_content_terms
+    return Finding(
+        score=scaled_log(num_words, worst=9, best=90),  # p5 9, p50 28, p95 92
+        reason=f"{num_words} different words of four letters or more from the user",
     )
 
 
@@ -235,53 +172,80 @@ def _communication(features: AgentFeatures) -> Finding:
     if not spoken:
         return Finding(score=0, reason="the assistant never says anything")
     mean_words = features.spoken.words.num_words / len(spoken)
+    by_least = scaled_log(mean_words, worst=5, best=40)  # p5 5, p50 7, p90 26; tau p50 50
     return Finding(
-        score=min(scaled(mean_words, worst=0, best=15), scaled(mean_words, worst=600, best=150)),
+        score=min(by_least, scaled(mean_words, worst=600, best=150)),
         reason=f"{len(spoken)} assistant messages of {mean_words:.0f} words on average",
     )
 
 
-def _message_repetition(features: AgentFeatures) -> Finding:
-    spoken = features.trace.spoken
-    if len(spoken) < 2:
-        return unmeasurable(f"{len(spoken)} assistant messages")
-    share = max(1 - len(set(spoken)) / len(spoken), features.spoken.words.repeated_fraction)
+def _non_repetition(features: AgentFeatures) -> Finding:
+    lines, words = features.done.lines, features.done.words
+    if not words.num_words:
+        return unmeasurable("no tool call")
+    line_share = lines.num_repeated / lines.num_compared if lines.num_compared else 0.0
+    num_repeated = len(features.trace.spoken) - len(set(features.trace.spoken))
+    share = max(line_share, words.repeated_fraction)
     return Finding(
-        score=scaled(share, worst=0.6, best=0.1),
-        reason=f"{len(spoken) - len(set(spoken))} of {len(spoken)} assistant messages are repeats, "
-        f"{features.spoken.words.repeated_fraction:.0%} of their five-word sequences",
+        score=max(0, scaled(share, worst=0.3, best=0) - num_repeated),  # p50 0, p75 0.07, p95 0.25
+        reason=f"{line_share:.0%} of the lines and {words.repeated_fraction:.0%} of the five-word "
+        f"sequences of calls and results are repeats; {num_repeated} messages are said twice",
     )
-
-
-def _output_structure(features: AgentFeatures) -> Finding:
-    return rules_prose.structure(features.spoken)
 
 
 def _safety(features: AgentFeatures) -> Finding:
-    trace = features.trace
-    num_destructive = sum(len(_DESTRUCTIVE.findall(call.arguments)) for call in trace.calls)
-    num_secrets = features.spoken.words.num_secrets
+    num_destructive = sum(len(_DESTRUCTIVE.findall(call.text)) for call in features.trace.calls)
+    texts = (features.spoken, features.done)
+    num_secrets = sum(text.words.num_secrets for text in texts)
+    num_broken = sum(text.chars.num_control + text.chars.num_broken for text in texts)
     return Finding(
-        score=max(0, 10 - 4 * num_destructive - 5 * num_secrets),
-        reason=f"{num_destructive} destructive commands in tool arguments, {num_secrets} "
-        "strings in the form of an access key in assistant messages",
+        score=max(0, 10 - 4 * num_destructive - 5 * num_secrets - min(5, num_broken)),
+        reason=f"{num_destructive} destructive commands in tool arguments, {num_secrets} strings "
+        f"in the form of an access key, {num_broken} control or wrongly decoded characters",
     )
 
 
-RULES: tuple[tuple[str, Callable[[AgentFeatures], Finding]], ...] = (
-    ("Tool Argument Validity", _argument_validity),
-    ("Tool Call Completeness", _call_completeness),
+def _task_closure(features: AgentFeatures) -> Finding:
+    trace = features.trace
+    if trace.last_role == "assistant" and any(result is None for result in trace.results):
+        return Finding(score=1, reason="the trace ends on a tool call without a result")
+    score, reason = _ending(features)
+    shown = [bool(result and result.strip()) for result in trace.results]
+    if not shown or (shown[-1] and not features.failures[-1]):
+        return Finding(score=score, reason=reason)
+    return Finding(
+        score=min(score, _UNSHOWN_SCORE),
+        reason=f"{reason}; the last tool result {'reports an error' if shown[-1] else 'is empty'}",
+    )
+
+
+def _ending(features: AgentFeatures) -> tuple[int, str]:
+    last_user = features.trace.users[-1].lower() if features.trace.users else ""
+    match features.trace.last_role:
+        case "assistant":
+            return 10, "the trace ends with an assistant message"
+        case "user" if any(mark in last_user for mark in _CLOSING_MARKS):
+            return 9, "the user closes the conversation"
+        case "user":
+            return 3, "the last user message has no answer"
+        case role:
+            return 4, f"the trace ends with a {role[:20]!r} message"
+
+
+RULES: tuple[tuple[str, Rule], ...] = (
+    ("Tool Call Validity", _call_validity),
+    ("Result Success & Recovery", _success),
     ("Tool Argument Grounding", _grounding),
-    ("Tool Result Success", _result_success),
-    ("Error Recovery", _error_recovery),
-    ("Call Non-Repetition", _call_repetition),
-    ("Action Efficiency", _action_efficiency),
-    ("Plan Transparency", _plan_transparency),
-    ("Task Closure", _task_closure),
-    ("Multi-turn Coherence", _coherence),
-    ("Instruction Context", _instruction_context),
+    ("Use of Results", _use_of_results),
+    ("Call Variety", _call_variety),
+    ("Call Substance", _call_substance),
+    ("Step Count", _steps),
+    ("Informative Results", _informative_results),
+    ("Result Size Balance", _result_size),
+    ("Explanation Before Calls", _explanation),
+    ("Request Specificity", _request_specificity),
     ("User-Facing Communication Clarity", _communication),
-    ("Message Non-Repetition", _message_repetition),
-    ("Output Structure & Clarity", _output_structure),
+    ("Trace Non-Repetition", _non_repetition),
     ("Safety & Scope", _safety),
+    ("Task Closure", _task_closure),
 )

@@ -1,114 +1,140 @@
-"""Code dimensions of a text record, read from Python's own syntax tree.
+"""Code dimensions, read from Python's own syntax tree.
 
-The end points of every scale are this judge's choice; each rationale quotes the measured number.
-Nothing here runs the code, so nothing here speaks about its correctness.
+Each rationale quotes the measured number. Nothing here runs the code, so nothing here speaks about
+its correctness. The scales end at quantiles measured on 2,500 files drawn with a seed from the
+13,944 Python files of 200 to 60,000 bytes in CPython 3.11's library and this project's environment:
+p5, p50, p95 in the comments are the 5th, 50th and 95th percentile of the 1,888 modules or 581 test
+modules among them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-from mira_megatron.rubric.judgement import Finding, scaled, unmeasurable
+from mira_megatron.rubric.judgement import Finding, balanced, scaled, unmeasurable
 from mira_megatron.rubric.python_features import PythonFeatures
-from mira_megatron.rubric.text_features import TextFeatures
 
-_PARTLY_PARSED_SCORE = 6  # the best that a file with a syntax error can have
+# Of the ten points for documented interfaces: a docstring tells more than a type.
+_DOCSTRING_POINTS = 7
+_ANNOTATION_POINTS = 3
+_LOOSE_HANDLER_POINTS = 5  # lost where no except clause is careful
 
 
-def _parse_success(features: TextFeatures) -> Finding:
-    python, snippets = features.python, features.snippets
-    if python is None:
-        return _snippets_parse(features) if snippets.num_python else _without_python(features)
-    if python.error is None:
-        return Finding(score=10, reason=f"all {python.num_lines} lines parse as Python")
-    share = python.num_parsed_lines / python.num_lines
+def is_test(python: PythonFeatures) -> bool:
+    """Returns whether at least half of the functions are tests."""
+    functions = python.functions
+    return 2 * functions.num_tests >= functions.num_functions > 0
+
+
+def interface_documentation(python: PythonFeatures) -> Finding:
+    """Scores docstrings and annotations; in tests, names that say what is tested."""
+    functions, docstrings = python.functions, python.docstrings
+    if is_test(python):
+        # p50 0.19, p90 0.81
+        return Finding(
+            score=scaled(functions.num_telling_tests / functions.num_tests, worst=0, best=0.8),
+            reason=f"{functions.num_telling_tests} of {functions.num_tests} tests have a docstring "
+            "or a name of four words",
+        )
+    documented = docstrings.num_documented / docstrings.num_public
+    slots = functions.num_signature_slots
+    annotated = functions.num_annotated_slots / slots if slots else 0.0
+    points = _DOCSTRING_POINTS * documented + _ANNOTATION_POINTS * annotated
     return Finding(
-        score=int(_PARTLY_PARSED_SCORE * share),
-        reason=f"{python.error}; the first {python.num_parsed_lines} of {python.num_lines} "
-        "lines parse",
+        score=scaled(points, worst=0, best=10),
+        reason=f"{docstrings.num_documented} of {docstrings.num_public} public definitions "
+        f"(module, classes, functions) have a docstring; {functions.num_annotated_slots} of "
+        f"{slots} arguments and return values are annotated",
     )
 
 
-def _snippets_parse(features: TextFeatures) -> Finding:
-    snippets = features.snippets
-    reason = f"{snippets.num_parsed} of {snippets.num_python} Python snippets parse"
-    share = snippets.num_parsed / snippets.num_python
-    if snippets.num_unclosed:
-        return Finding(score=min(5, int(10 * share)), reason=f"{reason}; the last fence is open")
-    return Finding(score=scaled(share, worst=0, best=1), reason=reason)
-
-
-def _docstring_coverage(python: PythonFeatures) -> Finding:
-    share = python.num_documented / python.num_definitions
-    return Finding(
-        score=scaled(share, worst=0, best=0.8),
-        reason=f"{python.num_documented} of {python.num_definitions} definitions "
-        f"(module, classes, functions) have a docstring",
-    )
-
-
-def _function_size(python: PythonFeatures) -> Finding:
-    if not python.num_functions:
+def type_annotations(python: PythonFeatures) -> Finding:
+    """Scores annotated arguments and return values."""
+    functions = python.functions
+    if not functions.num_signature_slots:
         return unmeasurable("no function")
-    by_length = scaled(python.mean_function_lines, worst=80, best=15)
-    by_depth = scaled(python.deepest_nesting, worst=8, best=3)
+    share = functions.num_annotated_slots / functions.num_signature_slots
     return Finding(
-        score=min(by_length, by_depth),
-        reason=f"functions have {python.mean_function_lines:.0f} lines on average, "
-        f"{python.longest_function_lines} at most; nesting up to {python.deepest_nesting} deep",
-    )
-
-
-def _naming_clarity(python: PythonFeatures) -> Finding:
-    if not python.num_names:
-        return unmeasurable("no name is defined")
-    return Finding(
-        score=scaled(python.num_clear_names / python.num_names, worst=0.3, best=0.95),
-        reason=f"{python.num_clear_names} of {python.num_names} defined names are in PEP 8 form "
-        "and not abbreviated to one or two letters",
-    )
-
-
-def _type_annotations(python: PythonFeatures) -> Finding:
-    if not python.num_signature_slots:
-        return unmeasurable("no function")
-    return Finding(
-        score=scaled(python.num_annotated_slots / python.num_signature_slots, worst=0, best=0.9),
-        reason=f"{python.num_annotated_slots} of {python.num_signature_slots} arguments and "
+        score=scaled(share, worst=0, best=1),
+        reason=f"{functions.num_annotated_slots} of {functions.num_signature_slots} arguments and "
         "return values are annotated",
     )
 
 
-def _error_handling(python: PythonFeatures) -> Finding:
-    if not python.num_handlers:
-        return unmeasurable("no except clause")
-    num_careful = python.num_handlers - python.num_loose_handlers
+def function_size(python: PythonFeatures) -> Finding:
+    """Scores functions that are neither stubs nor several screens long."""
+    functions = python.functions
+    if not functions.num_functions:
+        return Finding(score=0, reason="no function: nothing here can be called")
+    mean_lines = functions.num_lines / functions.num_functions
     return Finding(
-        score=scaled(num_careful / python.num_handlers, worst=0, best=1),
-        reason=f"{num_careful} of {python.num_handlers} except clauses name what they catch "
-        "or act on it",
+        # p5 2.3, p25 6.9, p50 12, p75 21, p95 44
+        score=balanced(mean_lines, least=2, low=8, high=14, most=44),
+        reason=f"{functions.num_functions} functions of {mean_lines:.1f} lines on average, "
+        "docstrings left out",
     )
 
 
-def _without_python(features: TextFeatures) -> Finding:
-    return unmeasurable(f"{features.kind} without Python that can be parsed")
+def control_flow(python: PythonFeatures) -> Finding:
+    """Scores functions that decide something without being a maze; tests should not decide."""
+    num_functions = python.functions.num_functions
+    branches = python.num_branches / max(1, num_functions)
+    reason = (
+        f"{python.num_branches} branches in {num_functions} functions, nested up to "
+        f"{python.deepest_nesting} deep"
+    )
+    if is_test(python):
+        # p50 0.19, p95 1.7
+        return Finding(score=scaled(branches, worst=1.7, best=0), reason=reason)
+    # p25 0.6, p50 1.4, p75 2.7, p95 6.3; a module of straight functions is halfway good.
+    by_branches = balanced(branches, least=-1, low=1, high=2.5, most=6.3)
+    by_depth = scaled(python.deepest_nesting, worst=7, best=3)  # p75 3, p95 5
+    return Finding(score=min(by_branches, by_depth), reason=reason)
 
 
-def _of_python(rule: Callable[[PythonFeatures], Finding]) -> Callable[[TextFeatures], Finding]:
-    def finding(features: TextFeatures) -> Finding:
-        python = features.python
-        if python is None or python.num_parsed_lines == 0:
-            return _without_python(features)
-        return rule(python)
+def naming_clarity(python: PythonFeatures) -> Finding:
+    """Scores names that are words in the usual form."""
+    names = python.names
+    if not names.num_names:
+        return unmeasurable("no name is defined")
+    return Finding(
+        # p5 0.50, p50 0.93, p75 1
+        score=scaled(names.num_clear / names.num_names, worst=0.5, best=1),
+        reason=f"{names.num_clear} of {names.num_names} defined names are in PEP 8 form and not "
+        "abbreviated to three letters or fewer",
+    )
 
-    return finding
+
+def checks(python: PythonFeatures) -> Finding:
+    """Scores how much the code checks; in tests, assertions per test."""
+    counts, functions = python.checks, python.functions
+    if not python.num_statements:
+        return unmeasurable("no statement")
+    if is_test(python):
+        per_test = counts.num_assertions / functions.num_tests
+        # p5 0.6, p50 2.2, p75 3.7, p95 9.3
+        return Finding(
+            score=balanced(per_test, least=0, low=1.5, high=4, most=9.3),
+            reason=f"{counts.num_assertions} assertions in {functions.num_tests} tests",
+        )
+    num_checks = counts.num_raises + counts.num_handlers + counts.num_assertions
+    per_hundred = 100 * num_checks / python.num_statements
+    loose = counts.num_loose_handlers / counts.num_handlers if counts.num_handlers else 0.0
+    by_density = scaled(per_hundred, worst=0, best=9)  # p50 1.1, p90 9.2
+    return Finding(
+        score=max(0, by_density - round(_LOOSE_HANDLER_POINTS * loose)),
+        reason=f"{num_checks} raise, assert and except clauses in {python.num_statements} "
+        f"statements; {counts.num_loose_handlers} catch everything and do nothing or name nothing",
+    )
 
 
-RULES: tuple[tuple[str, Callable[[TextFeatures], Finding]], ...] = (
-    ("Parse Success", _parse_success),
-    ("Docstring Coverage", _of_python(_docstring_coverage)),
-    ("Function Size & Nesting", _of_python(_function_size)),
-    ("Naming Clarity", _of_python(_naming_clarity)),
-    ("Type Annotation Coverage", _of_python(_type_annotations)),
-    ("Error Handling Discipline", _of_python(_error_handling)),
-)
+def imports(python: PythonFeatures) -> Finding:
+    """Scores imports that are used, named and at the top."""
+    counts = python.imports
+    if not counts.num_names:
+        return unmeasurable("no import")
+    num_faults = counts.num_unused + counts.num_late + counts.num_stars
+    return Finding(
+        # p75 0.07, p90 0.33, p95 0.67
+        score=scaled(num_faults / counts.num_names, worst=0.67, best=0),
+        reason=f"of {counts.num_names} imported names {counts.num_unused} are not used, "
+        f"{counts.num_late} come after the first definition, {counts.num_stars} are stars",
+    )

@@ -1,34 +1,36 @@
 """What can be counted in any text: lines, words, characters, and what kind of text it is.
 
 Every measurement is one pass of a built-in or of a regular expression that cannot backtrack over
-more than one word, so the cost grows linearly with the text.
+more than one word or line, so the cost grows linearly with the text.
 """
 
 from __future__ import annotations
 
 import re
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from textwrap import dedent
 
-from mira_megatron.rubric.python_features import (
-    MAX_PARSED_CHARS,
-    PythonFeatures,
-    measure_python,
-    parses_as_python,
+from mira_megatron.rubric.line_features import (
+    PYTHON_STARTS,
+    LineFeatures,
+    Snippets,
+    measure_lines,
+    measure_snippets,
+    num_examples,
 )
+from mira_megatron.rubric.noise_features import NoiseFeatures, measure_noise
+from mira_megatron.rubric.prose_features import ProseFeatures, measure_prose
+from mira_megatron.rubric.python_features import PythonFeatures, measure_python
 
-LONG_LINE_CHARS = 100
+WINDOW_WORDS = 50  # different words are counted per window, so that length does not matter
 _NGRAM_WORDS = 5
-_COMPARED_LINE_CHARS = 12  # shorter lines ("}", "else:") repeat in good text too
+_TERM_CHARS = 4  # shorter words are mostly grammar
 _BLOB_CHARS = 120  # an ASCII run without a space this long is encoded data, or minified
-_COMPRESSED_BYTES = 1 << 15  # density is measured on the first 32 KiB
-_MAX_SNIPPETS = 20
 
 _CJK = "\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af"
 _WORD = re.compile(rf"[{_CJK}]|[^\W{_CJK}]+")  # a CJK character counts as a word
-_SENTENCE_END = re.compile(r"[.!?](?=\s|$)|[。！？]")
+_NUMBER = re.compile(r"\b\d[\d_]*(?:\.\d+)?")
+_SMALL_NUMBERS = ("0", "1", "2")  # mean what they say
 _CONTROL = re.compile("[\x00-\x08\x0b\x0e-\x1f\x7f-\x9f]")
 _SECRET = re.compile(
     r"AKIA[0-9A-Z]{16}|gh[pousr]_[A-Za-z0-9]{36}|sk-[A-Za-z0-9]{32}|xox[abprs]-[0-9A-Za-z-]{10}"
@@ -37,48 +39,6 @@ _SECRET = re.compile(
 _SYMBOLS = "{}()[]<>=;:+*/&|^%$#@\\_\"'`~"
 _MOJIBAKE = ("â€", "Ã©", "Ã¨", "Ã¼", "Ã¶", "Ã¤", "ï»¿", "ï¿½", "锟斤拷")
 _PLACEHOLDERS = ("TODO", "FIXME", "XXX", "TBD", "lorem ipsum", "Lorem ipsum", "your code here")
-_BOILERPLATE = (
-    *("cookie", "subscribe", "click here", "sign in", "log in", "privacy policy"),
-    *("all rights reserved", "advertisement", "terms of service", "share this"),
-)
-_CONNECTIVES = frozenset(
-    (
-        *("because", "therefore", "thus", "hence", "since", "so", "if", "unless", "when", "where"),
-        *("why", "reason", "means", "implies", "instead", "however", "example", "note", "first"),
-        *("then", "finally", "因", "故", "若", "例"),
-    )
-)
-_COMMENT_STARTS = ("#", "//", "/*", "*", "--", "<!--", '"""', "'''", ";;", "%")
-_CODE_ENDS = (";", "{", "}", "(", ")", ",", ">", "[", "]", "=>", "\\")
-_HEADINGS = ("# ", "## ", "### ", "#### ", "##### ")
-_LIST_ITEMS = ("- ", "* ", "+ ", "1. ", "2. ", "3. ", "4. ", "5. ", "1) ", "2) ", "3) ", "| ")
-_UNDERLINES = ("===", "---", "~~~~", "^^^")
-_FENCES = ("```", "~~~")
-_PYTHON_STARTS = (
-    *("def ", "class ", "import ", "from ", "@", "return", "if ", "for ", "while ", "with "),
-    *("try:", "except", "else:", "elif ", "async ", "await ", "raise ", "print(", "assert "),
-)
-_PYTHON_OPENERS = ("def ", "class ", "if ", "for ", "while ", "with ", "elif ", "async def ")
-_PARSED_LABELS = ("python", "py", "python3")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class LineFeatures:
-    """Counts of lines; every count but `num_lines` leaves blank lines out."""
-
-    num_lines: int
-    num_filled: int
-    num_blocks: int  # runs of filled lines
-    num_long: int  # over LONG_LINE_CHARS
-    num_compared: int  # long enough to be compared
-    num_repeated: int  # … of these, equal to an earlier one
-    num_headings: int
-    num_list_items: int
-    num_comments: int
-    num_code_ends: int
-    num_python_starts: int
-    num_python_openers: int
-    last: str
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -86,35 +46,23 @@ class WordFeatures:
     """Counts of words and of what words reveal."""
 
     num_words: int
-    content_words: frozenset[str]  # lower case, four letters or more
-    num_sentences: int
-    num_connectives: int
+    num_content_terms: int  # different ones of four letters and more, outside licence and data
+    distinct_fraction: float | None  # mean over windows of WINDOW_WORDS; None below one window
     repeated_fraction: float  # of the five-word sequences, those seen before
+    num_numbers: int  # other than _SMALL_NUMBERS
     num_placeholders: int
-    num_boilerplate: int
     num_secrets: int
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CharFeatures:
-    """Counts of characters and bytes."""
+    """Counts of characters."""
 
     num_chars: int
     symbol_fraction: float  # of the characters that are not white space
     num_blob: int  # in runs of _BLOB_CHARS and more
     num_control: int
     num_broken: int  # replacement characters and traces of a wrong decoding
-    compressed_fraction: float  # zlib level 1, of the first _COMPRESSED_BYTES
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Snippets:
-    """Fenced code blocks of a document."""
-
-    num_closed: int
-    num_unclosed: int
-    num_python: int  # labelled as Python, at most _MAX_SNIPPETS
-    num_parsed: int  # … of these, valid syntax
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -123,24 +71,34 @@ class TextFeatures:
 
     kind: str  # python | code | document | prose
     lines: LineFeatures
+    noise: NoiseFeatures
     words: WordFeatures
     chars: CharFeatures
     snippets: Snippets
-    python: PythonFeatures | None
+    num_examples: int  # lines
+    python: PythonFeatures | None  # of the kind python
+    prose: ProseFeatures | None  # of the kinds document and prose
 
 
 def measure_text(text: str) -> TextFeatures:
     """Returns the features of any text; never raises."""
     split = text.split("\n")
-    lines, chars, snippets = _lines(split), _chars(text), _snippets(split)
+    stripped = [line.strip() for line in split]
+    lines, chars, snippets = measure_lines(split, stripped), _chars(text), measure_snippets(split)
+    noise = measure_noise(text, stripped)
+    content_words = word_list(noise.content)
     kind, python = _kind(text, lines, chars, snippets)
+    is_code = kind in ("python", "code")
     return TextFeatures(
         kind=kind,
         lines=lines,
-        words=_words(text),
+        noise=noise,
+        words=_words(text, content_words, word_list(noise.noise)),
         chars=chars,
         snippets=snippets,
+        num_examples=num_examples(split, noise.legal_lines),
         python=python,
+        prose=None if is_code else measure_prose(text, noise.content, content_words),
     )
 
 
@@ -152,7 +110,9 @@ def word_list(text: str) -> list[str]:
 def _kind(
     text: str, lines: LineFeatures, chars: CharFeatures, snippets: Snippets
 ) -> tuple[str, PythonFeatures | None]:
-    if lines.num_python_starts >= 0.05 * lines.num_filled > 0:
+    # A function that is mostly docstring has few lines that start like Python, but the first does.
+    starts_so = text.lstrip().startswith(PYTHON_STARTS)
+    if starts_so or lines.num_python_starts >= 0.05 * lines.num_filled > 0:
         python = measure_python(text)
         if python and _is_python(python, lines, snippets):
             return "python", python
@@ -175,83 +135,37 @@ def _is_python(python: PythonFeatures, lines: LineFeatures, snippets: Snippets) 
     return parses_far or lines.num_python_openers >= max(1, 0.03 * lines.num_filled)
 
 
-def _lines(lines: Sequence[str]) -> LineFeatures:
-    stripped = [line.strip() for line in lines]
-    filled = [line for line in stripped if line]
-    compared = [line for line in filled if len(line) >= _COMPARED_LINE_CHARS]
-    block_starts = zip(stripped, ["", *stripped], strict=False)
-    return LineFeatures(
-        num_lines=len(lines),
-        num_filled=len(filled),
-        num_blocks=sum(bool(line) and not above for line, above in block_starts),
-        num_long=sum(len(line) > LONG_LINE_CHARS for line in filled),
-        num_compared=len(compared),
-        num_repeated=len(compared) - len(set(compared)),
-        num_headings=sum(line.startswith((*_HEADINGS, *_UNDERLINES)) for line in filled),
-        num_list_items=sum(line.startswith(_LIST_ITEMS) for line in filled),
-        num_comments=sum(line.startswith(_COMMENT_STARTS) for line in filled),
-        num_code_ends=sum(line.endswith(_CODE_ENDS) for line in filled),
-        num_python_starts=sum(line.startswith(_PYTHON_STARTS) or " = " in line for line in filled),
-        num_python_openers=sum(
-            line.startswith(_PYTHON_OPENERS) and line.endswith(":") for line in filled
-        ),
-        last=filled[-1] if filled else "",
-    )
-
-
-def _words(text: str) -> WordFeatures:
-    lowered = text.lower()
-    words: list[str] = _WORD.findall(lowered)
+def _words(text: str, content_words: list[str], noise_words: list[str]) -> WordFeatures:
+    words = content_words + noise_words
     sequences = list(zip(*(words[start:] for start in range(_NGRAM_WORDS)), strict=False))
     num_repeated = len(sequences) - len(set(sequences))
     return WordFeatures(
         num_words=len(words),
-        content_words=frozenset(word for word in words if len(word) >= 4),
-        num_sentences=len(_SENTENCE_END.findall(text)),
-        num_connectives=sum(word in _CONNECTIVES for word in words),
+        num_content_terms=sum(len(word) >= _TERM_CHARS for word in set(content_words)),
+        distinct_fraction=_distinct_fraction(words),
         repeated_fraction=num_repeated / len(sequences) if sequences else 0.0,
+        num_numbers=sum(number not in _SMALL_NUMBERS for number in _NUMBER.findall(text)),
         num_placeholders=sum(map(text.count, _PLACEHOLDERS)),
-        num_boilerplate=sum(map(lowered.count, _BOILERPLATE)),
         num_secrets=len(_SECRET.findall(text)),
     )
+
+
+def _distinct_fraction(words: Sequence[str]) -> float | None:
+    starts = range(0, len(words) - WINDOW_WORDS + 1, WINDOW_WORDS)
+    if not starts:
+        return None
+    num_distinct = sum(len(set(words[start : start + WINDOW_WORDS])) for start in starts)
+    return num_distinct / (WINDOW_WORDS * len(starts))
 
 
 def _chars(text: str) -> CharFeatures:
     runs = text.split()
     num_visible = sum(map(len, runs))
     num_symbols = sum(map(text.count, _SYMBOLS))
-    head = text[:_COMPRESSED_BYTES].encode("utf-8", "replace")[:_COMPRESSED_BYTES]
     return CharFeatures(
         num_chars=len(text),
         symbol_fraction=num_symbols / num_visible if num_visible else 0.0,
         num_blob=sum(len(run) for run in runs if len(run) >= _BLOB_CHARS and run.isascii()),
         num_control=len(_CONTROL.findall(text)),
         num_broken=text.count("\ufffd") + sum(map(text.count, _MOJIBAKE)),
-        compressed_fraction=len(zlib.compress(head, 1)) / len(head) if head else 0.0,
-    )
-
-
-def _snippets(lines: Sequence[str]) -> Snippets:
-    num_closed = 0
-    python: list[str] = []
-    label: str | None = None
-    body: list[str] = []
-    for line in lines:
-        if not line.lstrip().startswith(_FENCES):
-            if label is not None:
-                body.append(line)
-        elif label is None:
-            label, body = line.strip().strip("`~").strip().lower(), []
-        else:
-            num_closed += 1
-            if label in _PARSED_LABELS and len(python) < _MAX_SNIPPETS:
-                python.append("\n".join(body))
-            label = None
-    return Snippets(
-        num_closed=num_closed,
-        num_unclosed=int(label is not None),
-        num_python=len(python),
-        num_parsed=sum(
-            len(code) <= MAX_PARSED_CHARS and parses_as_python(dedent(code)) for code in python
-        ),
     )
