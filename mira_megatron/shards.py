@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from itertools import islice
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
+from threading import Thread
 from typing import TypeVar
 
 import orjson
@@ -92,7 +94,8 @@ def map_shards(
                 advance()
             return
         # forkserver: the parent may hold threads (Arrow, torch), which fork does not survive.
-        with ProcessPoolExecutor(min(workers, len(tasks)), get_context("forkserver")) as pool:
+        context = get_context("forkserver")
+        with ProcessPoolExecutor(min(workers, len(tasks)), context, _end_with_parent) as pool:
             remaining = iter(tasks)
             waiting: list[Future[Result]] = [
                 pool.submit(function, task) for task in islice(remaining, 2 * workers)
@@ -104,3 +107,15 @@ def map_shards(
                     waiting.extend(pool.submit(function, task) for task in islice(remaining, 1))
             finally:
                 pool.shutdown(cancel_futures=True)
+
+
+def _end_with_parent() -> None:
+    """Makes a worker process end when the process that started it is killed."""
+    parent = parent_process()
+    assert parent is not None
+
+    def wait() -> None:
+        parent.join()
+        os._exit(1)
+
+    Thread(target=wait, daemon=True).start()

@@ -17,7 +17,6 @@ from __future__ import annotations
 import fcntl
 import importlib
 import logging
-import shutil
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -41,8 +40,10 @@ from mira_megatron.manifest import (
     write_manifest,
 )
 from mira_megatron.unit_folder import (
+    SCRATCH,
     Origin,
     claim_folder,
+    clear_up,
     config_differences,
     mark_failed,
     refuse_other_config,
@@ -51,8 +52,6 @@ from mira_megatron.unit_folder import (
 )
 
 logger = logging.getLogger(__name__)
-
-SCRATCH = ".scratch"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -150,7 +149,7 @@ def run_unit(unit: Unit, run: Run, resources: Resources) -> Manifest:
         if finished is not None:
             if finished.fingerprint == origin.fingerprint:
                 verify_parts(folder, finished)
-                shutil.rmtree(folder / SCRATCH, ignore_errors=True)
+                clear_up(folder)
                 logger.info("%s: already done", unit.label)
                 return finished
             refuse_other_config(folder, origin, _origin_of(finished))
@@ -235,8 +234,7 @@ def _work(unit: Unit, run: Run, resources: Resources, origin: Origin) -> Manifes
         packages=package_versions(),
     )
     write_manifest(folder, manifest)
-    (folder / INTENT).unlink(missing_ok=True)
-    shutil.rmtree(folder / SCRATCH, ignore_errors=True)
+    clear_up(folder)
     _log_summary(unit, manifest)
     return manifest
 

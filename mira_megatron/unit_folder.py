@@ -16,17 +16,18 @@ from typing import Any
 
 import orjson
 
-from mira_megatron.atomic_files import write_json
+from mira_megatron.atomic_files import is_temporary, write_json
 from mira_megatron.manifest import (
     INTENT,
     Manifest,
-    Part,
     read_manifest,
     verify_parts,
     write_manifest,
 )
 
 logger = logging.getLogger(__name__)
+
+SCRATCH = ".scratch"  # files of a unit that only resuming needs
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -56,7 +57,7 @@ def claim_folder(folder: Path, origin: Origin) -> None:
         if found.failure is None:
             refuse_other_config(folder, origin, found)
         set_aside(folder, origin, found)
-    elif folder.exists() and any(folder.iterdir()):
+    elif _holds_files(folder):
         raise ValueError(
             f"{folder}: holds files but neither {INTENT} nor a manifest says what they belong to. "
             "Move or delete the folder."
@@ -119,18 +120,28 @@ def take_over(folder: Path, fingerprint: str, candidates: Sequence[Path]) -> Man
 
     None where no candidate folder holds one, or where work in `folder` has already begun.
     """
-    if folder.exists() and any(folder.iterdir()):
+    if _holds_files(folder):
         return None
     for candidate in candidates:
         manifest = read_manifest(candidate)
         if manifest is None or manifest.fingerprint != fingerprint:
             continue
         verify_parts(candidate, manifest)
-        _link_parts(candidate, folder, manifest.parts)
         taken = replace(manifest, reused_from=str(candidate))
-        write_manifest(folder, taken)
+        _link_unit(candidate, folder, taken)
         return taken
     return None
+
+
+def _holds_files(folder: Path) -> bool:
+    # A kill while the intent was being written leaves a temporary file, which says nothing.
+    return folder.is_dir() and not all(map(is_temporary, folder.iterdir()))
+
+
+def clear_up(folder: Path) -> None:
+    """Removes from a finished unit's folder what only unfinished work needs."""
+    (folder / INTENT).unlink(missing_ok=True)
+    shutil.rmtree(folder / SCRATCH, ignore_errors=True)
 
 
 def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -143,17 +154,17 @@ def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _link_parts(source: Path, folder: Path, parts: Sequence[Part]) -> None:
+def _link_unit(source: Path, folder: Path, manifest: Manifest) -> None:
+    """Makes `folder` appear in one step, with every part of `source` and the manifest."""
     staging = folder.with_name(f".{folder.name}.linking")
     shutil.rmtree(staging, ignore_errors=True)
-    for part in parts:
+    for part in manifest.parts:
         target = staging / part.path
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
             os.link(source / part.path, target, follow_symlinks=False)
         except OSError:  # another file system, or one without hard links
             shutil.copy2(source / part.path, target, follow_symlinks=False)
-    staging.mkdir(parents=True, exist_ok=True)
-    if folder.exists():
-        folder.rmdir()
+    write_manifest(staging, manifest)
+    shutil.rmtree(folder, ignore_errors=True)  # at most temporary files, see take_over
     os.replace(staging, folder)
