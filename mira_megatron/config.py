@@ -124,7 +124,8 @@ def typed(config_class: type[Config], values: Mapping[str, Any], *, where: str) 
         merged = OmegaConf.merge(OmegaConf.structured(config_class), converted)
         return typing.cast("Config", OmegaConf.to_object(merged))
     except OmegaConfBaseException as error:
-        raise ValueError(f"{where}: {_first_line(error)}") from error
+        key = f".{error.full_key}" if error.full_key else ""
+        raise ValueError(f"{where}{key}: {_first_line(error)}") from error
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from error
 

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import xxhash
 
-from mira_megatron.atomic_files import replacing
+from mira_megatron.atomic_files import write_bytes
 from mira_megatron.progress import track
 
 Task = TypeVar("Task")
@@ -28,8 +28,10 @@ _MAX_PARTS = 100_000
 
 def write_parquet(path: Path, table: pa.Table) -> None:
     """Writes one zstd parquet part atomically."""
-    with replacing(path) as temporary:
-        pq.write_table(table, temporary, compression="zstd")
+    # Through memory: Arrow's own file writer aborts the process when the disk is full.
+    content = pa.BufferOutputStream()
+    pq.write_table(table, content, compression="zstd")
+    write_bytes(path, memoryview(content.getvalue()))
 
 
 def read_part(path: Path, digest: str, columns: Sequence[str]) -> pa.Table:

@@ -7,6 +7,7 @@ never applied to an index other than the one it was made for. Standard library a
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from mira_megatron.atomic_files import replacing, write_json
+from mira_megatron.atomic_files import write_bytes, write_json
 
 SCHEMA_VERSION = 1
 
@@ -68,8 +69,9 @@ def write_keep_mask(
         scores_fingerprint=scores_fingerprint,
         selection_digest=selection_digest(idx_fingerprint, is_kept),
     )
-    with replacing(path) as temporary, temporary.open("wb") as file:
-        np.save(file, is_kept, allow_pickle=False)
+    content = io.BytesIO()  # numpy's own file writing hides from its error that the disk is full
+    np.save(content, is_kept, allow_pickle=False)
+    write_bytes(path, content.getvalue())
     write_json(path.with_suffix(".json"), asdict(info))
     return info
 

@@ -5,6 +5,8 @@ Shape letters: S sequence, B batch, N attention heads, G query groups, D channel
 
 from __future__ import annotations
 
+import errno
+import shutil
 from pathlib import Path
 
 from megatron.core import dist_checkpointing
@@ -90,12 +92,23 @@ def save_checkpoint(model: GPTModel, folder: Path) -> None:
     """Writes the weights in Megatron's distributed format; `metadata.json` appears last.
 
     The writer spawns a helper process, so the caller's script needs a main guard. Raises ValueError
-    where `folder` already holds a checkpoint.
+    where `folder` already holds a checkpoint, OSError (ENOSPC) where the disk is full.
     """
     if (folder / _CHECKPOINT_INDEX).exists():
         raise ValueError(f"{folder}: already holds a checkpoint. Delete it or name another folder.")
     folder.mkdir(parents=True, exist_ok=True)
-    dist_checkpointing.save(model.sharded_state_dict(), str(folder))
+    try:
+        dist_checkpointing.save(model.sharded_state_dict(), str(folder))
+    except CheckpointException as error:
+        # Torch reports a full disk as a broken file, so the disk itself is asked.
+        size_bytes = sum(weight.numel() * weight.element_size() for weight in model.parameters())
+        if shutil.disk_usage(folder).free >= size_bytes:
+            raise
+        raise OSError(
+            errno.ENOSPC,
+            f"{folder}: no space left while writing a checkpoint of {size_bytes:,} bytes. Make "
+            "room and run the same command again",
+        ) from error
 
 
 def load_checkpoint(model: GPTModel, folder: Path) -> None:

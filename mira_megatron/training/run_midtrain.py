@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -33,10 +34,11 @@ def midtrain(workspace: Workspace, settings: MidtrainSettings) -> WorkResult:
     for folder in workspace.unit.upstream:
         verify_digests(workspace.run.folder / folder, workspace.upstream_manifest(folder))
     blend = read_blend(workspace.run.folder / layout.blend(settings.arm))
-    # Megatron does not write its index cache atomically: what a killed run left is not trusted.
-    cache_folder = workspace.scratch / "index_cache"
-    shutil.rmtree(cache_folder, ignore_errors=True)
+    # Megatron writes neither its index cache nor a checkpoint atomically: what a killed run left is
+    # not trusted, and the checkpoint is moved to its place when it is whole.
+    shutil.rmtree(workspace.scratch, ignore_errors=True)
     shutil.rmtree(workspace.folder / "weights", ignore_errors=True)
+    cache_folder = workspace.scratch / "index_cache"
     with megatron_process_group():
         datasets = build_datasets(blend, seed=settings.training.seed, cache_folder=cache_folder)
         write_json(workspace.folder / "coverage.json", coverage_report(blend, datasets))
@@ -48,7 +50,8 @@ def midtrain(workspace: Workspace, settings: MidtrainSettings) -> WorkResult:
             valid_dataset=datasets.valid,
             on_log=lambda entry: _log(settings.arm, entry),
         )
-        save_checkpoint(result.model, workspace.folder / "weights")
+        save_checkpoint(result.model, workspace.scratch / "weights")
+    os.replace(workspace.scratch / "weights", workspace.folder / "weights")
     result.state.save(workspace.folder / "trainer_state.json")
     return WorkResult(
         counts=Counts(
