@@ -6,7 +6,9 @@ Shape letters: S sequence, B batch, N attention heads, G query groups, D channel
 from __future__ import annotations
 
 import errno
+import pickle
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 from megatron.core import dist_checkpointing
@@ -18,10 +20,12 @@ from megatron.core.transformer.dot_product_attention import DotProductAttention
 from megatron.core.transformer.enums import AttnMaskType
 from megatron.core.transformer.spec_utils import ModuleSpec
 from megatron.core.transformer.transformer_config import TransformerConfig
-from torch import Tensor
+from torch import Tensor, distributed
 from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.metadata import StorageMeta
 from torch.nn import functional
 
+from mira_megatron.atomic_files import write_bytes
 from mira_megatron.training.model_shape import ModelShape
 from mira_megatron.training.process_group import current_device
 
@@ -109,6 +113,15 @@ def save_checkpoint(model: GPTModel, folder: Path) -> None:
             f"{folder}: no space left while writing a checkpoint of {size_bytes:,} bytes. Make "
             "room and run the same command again",
         ) from error
+    if distributed.get_rank() == 0:
+        _forget_where_and_when(folder)
+
+
+def _forget_where_and_when(folder: Path) -> None:
+    """Takes the random id and the path out of torch's `.metadata`: same weights, same bytes."""
+    path = folder / ".metadata"
+    metadata = pickle.loads(path.read_bytes())  # written by torch a moment ago
+    write_bytes(path, pickle.dumps(replace(metadata, storage_meta=StorageMeta())))
 
 
 def load_checkpoint(model: GPTModel, folder: Path) -> None:
