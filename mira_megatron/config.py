@@ -1,7 +1,7 @@
 """One YAML file is one experiment: recipes, their overrides, and typed sections.
 
-Paths inside a YAML file are relative to that file; the run folder and paths given on the command
-line are relative to the working directory.
+Paths inside a YAML file are relative to that file, also where the command line overrides them; the
+run folder, and a source added on the command line, are relative to the working directory.
 """
 
 from __future__ import annotations
@@ -55,13 +55,16 @@ class Recipe:
         return typed(config_class, values, where=f"{self.path}: {name}")
 
     def mapping(self, name: str) -> dict[str, Any]:
-        """Returns a section that maps names to entries (sources, arms), names checked."""
+        """Returns a section that maps names to entries (sources, arms), names checked.
+
+        Sorted by name: the order in which a recipe lists them decides nothing.
+        """
         entries = self.values.get(name) or {}
         if not isinstance(entries, Mapping):
             raise ValueError(f"{self.path}: {name} must map names to entries, got {entries!r}")
         for key in entries:
             check_name(f"{self.path}: {name}", str(key))
-        return dict(entries)
+        return dict(sorted(entries.items()))
 
     def path_of(self, value: str) -> Path:
         """Returns a path written in this recipe, relative to the recipe's own folder."""

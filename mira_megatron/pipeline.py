@@ -13,8 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import cast
 
 from mira_megatron.config import Recipe
-from mira_megatron.manifest import read_manifest, verify_parts
-from mira_megatron.stage import Resources, Run, Unit, run_unit, unit_state
+from mira_megatron.stage import Resources, Run, Unit, check_unit, run_unit, unit_state
 
 logger = logging.getLogger(__name__)
 
@@ -66,17 +65,7 @@ def _check_upstream(wanted: Sequence[Unit], units: Sequence[Unit], run: Run) -> 
     """
     by_folder = {unit.folder: unit for unit in units}
     for unit in _ancestors(wanted, by_folder, run):
-        folder = run.folder / unit.folder
-        manifest = read_manifest(folder)
-        if manifest is None:
-            continue  # run_unit itself says which earlier unit is not finished
-        verify_parts(folder, manifest)
-        state = unit_state(unit, run)
-        if state != "done":
-            raise ValueError(
-                f"{folder}: {unit.label} is {state} for this recipe. Run all stages with "
-                "`mira run`, which says more."
-            )
+        check_unit(unit, run)
 
 
 def _ancestors(wanted: Sequence[Unit], by_folder: Mapping[str, Unit], run: Run) -> list[Unit]:

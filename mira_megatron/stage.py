@@ -178,6 +178,21 @@ def unit_state(unit: Unit, run: Run) -> str:
     return "done" if finished.fingerprint == _origin(unit, inputs).fingerprint else "outdated"
 
 
+def check_unit(unit: Unit, run: Run) -> None:
+    """Raises ValueError for a finished unit that lost a part or was made for another recipe."""
+    folder = run.folder / unit.folder
+    manifest = read_manifest(folder)
+    if manifest is None:
+        return  # whoever reads it says that it is not finished
+    verify_parts(folder, manifest)
+    found = _origin_of(manifest)
+    refuse_other_config(folder, _origin(unit, {}), found)
+    if found.fingerprint != _origin(unit, read_inputs(unit, run)).fingerprint:
+        raise ValueError(
+            f"{folder}: made from inputs that have changed since. Run all stages with `mira run`."
+        )
+
+
 def read_inputs(unit: Unit, run: Run) -> dict[str, str]:
     """Returns the digest of everything the unit reads, by name.
 

@@ -118,10 +118,16 @@ def save_checkpoint(model: GPTModel, folder: Path) -> None:
 
 
 def _forget_where_and_when(folder: Path) -> None:
-    """Takes the random id and the path out of torch's `.metadata`: same weights, same bytes."""
+    """Makes torch's `.metadata` depend on the weights alone.
+
+    Torch puts a random id and the path into it, and lists what its writer threads wrote in the order
+    in which they happened to finish.
+    """
     path = folder / ".metadata"
     metadata = pickle.loads(path.read_bytes())  # written by torch a moment ago
-    write_bytes(path, pickle.dumps(replace(metadata, storage_meta=StorageMeta())))
+    listed = sorted(metadata.storage_data.items(), key=lambda item: repr(item[0]))
+    plain = replace(metadata, storage_meta=StorageMeta(), storage_data=dict(listed))
+    write_bytes(path, pickle.dumps(plain))
 
 
 def load_checkpoint(model: GPTModel, folder: Path) -> None:

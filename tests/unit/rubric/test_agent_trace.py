@@ -24,7 +24,7 @@ def test_read_trace_list_and_object_payloads_are_the_same() -> None:
 def test_read_trace_arguments_as_string_and_object_are_equal() -> None:
     trace = read_trace([_calling(_call('{"b": 1, "a": 2}'), _call({"a": 2, "b": 1}))])
     first, second = trace.calls
-    assert first == second
+    assert (first.arguments, first.text) == (second.arguments, second.text)
     assert first.is_valid
 
 
@@ -64,6 +64,23 @@ def test_read_trace_argument_words_seen_before_are_grounded() -> None:
     asked = {"role": "user", "content": "Order 4711 please"}
     (call,) = read_trace([asked, _calling(_call('{"order": "4711", "reason": "damaged"}'))]).calls
     assert (call.num_argument_words, call.num_grounded_words) == (2, 1)
+
+
+def test_read_trace_words_of_a_result_are_told_from_new_ones() -> None:
+    first = _calling(_call('{"name": "Smith"}'))
+    result = {"role": "tool", "content": "order 4711"}
+    trace = read_trace([first, result, _calling(_call('{"name": "Smith", "order": "4711"}'))])
+    later = trace.calls[1]
+    assert (later.num_resulting_words, later.num_new_words) == (1, 1)
+    assert later.text.split() == ["4711", "Smith"]
+
+
+def test_read_trace_word_the_user_said_is_not_the_results() -> None:
+    asked = {"role": "user", "content": "Where is order 4711?"}
+    result = {"role": "tool", "content": "order 4711 is in Bonn"}
+    calls = (_calling(_call("{}")), result, _calling(_call('{"order": "4711", "city": "Bonn"}')))
+    later = read_trace([asked, *calls]).calls[1]
+    assert (later.num_grounded_words, later.num_resulting_words) == (2, 1)
 
 
 def test_read_trace_content_parts_are_joined() -> None:

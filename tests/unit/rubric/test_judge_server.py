@@ -117,7 +117,7 @@ def test_server_unknown_path_is_a_json_404() -> None:
 
 
 def test_answer_anchors_in_another_order_follow_their_names() -> None:
-    names = ("Readability", "Parse Success", "Readability")
+    names = ("Readability", "Substance", "Readability")
     reply = answer({"model": MODEL_NAME, "messages": list(score_messages("text", names, _VIEW))})
     scores = dict(zip(_NAMES, judge("text", _VIEW).scores, strict=True))
     assert parse_reply(reply, names).scores == tuple(scores[name] for name in names)

@@ -121,36 +121,74 @@ def test_judge_text_kinds_are_told_apart_and_mostly_measurable(text: str, kind: 
 
 def test_judge_prose_has_no_code_scores_and_says_so() -> None:
     judgement = judge("text", _PROSE)
-    assert _score(judgement, "text", "Docstring Coverage") is None
-    assert _reason(judgement, "text", "Docstring Coverage").startswith("not measurable: prose")
+    assert _score(judgement, "text", "Naming Clarity") is None
+    assert _reason(judgement, "text", "Naming Clarity").startswith("not measurable: prose")
 
 
 def test_judge_python_reason_quotes_the_counts() -> None:
     judgement = judge("text", 'def a():\n    """Doc."""\n\ndef b():\n    return 1\n')
-    assert _reason(judgement, "text", "Docstring Coverage").startswith("1 of 3 definitions")
-    assert _score(judgement, "text", "Parse Success") == 10
+    reason = _reason(judgement, "text", "Documentation & Examples")
+    assert reason.startswith("1 of 3 public definitions")
+    # 7 points times 1/3 for docstrings, none of the 3 for annotations.
+    assert _score(judgement, "text", "Documentation & Examples") == 2
 
 
 def test_judge_python_with_syntax_error_scores_below_the_whole_file() -> None:
     broken = judge("text", _PYTHON + "\ndef half(:\n")
-    assert _score(judge("text", _PYTHON), "text", "Parse Success") == 10
-    assert _score(broken, "text", "Parse Success") == 5
+    assert _score(judge("text", _PYTHON), "text", "Parse Success & Completeness") == 10
+    assert _score(broken, "text", "Parse Success & Completeness") == 5
 
 
 def test_judge_unclosed_fence_caps_the_snippet_score() -> None:
     judgement = judge("text", _MARKDOWN + "\n```python\nx = 1\n")
-    assert _score(judgement, "text", "Parse Success") == 5
+    assert _score(judgement, "text", "Parse Success & Completeness") == 5
 
 
 def test_judge_repeated_paragraph_scores_lower_than_once() -> None:
-    once, often = judge("text", _PROSE), judge("text", _PROSE * 10)
+    words = " ".join(f"word{number}" for number in range(120))
+    once, often = judge("text", words), judge("text", f"{words}. " * 10)
     assert _score(once, "text", "Non-Repetition") == 10
     assert _score(often, "text", "Non-Repetition") == 0
 
 
-def test_judge_access_key_lowers_secret_hygiene() -> None:
+def test_judge_access_key_lowers_content_over_noise() -> None:
     judgement = judge("text", _PROSE + "AKIA" + "ABCDEFGH" * 2)
-    assert _score(judgement, "text", "Secret Hygiene") == 5
+    assert _score(judge("text", _PROSE), "text", "Content over Noise") == 10
+    assert _score(judgement, "text", "Content over Noise") == 5
+
+
+def test_judge_licence_is_rated_below_prose_and_code() -> None:
+    licence = "The software comes without warranty; this copyright notice must be kept.\n" * 8
+    overalls = [judge("text", text).overall or 0 for text in (licence, _PROSE, _PYTHON)]
+    assert overalls[0] < min(overalls[1:]) - 20
+
+
+def test_judge_table_of_constants_is_rated_below_code() -> None:
+    table = "CODES = {\n" + "".join(f"    {n}: '{n:x}',\n" for n in range(500)) + "}\n"
+    assert (judge("text", table).overall or 0) < (judge("text", _PYTHON).overall or 0) - 20
+
+
+def test_judge_generated_module_has_little_content() -> None:
+    marked = judge("text", f"# This file is generated, do not edit\n{_PYTHON}")
+    assert _score(marked, "text", "Content over Noise") == 2
+
+
+def test_judge_tests_are_measured_as_tests() -> None:
+    module = "def test_{0}_of_two_numbers():\n    assert {0}(1, 2)\n    assert {0}(2, 2)\n\n"
+    judgement = judge("text", "".join(map(module.format, ("sum", "mean", "median"))))
+    assert _score(judgement, "text", "Checks & Error Handling") == 10
+    assert _score(judgement, "text", "Documentation & Examples") == 10
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3, 4])
+def test_judge_more_nesting_never_scores_higher(depth: int) -> None:
+    def nested(levels: int) -> str:
+        loops = "".join(f"{'    ' * (level + 1)}for _ in a:\n" for level in range(levels))
+        return f"def run(a):\n{loops}{'    ' * (levels + 1)}stop()\n"
+
+    shallow, deep = judge("text", nested(2)), judge("text", nested(2 + depth))
+    name = "Control-Flow Balance"
+    assert (_score(deep, "text", name) or 0) <= (_score(shallow, "text", name) or 0)
 
 
 def test_judge_empty_text_has_no_overall_and_is_dropped() -> None:
@@ -171,6 +209,31 @@ def test_judge_qa_unused_value_lowers_given_values_used() -> None:
     assert _score(judge("qa", json.dumps(pair)), "qa", "Given Values Used") == 5
 
 
+_SUM = "Implement the Python function `total(values)`.\n\nTotal of all values in a list."
+_STUB = 'def total(values):\n    """Total of all values in a list."""\n'
+
+
+def test_judge_qa_code_answer_is_measured_as_code() -> None:
+    body = (
+        "    result = 0\n    for number in values:\n        result += number\n    return result\n"
+    )
+    judgement = judge("qa", json.dumps({"question": _SUM, "answer": _STUB + body}))
+    assert judgement.domain_tag == "qa/code"
+    assert _reason(judgement, "qa", "Given Values Used").startswith("1 of 1 parameters")
+    assert _reason(judgement, "qa", "Function & Step Size").startswith("1 functions of 5.0 lines")
+
+
+def test_judge_qa_stub_is_rated_below_an_implementation() -> None:
+    full = (
+        _STUB
+        + "    if not values:\n        raise ValueError('no values')\n    return sum(values)\n"
+    )
+    stub, code = (
+        judge("qa", json.dumps({"question": _SUM, "answer": answer})) for answer in (_STUB, full)
+    )
+    assert (stub.overall or 0) < (code.overall or 0) - 20
+
+
 def test_judge_qa_with_think_result_missing_from_the_thinking_scores_zero() -> None:
     parts = {"question": "How many?", "think": "So it is 12.", "answer": "The answer is 13."}
     judgement = judge("qa_with_think", json.dumps(parts))
@@ -185,35 +248,51 @@ def test_judge_unparsable_payload_gives_the_reason_in_every_slot() -> None:
 
 def test_judge_agent_concatenated_arguments_score_at_most_three() -> None:
     judgement = _judge_agent(*_exchange("{}", "ok") * 9, *_exchange('{"a":1}{"a":2}', "ok"))
-    assert _score(judgement, "agent", "Tool Argument Validity") == 3
+    assert _score(judgement, "agent", "Tool Call Validity") == 3
 
 
-def test_judge_agent_error_followed_by_success_is_recovery() -> None:
-    judgement = _judge_agent(*_exchange('{"a": 1}', "Error: no"), *_exchange('{"a": 2}', "done"))
-    assert _score(judgement, "agent", "Error Recovery") == 10
-
-
-def test_judge_agent_same_failing_call_again_is_no_recovery() -> None:
-    judgement = _judge_agent(*_exchange('{"a": 1}', "Error: no") * 3)
-    assert _score(judgement, "agent", "Error Recovery") == 0
-    assert _score(judgement, "agent", "Call Non-Repetition") == 0
+def test_judge_agent_error_before_a_success_counts_half() -> None:
+    good, bad = _exchange('{"a": 2}', "done"), _exchange('{"a": 1}', "Error: no")
+    name = "Result Success & Recovery"
+    # One error in four results: a quarter lost of the half that is worst, or an eighth.
+    assert _score(_judge_agent(*good, *good, *good, *bad), "agent", name) == 5
+    assert _score(_judge_agent(*bad, *good, *good, *good), "agent", name) == 8
 
 
 def test_judge_agent_retry_without_a_change_lowers_recovery() -> None:
     failing, working = _exchange('{"a": 1}', "Error: no"), _exchange('{"a": 2}', "done")
-    judgement = _judge_agent(*failing, *failing, *working)
-    assert _score(judgement, "agent", "Error Recovery") == 8
+    judgement = _judge_agent(*failing, *failing, *working * 6)
+    # Two recovered errors in eight results: 10 less a quarter, less 2 for the retry.
+    assert _score(judgement, "agent", "Result Success & Recovery") == 6
 
 
-def test_judge_agent_without_errors_has_no_recovery_score() -> None:
+def test_judge_agent_null_error_in_a_result_is_a_success() -> None:
     judgement = _judge_agent(*_exchange("{}", '{"error": null, "rows": 3}'))
-    assert _score(judgement, "agent", "Tool Result Success") == 10
-    assert _score(judgement, "agent", "Error Recovery") is None
+    assert _score(judgement, "agent", "Result Success & Recovery") == 10
+
+
+def test_judge_agent_calls_that_use_results_score_higher() -> None:
+    first = _exchange('{"name": "Smith"}', "order 4711")
+    using = _judge_agent(*first, *_exchange('{"order": "4711"}', "ok"))
+    ignoring = _judge_agent(*first, *_exchange('{"order": "99"}', "ok"))
+    assert _score(using, "agent", "Use of Results") == 10
+    assert _score(ignoring, "agent", "Use of Results") == 0
+
+
+def test_judge_agent_silent_tools_are_not_informative() -> None:
+    judgement = _judge_agent(*_exchange('{"a": 1}', ""), *_exchange('{"a": 2}', "3 rows"))
+    assert _score(judgement, "agent", "Informative Results") == 5
 
 
 def test_judge_agent_ending_on_an_open_call_is_unfinished() -> None:
     judgement = _judge_agent({"role": "user", "content": "Go"}, _exchange("{}", "ok")[0])
     assert _score(judgement, "agent", "Task Closure") == 1
+
+
+def test_judge_agent_last_word_after_an_empty_result_is_no_good_ending() -> None:
+    closing = {"role": "assistant", "content": "Done."}
+    assert _score(_judge_agent(*_exchange("{}", "ok"), closing), "agent", "Task Closure") == 10
+    assert _score(_judge_agent(*_exchange("{}", ""), closing), "agent", "Task Closure") == 6
 
 
 def test_judge_agent_destructive_command_lowers_safety() -> None:

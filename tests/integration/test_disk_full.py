@@ -1,0 +1,113 @@
+"""A disk that really fills up in the middle of a stage, and the same command with room again."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from smoke_runs import (
+    STAGES,
+    Ended,
+    assert_done,
+    assert_refused,
+    before,
+    content,
+    copy_stages,
+    differences,
+    ended,
+    files,
+    leftovers,
+    smoke_words,
+)
+
+ON_SMALL_DISK = Path(__file__).with_name("on_small_disk.py")
+# numpy writes an array of several blocks past Python's own files, and fails in its own way.
+WRITE_MASK = """
+import resource, sys
+from pathlib import Path
+import numpy as np
+from mira_megatron.atomic_files import NO_SPACE
+from mira_megatron.retention.keep_masks import write_keep_mask
+resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, 1 << 16))
+documents = np.ones(1_000_000, dtype=np.int64)
+try:
+    write_keep_mask(
+        Path(sys.argv[1]), documents > 0, documents, idx_fingerprint="", scores_fingerprint=""
+    )
+except OSError as error:
+    assert error.errno in NO_SPACE, repr(error)
+    assert sys.argv[1] in str(error), repr(error)
+else:
+    raise AssertionError("a mask of 1 MB fitted into 64 KiB")
+"""
+PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")  # what tmpfs counts in
+
+
+@pytest.fixture(scope="session")
+def own_mounts(tmp_path_factory: pytest.TempPathFactory) -> Sequence[str]:
+    """The words before a command that may mount; as root, or as root of a user namespace."""
+    folder = tmp_path_factory.mktemp("mount")
+    for words in (["unshare", "-m"], ["unshare", "-rm"]):
+        try:
+            tried = [*words, "mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)]
+            subprocess.run(tried, check=True, capture_output=True)
+        except (FileNotFoundError, subprocess.CalledProcessError):
+            continue
+        return words
+    message = "no small disk here: neither `unshare -m` nor `unshare -rm` may mount a tmpfs"
+    if os.environ.get("CI") == "true":
+        pytest.fail(message)
+    pytest.skip(message)
+
+
+def stage_bytes(run_folder: Path, stage: str) -> int:
+    """Returns the bytes a stage's files take on a tmpfs."""
+    units = [
+        path.parent
+        for path in run_folder.rglob("manifest.json")
+        if json.loads(path.read_bytes())["stage"] == stage
+    ]
+    sizes = [path.lstat().st_size for unit in units for path in unit.rglob("*") if path.is_file()]
+    return sum(-(-size // PAGE_BYTES) * PAGE_BYTES for size in sizes)
+
+
+def attempts(own_mounts: Sequence[str], folder: Path, room_bytes: int, stage: str) -> list[Ended]:
+    """Returns how a stage ended on the full disk, and how with room."""
+    words = [*smoke_words(stage, folder / "disk" / "run"), "--workers=1"]
+    command = [sys.executable, "-m", "mira_megatron.cli", *words]
+    assert_done(ended([*own_mounts, sys.executable, ON_SMALL_DISK, folder, room_bytes, *command]))
+    said = [json.loads((folder / f"{name}.json").read_text()) for name in ("full", "room")]
+    return [Ended(**entry) for entry in said]
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_stage_on_a_full_disk_says_so_and_ends_well_with_room(
+    own_mounts: Sequence[str], finished_run: Path, tmp_path: Path, stage: str
+) -> None:
+    through = (*before(stage), stage)
+    expected = copy_stages(finished_run, tmp_path / "expected", through)
+    copy_stages(finished_run, tmp_path / "run", before(stage))
+    room_bytes = stage_bytes(expected, stage) // 2
+    full, room = attempts(own_mounts, tmp_path, room_bytes, stage)
+    assert_refused(full, "no space left while writing", str(tmp_path / "disk/run/"))
+    whole = files(expected)
+    assert [
+        name
+        for name, path in files(tmp_path / "full").items()
+        if ".scratch" not in path.parts
+        and path.name != "intent.json"
+        and content(path) != content(whole[name])
+    ] == []
+    assert_done(room)
+    assert differences(expected, tmp_path / "room") == []
+    assert leftovers(tmp_path / "room") == []
+
+
+def test_keep_mask_longer_than_the_room_says_so(tmp_path: Path) -> None:
+    assert_done(ended([sys.executable, "-c", WRITE_MASK, tmp_path / "a.keep.npy"]))
+    assert list(tmp_path.iterdir()) == []
