@@ -18,7 +18,9 @@ _LEGAL = re.compile(
 )
 _LEGAL_CORE = ("licen", "warrant", "copyright")  # no licence does without one of them
 _FEWEST_LEGAL_MARKS = 2  # one word makes no licence
-_WORDS_PER_LEGAL_MARK = 20  # licence texts have one in about ten words, prose about them one in 50
+# Paragraphs of 20 words and more with a mark, in the documents `rules_prose` names: the median has
+# one in 12 words in licence files and one in 31 elsewhere; 82 % and 23 % have one in 20 or fewer.
+_WORDS_PER_LEGAL_MARK = 20
 _GENERATED = re.compile(r"(?:auto-?|automatically |file is )generated|do not edit")
 _GENERATED_CHARS = 1000  # such a note stands at the top
 

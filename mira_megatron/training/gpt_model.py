@@ -120,8 +120,8 @@ def save_checkpoint(model: GPTModel, folder: Path) -> None:
 def _forget_where_and_when(folder: Path) -> None:
     """Makes torch's `.metadata` depend on the weights alone.
 
-    Torch puts a random id and the path into it, and lists what its writer threads wrote in the order
-    in which they happened to finish.
+    Torch puts a random id and the path into it, and lists what its writer threads wrote in the
+    order in which they happened to finish.
     """
     path = folder / ".metadata"
     metadata = pickle.loads(path.read_bytes())  # written by torch a moment ago
