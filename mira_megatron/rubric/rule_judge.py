@@ -19,6 +19,7 @@ from mira_megatron.rubric.judgement import Finding, Judgement, unmeasurable
 from mira_megatron.rubric.qa_features import measure_qa
 from mira_megatron.rubric.text_features import measure_text
 
+# Raised when any rule or scale changes: ratings are told apart by it.
 MODEL_NAME = "rule-judge-1"
 
 Features = TypeVar("Features")

@@ -32,19 +32,7 @@ MALFORMED = b'{"text": '
 ROWS = st.sampled_from(["", " ", "a", "ab", "abc", "abcd", "abcde", "x" * 9, MALFORMED, b"[]"])
 FILES = st.lists(st.lists(ROWS, max_size=8), min_size=1, max_size=4)
 
-MEASURED_INGEST = """
-import sys
-from pathlib import Path
-from mira_megatron.config import load_recipe
-from mira_megatron.corpus.ingest import units
-from mira_megatron.stage import Resources, Run, run_unit
-
-recipe = load_recipe(Path(sys.argv[1]))
-(unit,) = units(recipe)
-run_unit(unit, Run(folder=recipe.run_folder), Resources())
-# Not getrusage: its maximum begins with that of the process this one was forked from.
-print(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])
-"""
+MEASURED_INGEST = Path(__file__).parents[2] / "measured_ingest.py"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -342,7 +330,7 @@ def test_ingest_holds_a_few_parts_in_memory_not_the_file(tmp_path: Path) -> None
         family="qa",
         fields={"question": "q", "answer": "a"},
     )
-    command = [sys.executable, "-c", MEASURED_INGEST, str(recipe.path)]
+    command = [sys.executable, str(MEASURED_INGEST), str(recipe.path)]
     peak_kib = int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
     path.unlink()
     assert peak_kib * 1024 < 500_000_000

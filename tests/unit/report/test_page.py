@@ -164,7 +164,7 @@ def test_sources_csv_has_one_row_per_arm_and_source(tmp_path: Path) -> None:
     recipe = write_run(tmp_path, {"wiki": RECORDS, "qa": RECORDS[:2]})
     write_report(recipe)
     text = (recipe.run_folder / "report" / "sources.csv").read_text()
-    wiki, qa = csv.DictReader(io.StringIO(text))
+    qa, wiki = csv.DictReader(io.StringIO(text))
     assert (wiki["arm"], wiki["source"], qa["source"]) == (ARM, "wiki", "qa")
     assert (wiki["num_records"], wiki["tokens_kept"], wiki["mean_score"]) == ("8", "10", "4.125000")
     assert wiki["kept_token_fraction"] == "0.125000"

@@ -172,8 +172,8 @@ def blended(
 def test_blend_lists_a_prefix_per_source_and_split(tmp_path: Path, handover: str) -> None:
     made = blended(tmp_path, {"wiki": Source(), "code": Source()}, handover=handover)
     train, valid = made.content["train"], made.content["valid"]
-    assert [Path(prefix).name.split("-")[0] for prefix in train] == ["wiki", "code"]
-    assert [Path(prefix).name.rsplit("-", 1)[0] for prefix in valid] == ["wiki-valid", "code-valid"]
+    assert [Path(prefix).name.split("-")[0] for prefix in train] == ["code", "wiki"]
+    assert [Path(prefix).name.rsplit("-", 1)[0] for prefix in valid] == ["code-valid", "wiki-valid"]
     assert made.content["test"] == valid
     assert made.content["left_out"] == []
     assert [entry["prefix"] for entry in made.content["entries"]] == [
@@ -247,8 +247,8 @@ def test_blend_counts_samples_and_the_tail_they_leave(
 def test_blend_leaves_out_a_prefix_shorter_than_a_sequence_and_names_it(tmp_path: Path) -> None:
     made = blended(tmp_path, {"wiki": Source(kept=[8]), "code": Source(held_out=[8])})
     assert [(entry["source"], entry["split"]) for entry in made.content["left_out"]] == [
-        ("wiki", "train"),
         ("code", "valid"),
+        ("wiki", "train"),
     ]
     assert [Path(prefix).name.split("-")[0] for prefix in made.content["train"]] == ["code"]
     assert [Path(prefix).name.split("-")[0] for prefix in made.content["valid"]] == ["wiki"]
