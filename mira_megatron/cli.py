@@ -38,12 +38,19 @@ STAGE_HELP = {
 }
 # Packages that only some stages need, and the extra that brings each.
 EXTRA_OF_MODULE = {"jinja2": "report", "megatron": "megatron", "torch": "megatron"}
-_USER_ERRNOS = (*NO_SPACE, errno.EACCES, errno.EROFS, errno.EADDRINUSE)
+_USER_ERRNOS = (
+    *NO_SPACE,
+    errno.EACCES,
+    errno.EROFS,
+    errno.EADDRINUSE,
+    errno.EISDIR,
+    errno.ENOTDIR,
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns the exit code."""
-    arguments = _parser().parse_args(argv)
+    arguments = _parse(argv)
     _set_up_logging(arguments.log_level)
     try:
         return _run(arguments)
@@ -77,7 +84,9 @@ def _run(arguments: argparse.Namespace) -> int:
     if arguments.command == "status" or arguments.dry_run:
         summary.print_status(console, recipe, unit_states(recipe, stages))
         return 0
-    resources = Resources(workers=arguments.workers, secrets=dict(os.environ))
+    key_name = str((recipe.values.get("score") or {}).get("api_key_env"))
+    secrets = {key_name: os.environ[key_name]} if key_name in os.environ else {}
+    resources = Resources(workers=arguments.workers, secrets=secrets)
     run_stages(recipe, stages, resources)
     if arguments.command == "run":
         summary.print_summary(console, recipe)
@@ -85,9 +94,23 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _refuse(error: Exception) -> int:
-    message = error.strerror if isinstance(error, OSError) and error.strerror else error
+    message: object = error
+    if isinstance(error, OSError) and error.strerror:
+        message = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     logger.error("%s", message, exc_info=logger.isEnabledFor(logging.DEBUG))
     return 2
+
+
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = _parser()
+    arguments, others = parser.parse_known_args(argv)
+    # argparse takes no positional words after an option: `mira run RECIPE --workers 2 seed=3`.
+    wrong = [word for word in others if word.startswith("-") or "=" not in word]
+    if wrong or (others and arguments.command == "judge-server"):
+        parser.error(f"unrecognized arguments: {' '.join(wrong or others)}")
+    if others:
+        arguments.overrides = [*arguments.overrides, *others]
+    return arguments
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -118,7 +141,7 @@ def _add_recipe_command(
         "overrides",
         nargs="*",
         metavar="key=value",
-        help="a setting to change, for example select.budget_tokens=25e9",
+        help="a setting to change, for example seed=7",
     )
     command.add_argument("--dry-run", action="store_true", help="show what would run, and stop")
     command.add_argument(

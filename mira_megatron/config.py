@@ -82,10 +82,15 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     for word in overrides:
         if "=" not in word:
             raise ValueError(f"{word!r}: expected key=value, for example seed=7")
+    if "${oc.env" in str(values) or "${oc.env" in str(overrides):
+        raise ValueError(
+            f"{path}: ${{oc.env:...}} would write a variable's value into manifests. Give the "
+            "value itself; API keys are named by score.api_key_env"
+        )
     try:
         merged = OmegaConf.merge(OmegaConf.create(values), OmegaConf.from_dotlist(list(overrides)))
         values = typing.cast("dict[str, Any]", OmegaConf.to_container(merged, resolve=True))
-    except OmegaConfBaseException as error:
+    except (OmegaConfBaseException, yaml.YAMLError) as error:
         raise ValueError(f"{path}: {_first_line(error)}") from error
     for key in values:
         if key not in SECTIONS:
@@ -178,6 +183,8 @@ def load_yaml(path: Path) -> dict[str, Any]:
         raise FileNotFoundError(f"{path}: no such file") from error
     except yaml.YAMLError as error:
         raise ValueError(f"{path}: not YAML: {error}") from error
+    except OSError as error:  # a folder, or YAML that is neither mapping nor list
+        raise ValueError(f"{path}: not a YAML file: {error}") from error
     if not isinstance(loaded, dict):
         raise ValueError(f"{path}: expected a mapping at the top")
     return typing.cast("dict[str, Any]", loaded)

@@ -18,7 +18,7 @@ import fcntl
 import importlib
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -48,6 +48,7 @@ from mira_megatron.unit_folder import (
     mark_failed,
     refuse_other_config,
     set_aside,
+    superseded_folder,
     take_over,
 )
 
@@ -80,7 +81,9 @@ class Unit:
     version: int  # of the stage's code; raised when its output changes
     config: Mapping[str, Any]  # everything in the recipe that decides its bytes
     upstream: tuple[str, ...] = ()  # folders of the units it reads
-    raw_inputs: Mapping[str, str] = field(default_factory=dict)  # name -> digest, from outside
+    raw_inputs: Mapping[str, str] = field(default_factory=dict)  # name -> value, from outside
+    # Files from outside, name -> digest: only looked at when the unit itself is to be run.
+    raw_files: Callable[[], Mapping[str, str]] | None = None
     work: str = ""  # "package.module:function", called as function(workspace, settings)
     settings: object = None
 
@@ -144,7 +147,8 @@ def run_unit(unit: Unit, run: Run, resources: Resources) -> Manifest:
     """
     folder = run.folder / unit.folder
     with _locked(run, unit):
-        origin = _origin(unit, read_inputs(unit, run))
+        raw_files = unit.raw_files() if unit.raw_files else {}
+        origin = _origin(unit, {**raw_files, **read_inputs(unit, run)})
         finished = read_manifest(folder)
         if finished is not None:
             if finished.fingerprint == origin.fingerprint:
@@ -154,7 +158,8 @@ def run_unit(unit: Unit, run: Run, resources: Resources) -> Manifest:
                 return finished
             refuse_other_config(folder, origin, _origin_of(finished))
             set_aside(folder, origin, _origin_of(finished))
-        earlier = [reused / unit.folder for reused in run.reuse]
+        set_aside_before = superseded_folder(folder, origin.fingerprint)
+        earlier = [set_aside_before, *(reused / unit.folder for reused in run.reuse)]
         taken_over = take_over(folder, origin.fingerprint, earlier)
         if taken_over is not None:
             logger.info("%s: reused from %s", unit.label, taken_over.reused_from)
@@ -175,7 +180,7 @@ def unit_state(unit: Unit, run: Run) -> str:
         inputs = read_inputs(unit, run)
     except ValueError:
         return "outdated"
-    return "done" if finished.fingerprint == _origin(unit, inputs).fingerprint else "outdated"
+    return "done" if _is_made_from(finished, unit, inputs) else "outdated"
 
 
 def check_unit(unit: Unit, run: Run) -> None:
@@ -187,14 +192,21 @@ def check_unit(unit: Unit, run: Run) -> None:
     verify_parts(folder, manifest)
     found = _origin_of(manifest)
     refuse_other_config(folder, _origin(unit, {}), found)
-    if found.fingerprint != _origin(unit, read_inputs(unit, run)).fingerprint:
+    if not _is_made_from(manifest, unit, read_inputs(unit, run)):
         raise ValueError(
             f"{folder}: made from inputs that have changed since. Run all stages with `mira run`."
         )
 
 
+def _is_made_from(manifest: Manifest, unit: Unit, inputs: Mapping[str, str]) -> bool:
+    """Whether a finished unit was made from these inputs; raw files are taken as they were."""
+    if unit.raw_files is not None:
+        inputs = {**manifest.inputs, **inputs}
+    return manifest.fingerprint == _origin(unit, inputs).fingerprint
+
+
 def read_inputs(unit: Unit, run: Run) -> dict[str, str]:
-    """Returns the digest of everything the unit reads, by name.
+    """Returns the digest of everything the unit reads but raw files, by name.
 
     Raises ValueError when an upstream unit is not finished or lost a part.
     """

@@ -52,6 +52,8 @@ def claim_folder(folder: Path, origin: Origin) -> None:
     if path.exists():
         found = Origin(**orjson.loads(path.read_bytes()))
         if found.fingerprint == origin.fingerprint:
+            if found.failure is not None:  # this attempt may be killed, and is then to be finished
+                write_json(path, asdict(origin))
             logger.info("%s: going on where it was interrupted", folder)
             return
         if found.failure is None:
@@ -77,7 +79,8 @@ def refuse_other_config(folder: Path, origin: Origin, found: Origin) -> None:
         raise ValueError(
             f"{folder}: made with another configuration: {'; '.join(differences)}. Nothing is "
             "overwritten: set the old value again, delete the folder, or choose another "
-            "run_folder=... (for another budget or threshold, add an arm)."
+            "run_folder=... (for another budget or threshold, add an arm; after an upgrade that "
+            "changed stage_version, only the last two)."
         )
 
 
@@ -106,13 +109,18 @@ def set_aside(folder: Path, origin: Origin, found: Origin) -> None:
             if found.inputs.get(name) != origin.inputs.get(name)
         ),
     ]
-    kept_as = folder.with_name(f"{folder.name}.superseded-{found.fingerprint[:8]}")
-    if kept_as.exists():  # the same origin, set aside before
+    kept_as = superseded_folder(folder, found.fingerprint)
+    if kept_as.exists():  # the same origin, set aside before and taken back since
         shutil.rmtree(kept_as)
     os.replace(folder, kept_as)
     logger.info(
         "%s: changed (%s); what lay there is kept as %s", folder, "; ".join(changed), kept_as
     )
+
+
+def superseded_folder(folder: Path, fingerprint: str) -> Path:
+    """Returns where a unit of this fingerprint lies once it is set aside."""
+    return folder.with_name(f"{folder.name}.superseded-{fingerprint[:8]}")
 
 
 def take_over(folder: Path, fingerprint: str, candidates: Sequence[Path]) -> Manifest | None:

@@ -31,7 +31,7 @@ from mira_megatron.atomic_files import replacing
 from mira_megatron.config import Recipe, fingerprinted
 from mira_megatron.corpus.raw_digests import raw_files_digest
 from mira_megatron.corpus.recipe_sources import recipe_sources
-from mira_megatron.corpus.sources import SourceConfig, SourceFile, input_shards, resolve_files
+from mira_megatron.corpus.sources import SourceConfig, input_shards, resolve_files
 from mira_megatron.corpus.staging import DROPPED, PART_BYTES, ShardReport, ShardTask, stage_shard
 from mira_megatron.manifest import Counts
 from mira_megatron.records import RECORD_SCHEMA
@@ -65,7 +65,7 @@ class IngestSettings:
     source: str
     config: IngestConfig
     source_config: SourceConfig
-    files: tuple[SourceFile, ...]
+    base_folder: Path  # the descriptor's, from which its paths start
 
 
 def units(recipe: Recipe) -> list[Unit]:
@@ -80,18 +80,22 @@ def units(recipe: Recipe) -> list[Unit]:
 def _unit(
     recipe: Recipe, config: IngestConfig, name: str, source_config: SourceConfig, folder: Path
 ) -> Unit:
-    files = tuple(resolve_files(source_config, folder))
     digests = recipe.run_folder / ".raw_digests" / f"{name}.json"
+
+    def raw_files() -> dict[str, str]:
+        files = resolve_files(source_config, folder)
+        return {"raw files": raw_files_digest(files, digests)} if files else {}
+
     return Unit(
         stage="ingest",
         name=name,
         folder=layout.records(name),
         version=VERSION,
         config={**fingerprinted(config), "source": fingerprinted(source_config)},
-        raw_inputs={"raw files": raw_files_digest(files, digests)} if files else {},
+        raw_files=raw_files,
         work="mira_megatron.corpus.ingest:ingest",
         settings=IngestSettings(
-            source=name, config=config, source_config=source_config, files=files
+            source=name, config=config, source_config=source_config, base_folder=folder
         ),
     )
 
@@ -136,15 +140,16 @@ def _counts(
 
 
 def _stage_shards(workspace: Workspace, settings: IngestSettings) -> list[ShardReport]:
+    files = resolve_files(settings.source_config, settings.base_folder)
     tasks = [
         ShardTask(
             source_config=settings.source_config,
-            files=files,
+            files=shard,
             records_per_part=settings.config.records_per_part,
             staging=workspace.scratch,
             index=index,
         )
-        for index, files in enumerate(input_shards(settings.source_config, list(settings.files)))
+        for index, shard in enumerate(input_shards(settings.source_config, files))
     ]
     title = f"ingest {settings.source}"
     return list(map_shards(stage_shard, tasks, workers=workspace.resources.workers, title=title))

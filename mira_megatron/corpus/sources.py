@@ -282,6 +282,11 @@ def _huggingface_files(config: SourceConfig, pattern: _Pattern) -> list[SourceFi
                     f"{name} is missing: {pattern.written} is no folder here, and reading it from "
                     "the hub needs a split and a revision (a commit, so that rows do not change)"
                 )
+        if not re.fullmatch(r"[0-9a-f]{40}", str(config.revision)):
+            raise ValueError(
+                f"revision={config.revision!r} of {pattern.written} is no commit (40 hex digits); "
+                "a branch or tag moves, and its rows with it"
+            )
         return []
     folder = _split_folder(pattern.path, config.split)
     state_path = folder / "state.json"

@@ -78,7 +78,16 @@ def write_keep_mask(
 
 def read_keep_mask(path: Path) -> KeepMask:
     """Returns the mask at `path`; ValueError when it is not a mask or not what its `.json` says."""
-    is_kept = np.load(path, allow_pickle=False)
+    try:
+        is_kept = np.load(path, allow_pickle=False)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f"{path}: no such keep mask. Make it with `mira select`."
+        ) from error
+    except (ValueError, EOFError) as error:
+        raise ValueError(
+            f"{path}: not a numpy bool array. Rebuild it with `mira select`."
+        ) from error
     if is_kept.dtype != np.bool_ or is_kept.ndim != 1:
         raise ValueError(f"{path}: expected a 1-D bool array, got {is_kept.dtype} {is_kept.shape}")
     info_path = path.with_suffix(".json")
@@ -88,6 +97,10 @@ def read_keep_mask(path: Path) -> KeepMask:
         raise FileNotFoundError(
             f"{info_path}: no such file; a keep mask needs it to say which index it belongs to. "
             "Rebuild both with `mira select`."
+        ) from error
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"{info_path}: does not describe a keep mask ({error}). Rebuild it with `mira select`."
         ) from error
     if info.schema_version != SCHEMA_VERSION:
         raise ValueError(

@@ -12,7 +12,6 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from fractions import Fraction
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -94,9 +93,15 @@ def units(recipe: Recipe) -> list[Unit]:
     defaults = recipe.section("select", SelectConfig)
     sources = recipe_sources(recipe)
     groups = {name: source_group(config) for name, (config, _) in sources.items()}
+    arms = recipe.mapping("arms")
+    if not arms:
+        raise ValueError(
+            f"{recipe.path}: no arms. Name at least one, for example "
+            "arms: {mira_group: {score: rule_judge, scope: group}}"
+        )
     return [
         _unit(recipe, name, _arm_config(recipe, name, values, defaults), groups)
-        for name, values in recipe.mapping("arms").items()
+        for name, values in arms.items()
     ]
 
 
@@ -166,6 +171,7 @@ def select(workspace: Workspace, settings: SelectSettings) -> WorkResult:
     }
     certificate = _certificate(settings, budget, documents, cuts, infos)
     write_json(workspace.folder / CERTIFICATE, certificate)
+    _warn_of_scopes(settings.arm, cuts)
     for source, decided in certificate["sources"].items():
         if decided["num_without_score"]:
             logger.warning(
@@ -319,6 +325,27 @@ def _scope_of(settings: SelectSettings, source: str) -> str:
             return source
 
 
+def _warn_of_scopes(arm: str, cuts: Mapping[str, tuple[Cut, str | None]]) -> None:
+    """Says what a certificate holds but nobody may look for."""
+    for scope, (cut, first_out) in cuts.items():
+        if first_out is not None and not cut.num_kept:
+            logger.warning(
+                "select %s: %s keeps nothing: its first record alone exceeds its %s tokens of the "
+                "budget. Raise the budget, or drop such records at ingest (max_chars)",
+                arm,
+                scope,
+                f"{cut.budget_tokens:,}",
+            )
+        if cut.budget_tokens > cut.candidate_tokens:
+            logger.warning(
+                "select %s: %s has %s tokens, fewer than its %s of the budget: all are kept",
+                arm,
+                scope,
+                f"{cut.candidate_tokens:,}",
+                f"{cut.budget_tokens:,}",
+            )
+
+
 def _certificate(
     settings: SelectSettings,
     budget_tokens: int,
@@ -352,8 +379,3 @@ def _certificate(
         },
     }
     return {**content, "digest": json_digest(content)}
-
-
-def certificate_path(run_folder: Path, arm: str) -> Path:
-    """Returns where an arm's certificate lies."""
-    return run_folder / layout.keep(arm) / CERTIFICATE

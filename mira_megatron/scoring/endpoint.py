@@ -1,7 +1,7 @@
 """Asks OpenAI-compatible endpoints for many chat completions at once.
 
 At most `max_in_flight` requests exist at any time, however many there are to come: the next one is
-taken when one is finished, there are no batches to wait for, and answers come as they finish. A
+taken when one is finished, and answers come as they finish. A
 request that fails becomes an answer with a typed failure; it never ends the run.
 """
 

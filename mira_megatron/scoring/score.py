@@ -57,10 +57,14 @@ class ScoreConfig:
         check_name("rubric", self.rubric)
         if self.engine not in ENGINES:
             raise ValueError(f"engine={self.engine!r} must be one of {', '.join(ENGINES)}")
-        if self.engine == "endpoint":
-            for name in ("model", "temperature", "top_p", "max_tokens", "endpoints"):
-                if getattr(self, name) in (None, []):
-                    raise ValueError(f"engine=endpoint needs {name}")
+        for name in ("model", "temperature", "top_p", "max_tokens", "endpoints"):
+            is_given = getattr(self, name) not in (None, [])
+            if self.engine == "endpoint" and not is_given:
+                raise ValueError(f"engine=endpoint needs {name}")
+            if self.engine == "rule_judge" and is_given:
+                raise ValueError(f"{name} is for engine=endpoint; engine=rule_judge takes none")
+        if not 0 <= self.max_failed_fraction <= 1:
+            raise ValueError(f"max_failed_fraction={self.max_failed_fraction} must be in [0, 1]")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -70,7 +74,7 @@ class ScoreSettings:
     source: str
     family: str
     config: ScoreConfig
-    seed: int
+    seed: int | None  # None where nothing is sampled
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -97,12 +101,15 @@ def units(recipe: Recipe) -> list[Unit]:
                 "answer_mode": ANSWER_MODE,
                 "anchors": rule_judge.anchor_names(source_config.family),
                 "prompt_key": prompts.prompt_key(),
-                "seed": recipe.seed,
+                "seed": _sampling_seed(config, recipe.seed),
             },
             upstream=(layout.records(source),),
             work="mira_megatron.scoring.score:score",
             settings=ScoreSettings(
-                source=source, family=source_config.family, config=config, seed=recipe.seed
+                source=source,
+                family=source_config.family,
+                config=config,
+                seed=_sampling_seed(config, recipe.seed),
             ),
         )
         for source, (source_config, _) in recipe_sources(recipe).items()
@@ -122,7 +129,6 @@ def score(workspace: Workspace, settings: ScoreSettings) -> WorkResult:
     )
     statuses: Counter[str] = sum(counted, Counter())
     num_records = statuses.total()
-    _check_failures(workspace, settings, statuses)
     return WorkResult(
         counts=Counts(
             num_in=num_records, num_out=num_records, totals=dict(sorted(statuses.items()))
@@ -159,6 +165,7 @@ def _score_part(task: _PartTask) -> Counter[str]:
             ratings = [_judge(task.settings, record) for record in records]
         case _:
             ratings = asyncio.run(_ask(task, records))
+    _check_failures(task, ratings)
     rows = [asdict(rating) for rating in ratings]
     write_parquet(task.output, pa.Table.from_pylist(rows, schema=RATING_SCHEMA))
     return Counter(rating.status for rating in ratings)
@@ -186,6 +193,10 @@ async def _ask(task: _PartTask, records: list[Record]) -> list[Rating]:
     async for answer in answer_all(requests, settings.config.endpoints, endpoint_settings):
         ratings[answer.key] = _rating(settings, answer, views[answer.key])
     return [ratings[record.record_id] for record in records]
+
+
+def _sampling_seed(config: ScoreConfig, seed: int) -> int | None:
+    return seed if config.engine == "endpoint" else None
 
 
 def _model(config: ScoreConfig) -> str:
@@ -244,14 +255,18 @@ def _content_key(settings: ScoreSettings, names: tuple[str, ...], view: str) -> 
     return json_digest([view, asked])
 
 
-def _check_failures(workspace: Workspace, settings: ScoreSettings, statuses: Counter[str]) -> None:
-    num_useless = statuses["failed"] + statuses["unparsed"]
-    if num_useless <= settings.config.max_failed_fraction * statuses.total():
+def _check_failures(task: _PartTask, ratings: list[Rating]) -> None:
+    """Raises ValueError, before the part is written, when too many records got no rating.
+
+    What was answered in earlier parts stays, and the next run asks again for this one.
+    """
+    useless = [rating for rating in ratings if rating.status in ("failed", "unparsed")]
+    limit = task.settings.config.max_failed_fraction
+    if len(useless) <= limit * len(ratings):
         return
     raise ValueError(
-        f"source {settings.source}: {num_useless:,} of {statuses.total():,} records got no rating "
-        f"({dict(statuses)}), more than score.max_failed_fraction="
-        f"{settings.config.max_failed_fraction} allows. The column `reason` of "
-        f"{workspace.folder}/part-*.parquet says why. Repair the endpoint, delete that folder and "
-        "run again; or raise the limit."
+        f"source {task.settings.source}: {len(useless):,} of {len(ratings):,} records of "
+        f"{task.records} got no rating, more than score.max_failed_fraction={limit} allows. "
+        f"The first: {useless[0].status}, {useless[0].reason}. Repair the endpoint and run the "
+        "same command again; finished parts are kept."
     )

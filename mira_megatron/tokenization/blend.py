@@ -25,7 +25,7 @@ from mira_megatron import layout
 from mira_megatron.atomic_files import write_json
 from mira_megatron.config import Recipe
 from mira_megatron.corpus.recipe_sources import recipe_sources
-from mira_megatron.manifest import Counts
+from mira_megatron.manifest import Counts, verify_digests
 from mira_megatron.retention.keep_masks import (
     KeepMask,
     KeepMaskInfo,
@@ -116,6 +116,11 @@ def units(recipe: Recipe) -> list[Unit]:
 
 def blend(workspace: Workspace, settings: BlendSettings) -> WorkResult:
     """Writes what Megatron reads for one arm."""
+    if settings.config.handover == "physical_copy":
+        # A copy leaves this run, and nobody could tell later that its tokens were damaged.
+        for source in settings.sources:
+            folder = layout.tokens(source)
+            verify_digests(workspace.run.folder / folder, workspace.upstream_manifest(folder))
     entries = [
         entry
         for source in settings.sources
@@ -166,6 +171,8 @@ def blend_content(
         "train": [entry.prefix for entry in readable if entry.split == "train"],
         "valid": valid,
         "test": valid,
+        # One pass. With a single prefix Megatron repeats documents for whoever asks for more.
+        "num_train_samples": sum(e.num_samples for e in readable if e.split == "train"),
         "keep_masks": {entry.prefix: entry.keep_mask for entry in readable if entry.keep_mask},
         "entries": [asdict(entry) for entry in readable],
         "left_out": [asdict(entry) for entry in entries if not entry.is_readable],

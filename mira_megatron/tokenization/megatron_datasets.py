@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import orjson
 from megatron.core.datasets.blended_dataset import BlendedDataset
 from megatron.core.datasets.blended_megatron_dataset_builder import BlendedMegatronDatasetBuilder
 from megatron.core.datasets.gpt_dataset import GPTDataset, GPTDatasetConfig
@@ -51,7 +51,7 @@ def read_blend(folder: Path) -> dict[str, Any]:
     """Returns blend.json with its paths made absolute."""
     path = folder / "blend.json"
     try:
-        content: dict[str, Any] = orjson.loads(path.read_bytes())
+        content: dict[str, Any] = json.loads(path.read_bytes())
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{path}: no such blend; make it with `mira blend`") from error
     for split in ("train", "valid", "test"):

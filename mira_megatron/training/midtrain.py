@@ -37,6 +37,8 @@ def units(recipe: Recipe) -> list[Unit]:
     sections = recipe.values.get("midtrain") or {}
     if not isinstance(sections, Mapping) or set(sections) != {"model", "training"}:
         raise ValueError(f"{where}: expected the two sections model: and training:")
+    if not all(isinstance(section, Mapping) for section in sections.values()):
+        raise ValueError(f"{where}: model: and training: must be mappings, got {sections!r}")
     sequence_length = (recipe.values.get("blend") or {}).get("sequence_length")
     given = {"sequence_length": sequence_length, "seed": recipe.seed}
     model = typed(

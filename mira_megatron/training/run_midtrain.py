@@ -52,12 +52,24 @@ def midtrain(workspace: Workspace, settings: MidtrainSettings) -> WorkResult:
         )
         save_checkpoint(result.model, workspace.scratch / "weights")
     os.replace(workspace.scratch / "weights", workspace.folder / "weights")
+    # Whole batches only, and no more than train_iters of them.
+    num_trained = result.state.global_step * settings.training.global_batch_size
+    num_left_out = len(datasets.train) - num_trained
+    if num_left_out > 0:
+        logger.info(
+            "midtrain %s: %d of %d samples lie beyond the last step and were not trained on",
+            settings.arm,
+            num_left_out,
+            len(datasets.train),
+        )
     result.state.save(workspace.folder / "trainer_state.json")
     return WorkResult(
         counts=Counts(
             num_in=len(datasets.train),
-            num_out=result.state.global_step,
+            num_out=num_trained,
+            dropped={"beyond_last_step": num_left_out} if num_left_out else {},
             totals={
+                "steps": result.state.global_step,
                 "tokens": result.state.num_train_tokens,
                 "tokens_per_second": round(result.tokens_per_second, 1),
             },

@@ -97,11 +97,10 @@ def test_endpoint_that_is_dead_costs_no_record_while_another_lives(
     assert {row["status"] for row in ratings} <= {"ok", "partial"}
 
 
-def test_only_endpoint_dead_stops_with_the_reason_and_loses_nothing(tmp_path: Path) -> None:
-    dead = [*endpoint("http://127.0.0.1:9/v1"), "score.max_retries=0"]
-    with pytest.raises(ValueError, match=r"30 of 30 records got no rating .*failed"):
-        rate(tmp_path, *dead)
-    part = next(tmp_path.glob("ratings/rule_judge/*/part-*.parquet"))
-    rows = pq.read_table(part).to_pylist()
-    assert {row["status"] for row in rows} == {"failed"}
-    assert all("connection" in row["reason"] for row in rows)
+def test_only_endpoint_dead_stops_with_the_reason_and_the_next_run_asks_again(
+    tmp_path: Path, judge_url: str
+) -> None:
+    with pytest.raises(ValueError, match=r"30 of 30 records .* got no rating.*failed, connection"):
+        rate(tmp_path, *endpoint("http://127.0.0.1:9/v1"), "score.max_retries=0")
+    assert not list(tmp_path.glob("ratings/rule_judge/*/part-*.parquet"))
+    assert len(rate(tmp_path, *endpoint(judge_url))) == 90

@@ -174,7 +174,9 @@ def test_resolve_files_of_a_hub_name_needs_a_split_and_a_revision(tmp_path: Path
 
     with pytest.raises(ValueError, match="split is missing: owner/name is no folder here"):
         resolve_files(source(**hub), tmp_path)
-    config = source(**hub, split="train", revision="0123abc")
+    with pytest.raises(ValueError, match=r"revision='main' of owner/name is no commit"):
+        resolve_files(source(**hub, split="train", revision="main"), tmp_path)
+    config = source(**hub, split="train", revision="0123abcdef" * 4)
     assert resolve_files(config, tmp_path) == []
     assert input_shards(config, []) == [()]
 
