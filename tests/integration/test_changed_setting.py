@@ -5,14 +5,23 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from smoke_runs import ARM, STAGES, assert_done, assert_refused, copy_stages, smoke, stamps
+from smoke_runs import (
+    ARM,
+    OTHER_JUDGE,
+    STAGES,
+    assert_done,
+    assert_refused,
+    copy_stages,
+    smoke,
+    stamps,
+)
 
 CHANGES = {
     "ingest": (
         "sources.questions.max_chars=5000",
         "ingest.source.max_chars was 6000 and is 5000",
     ),
-    "score": ("seed=8", "score.seed was 7 and is 8"),
+    "score": (OTHER_JUDGE, "score.engine was 'rule_judge' and is 'endpoint'"),
     "aggregate": ("aggregate.min_slots=6", "aggregate.min_slots was 5 and is 6"),
     "tokenize": (
         "tokenize.validation_fraction=0.2",

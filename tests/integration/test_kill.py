@@ -14,6 +14,7 @@ import pytest
 from jsonl_corpora import text_source, write_jsonl, write_recipe
 from smoke_runs import (
     ARM,
+    OTHER_JUDGE,
     STAGES,
     Undisturbed,
     assert_done,
@@ -33,7 +34,7 @@ from smoke_runs import (
 MOMENTS = ("before", "after")
 MIDDLE_WAY = {  # a call in the middle of a unit, another setting, and how the refusal names it
     "ingest": (6, "ingest.records_per_part=12", "ingest.records_per_part was 10 and is 12"),
-    "score": (2, "score.temperature=0.5", "score.temperature was None and is 0.5"),
+    "score": (2, OTHER_JUDGE, "score.engine was 'rule_judge' and is 'endpoint'"),
     "aggregate": (2, "aggregate.trim_fraction=0.2", "aggregate.trim_fraction was 0.1 and is 0.2"),
     "tokenize": (8, "tokenize.eod_token=<|im_end|>", "tokenize.eod_token was '<|endoftext|>'"),
     "select": (3, f"arms.{ARM}.scope=global", "select.scope was 'group' and is 'global'"),
