@@ -8,6 +8,12 @@ from __future__ import annotations
 TOKENIZER = "tokenizer"
 REPORT = "report"
 
+# Files that more than one stage knows by name.
+TOKENIZER_FILE = "tokenizer.json"
+DATASET = "dataset.json"  # in tokens(source)
+CERTIFICATE = "selection.json"  # in keep(arm)
+BLEND = "blend.json"  # in blend(arm)
+
 
 def records(source: str) -> str:
     """Returns the folder of a source's records."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 
 from mira_megatron import layout
 from mira_megatron.report.written_numbers import decimal
+from mira_megatron.retention.documents import scope_name
 from mira_megatron.retention.keep_masks import read_keep_mask
 from mira_megatron.shards import read_part
 from mira_megatron.stage import Workspace
@@ -116,31 +117,10 @@ def outcomes(
     return np.select(conditions, named, default=Outcome.NOT_SELECTED).astype(np.uint8)
 
 
-def read_documents(workspace: Workspace, sources: Sequence[str]) -> dict[str, pa.Table]:
-    """Returns per source its documents table, with a column `repeats_held_out`.
-
-    That column is true where the text is that of a held-out document of any source, which includes
-    the held-out documents themselves.
-    """
-    tables = {}
-    for source in sources:
-        ((path, part),) = workspace.upstream_parts(layout.tokens(source), ".records.parquet")
-        columns = ["record_id", "num_tokens", "is_validation", "text_hash"]
-        tables[source] = read_part(path, part.digest, columns)
-    held_out = [table.filter(table["is_validation"])["text_hash"] for table in tables.values()]
-    hashes = pa.chunked_array([chunk for column in held_out for chunk in column.chunks])
-    return {
-        source: table.drop_columns("text_hash").append_column(
-            "repeats_held_out", pc.is_in(table["text_hash"], hashes)
-        )
-        for source, table in tables.items()
-    }
-
-
 def read_arm(workspace: Workspace, arm: str, documents: Mapping[str, pa.Table]) -> JudgedArm:
     """Returns what one arm's keep masks made of the documents of every source."""
     folder = workspace.run.folder / layout.keep(arm)
-    certificate = orjson.loads((folder / "selection.json").read_bytes())
+    certificate = orjson.loads((folder / layout.CERTIFICATE).read_bytes())
     scopes = _scopes(certificate)
     return JudgedArm(
         arm=arm,
@@ -210,10 +190,8 @@ def _scopes(certificate: Mapping[str, Any]) -> dict[str, Scope]:
 
 
 def _scope_key(certificate: Mapping[str, Any], source: str) -> str:
-    match certificate["scope"]:
-        case "global":
-            return "all"
-        case "group":
-            return str(certificate["sources"][source]["source_group"])
-        case _:
-            return source
+    return scope_name(
+        certificate["scope"],
+        source=source,
+        source_group=certificate["sources"][source]["source_group"],
+    )

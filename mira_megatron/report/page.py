@@ -19,7 +19,7 @@ from mira_megatron.report.examples import (
     read_examples,
 )
 from mira_megatron.report.left_behind import read_ingest_drops, read_ratings_overview
-from mira_megatron.report.outcomes import JudgedArm, read_arm, read_documents
+from mira_megatron.report.outcomes import JudgedArm, read_arm
 from mira_megatron.report.rendering import render
 from mira_megatron.report.report import ReportSettings
 from mira_megatron.report.source_table import (
@@ -34,6 +34,7 @@ from mira_megatron.report.training_course import (
     read_coverage,
     read_training_course,
 )
+from mira_megatron.retention.documents import read_documents
 from mira_megatron.rubric.rule_judge import MODEL_NAME
 from mira_megatron.stage import WorkResult, Workspace
 

@@ -69,7 +69,7 @@ def print_summary(console: Console, recipe: Recipe) -> None:
         lines = source_lines(recipe, arm, str(entry["score"]))
         console.print(_arm_table(arm, lines))
         _print_line(console, training_line(recipe.run_folder, arm))
-        _print_path(console, "Blend", recipe.run_folder / layout.blend(arm) / "blend.json")
+        _print_path(console, "Blend", recipe.run_folder / layout.blend(arm) / layout.BLEND)
     _print_path(console, "Report", recipe.run_folder / layout.REPORT / "index.html")
 
 
@@ -94,7 +94,7 @@ def print_status(console: Console, recipe: Recipe, states: Sequence[tuple[Unit, 
 
 def source_lines(recipe: Recipe, arm: str, score_table: str) -> list[SourceLine]:
     """Returns what is known of every source under an arm, however far the run has come."""
-    certificate = _read_json(recipe.run_folder / layout.keep(arm) / "selection.json") or {}
+    certificate = _read_json(recipe.run_folder / layout.keep(arm) / layout.CERTIFICATE) or {}
     decided = certificate.get("sources", {})
     return [
         _source_line(

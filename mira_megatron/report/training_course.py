@@ -92,7 +92,7 @@ def read_coverage(run_folder: Path, arm: str) -> tuple[CoverageRow, ...]:
     A prefix that fills no sample is not handed to Megatron at all; blend.json lists it.
     """
     coverage = (run_folder / layout.checkpoints(arm) / "coverage.json").read_bytes()
-    blend = orjson.loads((run_folder / layout.blend(arm) / "blend.json").read_bytes())
+    blend = orjson.loads((run_folder / layout.blend(arm) / layout.BLEND).read_bytes())
     left_out = [
         CoverageRow(
             split=entry["split"],

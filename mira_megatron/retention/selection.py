@@ -27,6 +27,7 @@ from mira_megatron.config import Recipe, check_name, typed
 from mira_megatron.corpus.recipe_sources import recipe_sources, source_group
 from mira_megatron.manifest import Counts
 from mira_megatron.retention.budgets import Cut, keep_within_budget, proportional_budgets
+from mira_megatron.retention.documents import read_documents, scope_name
 from mira_megatron.retention.keep_masks import KeepMaskInfo, write_keep_mask
 from mira_megatron.shards import json_digest, read_part
 from mira_megatron.stage import Unit, WorkResult, Workspace
@@ -35,7 +36,6 @@ logger = logging.getLogger(__name__)
 
 VERSION = 1
 SCOPES = ("global", "group", "source")
-CERTIFICATE = "selection.json"
 TIE_RULE = "xxh3_64(seed:record_id), lowest first"
 
 
@@ -156,7 +156,7 @@ def _unit(recipe: Recipe, arm: str, config: ArmConfig, groups: Mapping[str, str]
 
 def select(workspace: Workspace, settings: SelectSettings) -> WorkResult:
     """Writes the keep masks of one arm and their certificate."""
-    documents = read_documents(workspace, settings)
+    documents = scored_documents(workspace, settings)
     budget = _budget_tokens(settings.config, documents)
     masks, cuts = choose(documents, settings, budget)
     infos = {
@@ -170,7 +170,7 @@ def select(workspace: Workspace, settings: SelectSettings) -> WorkResult:
         for entry in documents
     }
     certificate = _certificate(settings, budget, documents, cuts, infos)
-    write_json(workspace.folder / CERTIFICATE, certificate)
+    write_json(workspace.folder / layout.CERTIFICATE, certificate)
     _warn_of_scopes(settings.arm, cuts)
     for source, decided in certificate["sources"].items():
         if decided["num_without_score"]:
@@ -207,7 +207,9 @@ def choose(
     """Returns the keep mask per source, and per scope its cut and the first record left out."""
     members: dict[str, list[SourceDocuments]] = {}
     for entry in documents:
-        members.setdefault(_scope_of(settings, entry.source), []).append(entry)
+        group = settings.groups[entry.source]
+        scope = scope_name(settings.config.scope, source=entry.source, source_group=group)
+        members.setdefault(scope, []).append(entry)
     available = {
         scope: sum(int(entry.tokens_D[entry.is_trainable_D].sum()) for entry in entries)
         for scope, entries in members.items()
@@ -243,16 +245,11 @@ def tie_values(record_ids: pa.Array, seed: int) -> npt.NDArray[np.uint64]:
     )
 
 
-def read_documents(workspace: Workspace, settings: SelectSettings) -> list[SourceDocuments]:
+def scored_documents(workspace: Workspace, settings: SelectSettings) -> list[SourceDocuments]:
     """Returns the documents of every source; ValueError when scores and tokens do not align."""
-    tables = {source: _documents_table(workspace, source) for source in settings.groups}
-    held_out = [table.filter(table["is_validation"])["text_hash"] for table in tables.values()]
-    held_out_hashes = pa.chunked_array(
-        [chunk for hashes in held_out for chunk in hashes.chunks], pa.binary(16)
-    ).combine_chunks()
     return [
-        _source_documents(workspace, settings, source, table, held_out_hashes)
-        for source, table in tables.items()
+        _source_documents(workspace, settings, source, table)
+        for source, table in read_documents(workspace, settings.groups).items()
     ]
 
 
@@ -261,7 +258,6 @@ def _source_documents(
     settings: SelectSettings,
     source: str,
     documents: pa.Table,
-    held_out_hashes: pa.Array,
 ) -> SourceDocuments:
     scores_folder = layout.record_scores(settings.config.score, source)
     scores = pa.concat_tables(
@@ -272,9 +268,9 @@ def _source_documents(
     )
     _check_same_records(workspace, source, scores_folder, scores, documents)
     is_held_out = documents["is_validation"].to_numpy()
-    repeats_held_out = pc.is_in(documents["text_hash"], held_out_hashes).to_numpy()
+    repeats_held_out = documents["repeats_held_out"].to_numpy()
     dataset = orjson.loads(
-        (workspace.run.folder / layout.tokens(source) / "dataset.json").read_bytes()
+        (workspace.run.folder / layout.tokens(source) / layout.DATASET).read_bytes()
     )
     return SourceDocuments(
         source=source,
@@ -288,11 +284,6 @@ def _source_documents(
         idx_fingerprint=dataset["idx_fingerprint"],
         scores_fingerprint=workspace.upstream_manifest(scores_folder).output_digest,
     )
-
-
-def _documents_table(workspace: Workspace, source: str) -> pa.Table:
-    ((path, part),) = workspace.upstream_parts(layout.tokens(source), ".records.parquet")
-    return read_part(path, part.digest, ["record_id", "num_tokens", "is_validation", "text_hash"])
 
 
 def _check_same_records(
@@ -313,16 +304,6 @@ def _budget_tokens(config: ArmConfig, documents: Sequence[SourceDocuments]) -> i
     assert config.budget_fraction is not None
     available = sum(int(entry.tokens_D[entry.is_trainable_D].sum()) for entry in documents)
     return math.floor(Fraction(str(config.budget_fraction)) * available)
-
-
-def _scope_of(settings: SelectSettings, source: str) -> str:
-    match settings.config.scope:
-        case "global":
-            return "all"
-        case "group":
-            return settings.groups[source]
-        case _:
-            return source
 
 
 def _warn_of_scopes(arm: str, cuts: Mapping[str, tuple[Cut, str | None]]) -> None:

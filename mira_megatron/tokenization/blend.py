@@ -45,7 +45,6 @@ from mira_megatron.tokenization.index_file import SequenceIndex, index_fingerpri
 logger = logging.getLogger(__name__)
 
 VERSION = 1
-BLEND = "blend.json"
 HANDOVERS = ("index_view", "keep_mask_dataset", "physical_copy")
 
 
@@ -137,7 +136,7 @@ def blend(workspace: Workspace, settings: BlendSettings) -> WorkResult:
             f"{settings.config.sequence_length} tokens for {split}. Lower blend.sequence_length, "
             "or raise the budget (train) or tokenize.validation_max_tokens (valid)."
         )
-    write_json(workspace.folder / BLEND, content)
+    write_json(workspace.folder / layout.BLEND, content)
     _log_left_out(settings, entries)
     train = [entry for entry in entries if entry.split == "train"]
     readable = [entry for entry in train if entry.is_readable]
@@ -163,7 +162,7 @@ def blend_content(
     dataset = _dataset_json(workspace, settings.sources[0])
     readable = [entry for entry in entries if entry.is_readable]
     valid = [entry.prefix for entry in readable if entry.split == "valid"]
-    tokenizer = workspace.run.folder / layout.TOKENIZER / "tokenizer.json"
+    tokenizer = workspace.run.folder / layout.TOKENIZER / layout.TOKENIZER_FILE
     return {
         "schema_version": 1,
         "arm": settings.arm,
@@ -266,7 +265,7 @@ def _entry(
 
 
 def _dataset_json(workspace: Workspace, source: str) -> dict[str, Any]:
-    path = workspace.run.folder / layout.tokens(source) / "dataset.json"
+    path = workspace.run.folder / layout.tokens(source) / layout.DATASET
     content: dict[str, Any] = orjson.loads(path.read_bytes())
     return content
 

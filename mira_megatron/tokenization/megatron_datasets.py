@@ -12,6 +12,7 @@ from megatron.core.datasets.blended_dataset import BlendedDataset
 from megatron.core.datasets.blended_megatron_dataset_builder import BlendedMegatronDatasetBuilder
 from megatron.core.datasets.gpt_dataset import GPTDataset, GPTDatasetConfig
 
+from mira_megatron import layout
 from mira_megatron.tokenization.keep_mask_dataset import (
     KeepMaskGPTDataset,
     KeepMaskGPTDatasetConfig,
@@ -49,7 +50,7 @@ class BlendDatasets:
 
 def read_blend(folder: Path) -> dict[str, Any]:
     """Returns blend.json with its paths made absolute."""
-    path = folder / "blend.json"
+    path = folder / layout.BLEND
     try:
         content: dict[str, Any] = json.loads(path.read_bytes())
     except FileNotFoundError as error:

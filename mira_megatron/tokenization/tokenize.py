@@ -49,7 +49,6 @@ from mira_megatron.tokenization.tokenizer import (
 )
 
 VERSION = 1
-DATASET = "dataset.json"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -159,7 +158,7 @@ def _source_unit(config: TokenizeConfig, source: str) -> Unit:
 
 def make_tokenizer(workspace: Workspace, settings: TokenizerSettings) -> WorkResult:
     """Copies the given tokenizer into the run, or trains one on the records."""
-    path = workspace.folder / "tokenizer.json"
+    path = workspace.folder / layout.TOKENIZER_FILE
     if settings.given is not None:
         with replacing(path) as temporary:
             shutil.copyfile(settings.given, temporary)
@@ -192,7 +191,7 @@ def _training_texts(workspace: Workspace, config: TokenizeConfig) -> Iterator[st
 
 def tokenize(workspace: Workspace, settings: TokenizeSettings) -> WorkResult:
     """Writes the token dataset of one source."""
-    tokenizer = workspace.run.folder / layout.TOKENIZER / "tokenizer.json"
+    tokenizer = workspace.run.folder / layout.TOKENIZER / layout.TOKENIZER_FILE
     tasks = [
         _PartTask(
             records=path,
@@ -218,7 +217,7 @@ def tokenize(workspace: Workspace, settings: TokenizeSettings) -> WorkResult:
         "validation_tokens": int(tokens[is_validation].sum()),
         "control_texts_encoded_as_text": sum(report.num_control_texts for report in reports),
     }
-    _write_dataset_json(workspace.folder / DATASET, path_prefix, encoder, totals)
+    _write_dataset_json(workspace.folder / layout.DATASET, path_prefix, encoder, totals)
     return WorkResult(
         counts=Counts(
             num_in=sum(report.num_documents for report in reports),

@@ -25,8 +25,8 @@ from mira_megatron.report.outcomes import (
     Outcome,
     Scope,
     read_arm,
-    read_documents,
 )
+from mira_megatron.retention.documents import read_documents
 
 
 def judged(source: str, scores: list[float], cutoff: float | None) -> JudgedSource:

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from small_run import ARM, SmallRecord, report_workspace, write_run
 
-from mira_megatron.report.outcomes import JudgedArm, Outcome, outcomes, read_arm, read_documents
+from mira_megatron.report.outcomes import JudgedArm, Outcome, outcomes, read_arm
 from mira_megatron.report.source_table import summarise_source, total
+from mira_megatron.retention.documents import read_documents
 
 WIKI = [
     SmallRecord(text="kept", score=9.0),
