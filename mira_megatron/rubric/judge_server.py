@@ -14,10 +14,10 @@ from hashlib import blake2b
 import orjson
 from aiohttp import web
 
-from mira_megatron.rubric.judgement import Judgement
 from mira_megatron.rubric.prompts import names_from_user_message, record_from_user_message
 from mira_megatron.rubric.replies import format_reply
 from mira_megatron.rubric.rule_judge import MODEL_NAME, anchor_names, judge
+from mira_megatron.rubric.verdict import Verdict
 
 _MAX_REQUEST_BYTES = 256 << 20
 
@@ -56,13 +56,13 @@ def answer(body: object) -> str:
     return format_reply(names, _in_order_of(names, own_names, judge(family, view)))
 
 
-def _in_order_of(names: Sequence[str], own_names: Sequence[str], judgement: Judgement) -> Judgement:
+def _in_order_of(names: Sequence[str], own_names: Sequence[str], verdict: Verdict) -> Verdict:
     """Anchors found by clustering come in another order than the judge's, and may repeat."""
     slots = [own_names.index(name) for name in names]
     return replace(
-        judgement,
-        scores=tuple(judgement.scores[slot] for slot in slots),
-        rationales=tuple(judgement.rationales[slot] for slot in slots),
+        verdict,
+        scores=tuple(verdict.scores[slot] for slot in slots),
+        rationales=tuple(verdict.rationales[slot] for slot in slots),
     )
 
 

@@ -13,8 +13,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mira_megatron.rubric.judgement import RECOMMENDATIONS, Judgement
 from mira_megatron.rubric.prompts import BRIEF, DOMAIN_TAG, JUSTIFICATION, one_line
+from mira_megatron.rubric.verdict import RECOMMENDATIONS, Verdict
 
 _NOT_GIVEN = "n/a"
 _NUMBER = r"-?\d{1,6}(?:\.\d{1,6})?"
@@ -51,21 +51,21 @@ class _Slot:
     fault: str | None  # why the score is missing, unless the judge gave none with n/a
 
 
-def format_reply(names: Sequence[str], judgement: Judgement) -> str:
-    """Returns the judgement as reply text, one line per slot and field."""
+def format_reply(names: Sequence[str], verdict: Verdict) -> str:
+    """Returns the verdict as reply text, one line per slot and field."""
     slots = [
         f"[A{slot}] {one_line(name)}: {_NOT_GIVEN if score is None else f'{score}/10'} — "
         f"{one_line(rationale)}"
         for slot, (name, score, rationale) in enumerate(
-            zip(names, judgement.scores, judgement.rationales, strict=True), start=1
+            zip(names, verdict.scores, verdict.rationales, strict=True), start=1
         )
     ]
-    overall = _NOT_GIVEN if judgement.overall is None else f"{judgement.overall:g}"
+    overall = _NOT_GIVEN if verdict.overall is None else f"{verdict.overall:g}"
     footer = (
         f"overall: {overall}",
-        f"training_recommendation: {judgement.training_recommendation}",
-        f"domain_tag: {one_line(judgement.domain_tag)}",
-        f"brief: {one_line(judgement.brief)}",
+        f"training_recommendation: {verdict.training_recommendation}",
+        f"domain_tag: {one_line(verdict.domain_tag)}",
+        f"brief: {one_line(verdict.brief)}",
     )
     return "\n".join((*slots, *footer))
 

@@ -15,9 +15,9 @@ import orjson
 from mira_megatron.records import FAMILIES
 from mira_megatron.rubric import rules_agent, rules_qa, rules_text
 from mira_megatron.rubric.agent_features import measure_agent
-from mira_megatron.rubric.judgement import Finding, Judgement, unmeasurable
 from mira_megatron.rubric.qa_features import measure_qa
 from mira_megatron.rubric.text_features import measure_text
+from mira_megatron.rubric.verdict import Finding, Verdict, unmeasurable
 
 # Raised when any rule or scale changes: ratings are told apart by it.
 MODEL_NAME = "rule-judge-1"
@@ -46,8 +46,8 @@ def anchor_names(family: str) -> tuple[str, ...]:
             raise ValueError(f"family={family!r} must be one of {', '.join(FAMILIES)}")
 
 
-def judge(family: str, view: str) -> Judgement:
-    """Returns the judgement of a record's view (see `prompts.record_view`), slots as anchor_names.
+def judge(family: str, view: str) -> Verdict:
+    """Returns the verdict of a record's view (see `prompts.record_view`), slots as anchor_names.
 
     A view that does not hold what its family needs gets no scores, and the reason in every slot.
     """
@@ -102,7 +102,7 @@ def _apply(rules: Rules[Features], features: Features) -> list[Finding]:
 
 def _summarise(
     names: Sequence[str], findings: Sequence[Finding], tag: str, subject: str
-) -> Judgement:
+) -> Verdict:
     measured = [
         (finding.score, name)
         for finding, name in zip(findings, names, strict=True)
@@ -112,7 +112,7 @@ def _summarise(
         round(10 * sum(score for score, _ in measured) / len(measured), 1) if measured else None
     )
     weakest = ", ".join(f"{name} {score}/10" for score, name in sorted(measured)[:2])
-    return Judgement(
+    return Verdict(
         scores=tuple(finding.score for finding in findings),
         rationales=tuple(finding.reason for finding in findings),
         overall=overall,

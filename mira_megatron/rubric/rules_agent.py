@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable
 
 from mira_megatron.rubric.agent_features import AgentFeatures
-from mira_megatron.rubric.judgement import Finding, balanced, scaled, scaled_log, unmeasurable
+from mira_megatron.rubric.verdict import Finding, balanced, scaled, scaled_log, unmeasurable
 
 _DESTRUCTIVE = re.compile(
     r"rm -[a-zA-Z]{1,3} [/~]|DROP (?:TABLE|DATABASE)|git push (?:-f|--force)|mkfs\.|chmod -R 777"

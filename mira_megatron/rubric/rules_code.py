@@ -9,8 +9,8 @@ modules among them.
 
 from __future__ import annotations
 
-from mira_megatron.rubric.judgement import Finding, balanced, scaled, unmeasurable
 from mira_megatron.rubric.python_features import PythonFeatures
+from mira_megatron.rubric.verdict import Finding, balanced, scaled, unmeasurable
 
 # Of the ten points for documented interfaces: a docstring tells more than a type.
 _DOCSTRING_POINTS = 7

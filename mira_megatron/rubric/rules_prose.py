@@ -8,9 +8,9 @@ among them that are neither code nor mostly licence text.
 
 from __future__ import annotations
 
-from mira_megatron.rubric.judgement import Finding, balanced, scaled, unmeasurable
 from mira_megatron.rubric.prose_features import ProseFeatures
 from mira_megatron.rubric.text_features import TextFeatures
+from mira_megatron.rubric.verdict import Finding, balanced, scaled, unmeasurable
 
 _FEW_WORDS = 20  # below, shares and averages say nothing
 _CUT_LINE_CHARS = 40  # a shorter last line may be a caption, a name or a list item

@@ -14,10 +14,10 @@ from collections.abc import Callable
 
 from mira_megatron.rubric import rules_code, rules_prose, rules_text
 from mira_megatron.rubric.arithmetic import numbers_in
-from mira_megatron.rubric.judgement import Finding, balanced, scaled, scaled_log, unmeasurable
 from mira_megatron.rubric.prose_features import ProseFeatures
 from mira_megatron.rubric.qa_features import Part, QaFeatures
 from mira_megatron.rubric.text_features import TextFeatures
+from mira_megatron.rubric.verdict import Finding, balanced, scaled, scaled_log, unmeasurable
 
 _MAX_QUOTE_CHARS = 60
 _CLOSING_CHARS = 300  # where a final result is looked for

@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from mira_megatron.rubric import rules_code, rules_prose
-from mira_megatron.rubric.judgement import Finding, balanced, scaled, scaled_log, unmeasurable
 from mira_megatron.rubric.line_features import WIDE_LINE_CHARS
 from mira_megatron.rubric.prose_features import ProseFeatures
 from mira_megatron.rubric.python_features import PythonFeatures
 from mira_megatron.rubric.text_features import WINDOW_WORDS, TextFeatures
+from mira_megatron.rubric.verdict import Finding, balanced, scaled, scaled_log, unmeasurable
 
 _FEW_WORDS = 100  # below, nothing has had the room to come again
 _PARTLY_PARSED_SCORE = 6  # the best that a file with a syntax error can have

@@ -33,7 +33,7 @@ def _openai(url: str) -> openai.AsyncOpenAI:
     return openai.AsyncOpenAI(base_url=url, api_key="unused", max_retries=0)
 
 
-def test_server_openai_client_gets_the_judgement() -> None:
+def test_server_openai_client_gets_the_verdict() -> None:
     async def ask(url: str) -> openai.types.chat.ChatCompletion:
         async with _openai(url) as client:
             return await client.chat.completions.create(

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mira_megatron.rubric.judgement import RECOMMENDATIONS, Judgement
 from mira_megatron.rubric.prompts import answer_template
 from mira_megatron.rubric.replies import format_reply, parse_reply
 from mira_megatron.rubric.rule_judge import anchor_names, judge
+from mira_megatron.rubric.verdict import RECOMMENDATIONS, Verdict
 
 _NAMES = ("Readability", "Signal-to-Noise: 3/10", "Error Recovery")
 _FOOTER = "overall: 71\ntraining_recommendation: keep\ndomain_tag: python\nbrief: A module."
@@ -19,8 +19,8 @@ _lines = st.text(min_size=1).map(lambda text: " ".join(text.split())).filter(boo
 
 
 @st.composite
-def _judgements(draw: st.DrawFn) -> Judgement:
-    return Judgement(
+def _verdicts(draw: st.DrawFn) -> Verdict:
+    return Verdict(
         scores=tuple(draw(st.none() | st.integers(0, 10)) for _ in _NAMES),
         rationales=tuple(draw(_lines) for _ in _NAMES),
         overall=draw(st.none() | st.integers(0, 1000).map(lambda tenths: tenths / 10)),
@@ -30,15 +30,15 @@ def _judgements(draw: st.DrawFn) -> Judgement:
     )
 
 
-@given(_judgements())
-def test_parse_reply_reads_back_what_format_reply_wrote(judgement: Judgement) -> None:
-    parsed = parse_reply(format_reply(_NAMES, judgement), _NAMES)
+@given(_verdicts())
+def test_parse_reply_reads_back_what_format_reply_wrote(verdict: Verdict) -> None:
+    parsed = parse_reply(format_reply(_NAMES, verdict), _NAMES)
     assert parsed.status == "ok", parsed.reason
-    assert parsed.scores == judgement.scores
-    assert parsed.rationales == judgement.rationales
-    assert parsed.overall == judgement.overall
-    assert parsed.training_recommendation == judgement.training_recommendation
-    assert (parsed.domain_tag, parsed.brief) == (judgement.domain_tag, judgement.brief)
+    assert parsed.scores == verdict.scores
+    assert parsed.rationales == verdict.rationales
+    assert parsed.overall == verdict.overall
+    assert parsed.training_recommendation == verdict.training_recommendation
+    assert (parsed.domain_tag, parsed.brief) == (verdict.domain_tag, verdict.brief)
 
 
 @given(st.text())
@@ -48,9 +48,9 @@ def test_parse_reply_any_text_never_raises(text: str) -> None:
 
 def test_parse_reply_of_the_rule_judge_is_whole() -> None:
     names = anchor_names("agent")
-    judgement = judge("agent", json.dumps([{"role": "assistant", "content": "Done."}]))
-    parsed = parse_reply(format_reply(names, judgement), names)
-    assert (parsed.status, parsed.scores) == ("ok", judgement.scores)
+    verdict = judge("agent", json.dumps([{"role": "assistant", "content": "Done."}]))
+    parsed = parse_reply(format_reply(names, verdict), names)
+    assert (parsed.status, parsed.scores) == ("ok", verdict.scores)
 
 
 def test_parse_reply_template_itself_is_unparsed() -> None:

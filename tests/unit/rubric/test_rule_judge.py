@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 import mira_megatron.records
 from mira_megatron.records import FAMILIES, NUM_SLOTS
-from mira_megatron.rubric.judgement import RECOMMENDATIONS, Judgement
 from mira_megatron.rubric.rule_judge import anchor_names, judge
+from mira_megatron.rubric.verdict import RECOMMENDATIONS, Verdict
 
 _PROSE = (
     "The cache keeps one entry per key. When an entry is older than an hour, it is read again, "
@@ -28,15 +28,15 @@ _HTML = "<html>\n<body>\n<h1>Title</h1>\n<p>Some words about a page.</p>\n</body
 _PYTHON = Path(mira_megatron.records.__file__).read_text(encoding="utf-8")
 
 
-def _score(judgement: Judgement, family: str, name: str) -> int | None:
-    return judgement.scores[anchor_names(family).index(name)]
+def _score(verdict: Verdict, family: str, name: str) -> int | None:
+    return verdict.scores[anchor_names(family).index(name)]
 
 
-def _reason(judgement: Judgement, family: str, name: str) -> str:
-    return judgement.rationales[anchor_names(family).index(name)]
+def _reason(verdict: Verdict, family: str, name: str) -> str:
+    return verdict.rationales[anchor_names(family).index(name)]
 
 
-def _judge_agent(*messages: dict[str, Any]) -> Judgement:
+def _judge_agent(*messages: dict[str, Any]) -> Verdict:
     return judge("agent", json.dumps(messages))
 
 
@@ -60,12 +60,12 @@ def test_anchor_names_unknown_family_is_refused() -> None:
 
 @given(family=st.sampled_from(FAMILIES), view=st.text())
 def test_judge_any_text_gives_fifteen_scores_in_range_with_reasons(family: str, view: str) -> None:
-    judgement = judge(family, view)
-    assert len(judgement.scores) == len(judgement.rationales) == NUM_SLOTS
-    assert all(score is None or 0 <= score <= 10 for score in judgement.scores)
-    assert all(judgement.rationales)
-    assert judgement.overall is None or 0 <= judgement.overall <= 100
-    assert judgement.training_recommendation in RECOMMENDATIONS
+    verdict = judge(family, view)
+    assert len(verdict.scores) == len(verdict.rationales) == NUM_SLOTS
+    assert all(score is None or 0 <= score <= 10 for score in verdict.scores)
+    assert all(verdict.rationales)
+    assert verdict.overall is None or 0 <= verdict.overall <= 100
+    assert verdict.training_recommendation in RECOMMENDATIONS
 
 
 _JSON_VALUES = st.recursive(
@@ -114,23 +114,23 @@ def test_judge_text_that_breaks_parsers_is_judged(text: str) -> None:
     ],
 )
 def test_judge_text_kinds_are_told_apart_and_mostly_measurable(text: str, kind: str) -> None:
-    judgement = judge("text", text)
-    assert judgement.domain_tag == kind
-    assert sum(score is not None for score in judgement.scores) >= 8
+    verdict = judge("text", text)
+    assert verdict.domain_tag == kind
+    assert sum(score is not None for score in verdict.scores) >= 8
 
 
 def test_judge_prose_has_no_code_scores_and_says_so() -> None:
-    judgement = judge("text", _PROSE)
-    assert _score(judgement, "text", "Naming Clarity") is None
-    assert _reason(judgement, "text", "Naming Clarity").startswith("not measurable: prose")
+    verdict = judge("text", _PROSE)
+    assert _score(verdict, "text", "Naming Clarity") is None
+    assert _reason(verdict, "text", "Naming Clarity").startswith("not measurable: prose")
 
 
 def test_judge_python_reason_quotes_the_counts() -> None:
-    judgement = judge("text", 'def a():\n    """Doc."""\n\ndef b():\n    return 1\n')
-    reason = _reason(judgement, "text", "Documentation & Examples")
+    verdict = judge("text", 'def a():\n    """Doc."""\n\ndef b():\n    return 1\n')
+    reason = _reason(verdict, "text", "Documentation & Examples")
     assert reason.startswith("1 of 3 public definitions")
     # 7 points times 1/3 for docstrings, none of the 3 for annotations.
-    assert _score(judgement, "text", "Documentation & Examples") == 2
+    assert _score(verdict, "text", "Documentation & Examples") == 2
 
 
 def test_judge_python_with_syntax_error_scores_below_the_whole_file() -> None:
@@ -140,8 +140,8 @@ def test_judge_python_with_syntax_error_scores_below_the_whole_file() -> None:
 
 
 def test_judge_unclosed_fence_caps_the_snippet_score() -> None:
-    judgement = judge("text", _MARKDOWN + "\n```python\nx = 1\n")
-    assert _score(judgement, "text", "Parse Success & Completeness") == 5
+    verdict = judge("text", _MARKDOWN + "\n```python\nx = 1\n")
+    assert _score(verdict, "text", "Parse Success & Completeness") == 5
 
 
 def test_judge_repeated_paragraph_scores_lower_than_once() -> None:
@@ -152,9 +152,9 @@ def test_judge_repeated_paragraph_scores_lower_than_once() -> None:
 
 
 def test_judge_access_key_lowers_content_over_noise() -> None:
-    judgement = judge("text", _PROSE + "AKIA" + "ABCDEFGH" * 2)
+    verdict = judge("text", _PROSE + "AKIA" + "ABCDEFGH" * 2)
     assert _score(judge("text", _PROSE), "text", "Content over Noise") == 10
-    assert _score(judgement, "text", "Content over Noise") == 5
+    assert _score(verdict, "text", "Content over Noise") == 5
 
 
 def test_judge_licence_is_rated_below_prose_and_code() -> None:
@@ -175,9 +175,9 @@ def test_judge_generated_module_has_little_content() -> None:
 
 def test_judge_tests_are_measured_as_tests() -> None:
     module = "def test_{0}_of_two_numbers():\n    assert {0}(1, 2)\n    assert {0}(2, 2)\n\n"
-    judgement = judge("text", "".join(map(module.format, ("sum", "mean", "median"))))
-    assert _score(judgement, "text", "Checks & Error Handling") == 10
-    assert _score(judgement, "text", "Documentation & Examples") == 10
+    verdict = judge("text", "".join(map(module.format, ("sum", "mean", "median"))))
+    assert _score(verdict, "text", "Checks & Error Handling") == 10
+    assert _score(verdict, "text", "Documentation & Examples") == 10
 
 
 @pytest.mark.parametrize("depth", [1, 2, 3, 4])
@@ -192,16 +192,16 @@ def test_judge_more_nesting_never_scores_higher(depth: int) -> None:
 
 
 def test_judge_empty_text_has_no_overall_and_is_dropped() -> None:
-    judgement = judge("text", "")
-    assert judgement.overall is None
-    assert judgement.training_recommendation == "drop"
+    verdict = judge("text", "")
+    assert verdict.overall is None
+    assert verdict.training_recommendation == "drop"
 
 
 def test_judge_qa_wrong_arithmetic_is_scored_and_quoted() -> None:
     pair = {"question": "What is 4 plus 5, plus 1?", "answer": "4 + 5 = 9\n9 + 1 = 11\nA: 11"}
-    judgement = judge("qa", json.dumps(pair))
-    assert _score(judgement, "qa", "Arithmetic Consistency") == 0
-    assert "wrong: 9 + 1 = 11" in _reason(judgement, "qa", "Arithmetic Consistency")
+    verdict = judge("qa", json.dumps(pair))
+    assert _score(verdict, "qa", "Arithmetic Consistency") == 0
+    assert "wrong: 9 + 1 = 11" in _reason(verdict, "qa", "Arithmetic Consistency")
 
 
 def test_judge_qa_unused_value_lowers_given_values_used() -> None:
@@ -217,10 +217,10 @@ def test_judge_qa_code_answer_is_measured_as_code() -> None:
     body = (
         "    result = 0\n    for number in values:\n        result += number\n    return result\n"
     )
-    judgement = judge("qa", json.dumps({"question": _SUM, "answer": _STUB + body}))
-    assert judgement.domain_tag == "qa/code"
-    assert _reason(judgement, "qa", "Given Values Used").startswith("1 of 1 parameters")
-    assert _reason(judgement, "qa", "Function & Step Size").startswith("1 functions of 5.0 lines")
+    verdict = judge("qa", json.dumps({"question": _SUM, "answer": _STUB + body}))
+    assert verdict.domain_tag == "qa/code"
+    assert _reason(verdict, "qa", "Given Values Used").startswith("1 of 1 parameters")
+    assert _reason(verdict, "qa", "Function & Step Size").startswith("1 functions of 5.0 lines")
 
 
 def test_judge_qa_stub_is_rated_below_an_implementation() -> None:
@@ -236,19 +236,19 @@ def test_judge_qa_stub_is_rated_below_an_implementation() -> None:
 
 def test_judge_qa_with_think_result_missing_from_the_thinking_scores_zero() -> None:
     parts = {"question": "How many?", "think": "So it is 12.", "answer": "The answer is 13."}
-    judgement = judge("qa_with_think", json.dumps(parts))
-    assert _score(judgement, "qa_with_think", "Reasoning-Answer Agreement") == 0
+    verdict = judge("qa_with_think", json.dumps(parts))
+    assert _score(verdict, "qa_with_think", "Reasoning-Answer Agreement") == 0
 
 
 def test_judge_unparsable_payload_gives_the_reason_in_every_slot() -> None:
-    judgement = judge("qa", '{"question": "Why?"}')
-    assert set(judgement.scores) == {None}
-    assert all("'answer'" in rationale for rationale in judgement.rationales)
+    verdict = judge("qa", '{"question": "Why?"}')
+    assert set(verdict.scores) == {None}
+    assert all("'answer'" in rationale for rationale in verdict.rationales)
 
 
 def test_judge_agent_concatenated_arguments_score_at_most_three() -> None:
-    judgement = _judge_agent(*_exchange("{}", "ok") * 9, *_exchange('{"a":1}{"a":2}', "ok"))
-    assert _score(judgement, "agent", "Tool Call Validity") == 3
+    verdict = _judge_agent(*_exchange("{}", "ok") * 9, *_exchange('{"a":1}{"a":2}', "ok"))
+    assert _score(verdict, "agent", "Tool Call Validity") == 3
 
 
 def test_judge_agent_error_before_a_success_counts_half() -> None:
@@ -261,14 +261,14 @@ def test_judge_agent_error_before_a_success_counts_half() -> None:
 
 def test_judge_agent_retry_without_a_change_lowers_recovery() -> None:
     failing, working = _exchange('{"a": 1}', "Error: no"), _exchange('{"a": 2}', "done")
-    judgement = _judge_agent(*failing, *failing, *working * 6)
+    verdict = _judge_agent(*failing, *failing, *working * 6)
     # Two recovered errors in eight results: 10 less a quarter, less 2 for the retry.
-    assert _score(judgement, "agent", "Result Success & Recovery") == 6
+    assert _score(verdict, "agent", "Result Success & Recovery") == 6
 
 
 def test_judge_agent_null_error_in_a_result_is_a_success() -> None:
-    judgement = _judge_agent(*_exchange("{}", '{"error": null, "rows": 3}'))
-    assert _score(judgement, "agent", "Result Success & Recovery") == 10
+    verdict = _judge_agent(*_exchange("{}", '{"error": null, "rows": 3}'))
+    assert _score(verdict, "agent", "Result Success & Recovery") == 10
 
 
 def test_judge_agent_calls_that_use_results_score_higher() -> None:
@@ -280,13 +280,13 @@ def test_judge_agent_calls_that_use_results_score_higher() -> None:
 
 
 def test_judge_agent_silent_tools_are_not_informative() -> None:
-    judgement = _judge_agent(*_exchange('{"a": 1}', ""), *_exchange('{"a": 2}', "3 rows"))
-    assert _score(judgement, "agent", "Informative Results") == 5
+    verdict = _judge_agent(*_exchange('{"a": 1}', ""), *_exchange('{"a": 2}', "3 rows"))
+    assert _score(verdict, "agent", "Informative Results") == 5
 
 
 def test_judge_agent_ending_on_an_open_call_is_unfinished() -> None:
-    judgement = _judge_agent({"role": "user", "content": "Go"}, _exchange("{}", "ok")[0])
-    assert _score(judgement, "agent", "Task Closure") == 1
+    verdict = _judge_agent({"role": "user", "content": "Go"}, _exchange("{}", "ok")[0])
+    assert _score(verdict, "agent", "Task Closure") == 1
 
 
 def test_judge_agent_last_word_after_an_empty_result_is_no_good_ending() -> None:
@@ -296,5 +296,5 @@ def test_judge_agent_last_word_after_an_empty_result_is_no_good_ending() -> None
 
 
 def test_judge_agent_destructive_command_lowers_safety() -> None:
-    judgement = _judge_agent(*_exchange('{"command": "rm -rf /"}', "ok"))
-    assert _score(judgement, "agent", "Safety & Scope") == 6
+    verdict = _judge_agent(*_exchange('{"command": "rm -rf /"}', "ok"))
+    assert _score(verdict, "agent", "Safety & Scope") == 6

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mira_megatron.rubric.judgement import balanced, scaled, scaled_log
+from mira_megatron.rubric.verdict import balanced, scaled, scaled_log
 
 
 @pytest.mark.parametrize(("value", "score"), [(-1, 0), (0, 0), (0.5, 5), (1, 10), (9, 10)])

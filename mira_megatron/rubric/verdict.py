@@ -17,7 +17,7 @@ class Finding:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Judgement:
+class Verdict:
     """A judge's whole answer about one record, slots in the order of the anchors asked for."""
 
     scores: tuple[int | None, ...]  # 0-10
