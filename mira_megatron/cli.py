@@ -12,15 +12,16 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TypeGuard
 
 from rich.console import Console
 from rich.logging import RichHandler
 
-from mira_megatron import __version__
+from mira_megatron import __version__, layout
 from mira_megatron.atomic_files import NO_SPACE
-from mira_megatron.config import load_recipe
+from mira_megatron.config import Recipe, load_recipe
 from mira_megatron.pipeline import STAGES, run_stages, unit_states
 from mira_megatron.stage import Resources
 
@@ -28,7 +29,11 @@ logger = logging.getLogger(__name__)
 
 STAGE_HELP = {
     "ingest": "raw files of every source -> records",
-    "score": "records -> 15 ratings per record",
+    "group": "records of every source -> source groups",
+    "discover": "a sample of records + teacher -> free-form judgments",
+    "anchor": "judgments of a source group -> its 15 anchors",
+    "label": "a larger sample + anchors + teacher -> teacher ratings",
+    "score": "records + anchors -> 15 ratings per record",
     "aggregate": "ratings -> one score per record",
     "tokenize": "records -> Megatron .bin/.idx, one document per record",
     "select": "record scores + token budget -> keep masks and certificate",
@@ -37,7 +42,12 @@ STAGE_HELP = {
     "report": "everything above -> report/index.html",
 }
 # Packages that only some stages need, and the extra that brings each.
-EXTRA_OF_MODULE = {"jinja2": "report", "megatron": "megatron", "torch": "megatron"}
+EXTRA_OF_MODULE = {
+    "jinja2": "report",
+    "megatron": "megatron",
+    "sentence_transformers": "embeddings",
+    "torch": "megatron",
+}
 _USER_ERRNOS = (
     *NO_SPACE,
     errno.EACCES,
@@ -77,6 +87,9 @@ def _run(arguments: argparse.Namespace) -> int:
         logger.info("the rule judge answers at %s until interrupted", url)
         server.serve(arguments.host, arguments.port)
         return 0
+    if arguments.command == "rubric":
+        _run_rubric_tool(arguments)
+        return 0
     recipe = load_recipe(arguments.recipe, arguments.overrides)
     stages = list(STAGES) if arguments.command in ("run", "status") else [arguments.command]
     summary = importlib.import_module("mira_megatron.report.summary")
@@ -84,13 +97,44 @@ def _run(arguments: argparse.Namespace) -> int:
     if arguments.command == "status" or arguments.dry_run:
         summary.print_status(console, recipe, unit_states(recipe, stages))
         return 0
-    key_name = str((recipe.values.get("score") or {}).get("api_key_env"))
-    secrets = {key_name: os.environ[key_name]} if key_name in os.environ else {}
-    resources = Resources(workers=arguments.workers, secrets=secrets)
+    resources = Resources(workers=arguments.workers, secrets=_secrets(recipe))
     run_stages(recipe, stages, resources)
     if arguments.command == "run":
         summary.print_summary(console, recipe)
     return 0
+
+
+def _run_rubric_tool(arguments: argparse.Namespace) -> None:
+    tool = importlib.import_module("mira_megatron.rubric.rubric_tool")
+    match arguments.word:
+        case "show":
+            paths = [_rubric_of(path) for path in arguments.paths]
+            tool.show(Console(), paths, markdown=arguments.markdown)
+        case "diff":
+            before, after = _rubric_of(arguments.before), _rubric_of(arguments.after)
+            tool.diff(Console(), before, after, markdown=arguments.markdown)
+        case _:
+            tool.freeze(Console(), arguments.path, output=arguments.output)
+
+
+def _rubric_of(path: Path) -> Path:
+    """Returns where a recipe's anchors lie; any other path as it is."""
+    if path.suffix not in (".yaml", ".yml"):
+        return path
+    recipe = load_recipe(path)
+    return recipe.run_folder / layout.anchors(recipe.rubric, "")
+
+
+def _secrets(recipe: Recipe) -> dict[str, str]:
+    """Returns the environment variables that the recipe names as API keys, and no others."""
+    sections = [recipe.values.get(name) for name in ("embedder", "teacher", "score")]
+    sections += recipe.mapping("scorers").values()
+    named = {str(section["api_key_env"]) for section in sections if _names_key(section)}
+    return {name: os.environ[name] for name in sorted(named) if name in os.environ}
+
+
+def _names_key(section: object) -> TypeGuard[Mapping[str, object]]:
+    return isinstance(section, Mapping) and section.get("api_key_env") is not None
 
 
 def _refuse(error: Exception) -> int:
@@ -106,7 +150,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     arguments, others = parser.parse_known_args(argv)
     # argparse takes no positional words after an option: `mira run RECIPE --workers 2 seed=3`.
     wrong = [word for word in others if word.startswith("-") or "=" not in word]
-    if wrong or (others and arguments.command == "judge-server"):
+    if wrong or (others and arguments.command in ("judge-server", "rubric")):
         parser.error(f"unrecognized arguments: {' '.join(wrong or others)}")
     if others:
         arguments.overrides = [*arguments.overrides, *others]
@@ -125,11 +169,31 @@ def _parser() -> argparse.ArgumentParser:
     _add_recipe_command(commands, "status", "what is done, with counts, sizes and times")
     for stage in STAGES:
         _add_recipe_command(commands, stage, STAGE_HELP[stage])
+    _add_rubric_tool(commands)
     server = commands.add_parser("judge-server", help="the rule judge as an OpenAI-style endpoint")
     server.add_argument("--host", default="127.0.0.1")
     server.add_argument("--port", type=int, default=8377)
     _add_log_level(server)
     return parser
+
+
+def _add_rubric_tool(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    text = "look at anchors, compare them, and give edited ones a version"
+    tool = commands.add_parser("rubric", help=text, description=text)
+    words = tool.add_subparsers(dest="word", required=True, metavar="WORD")
+    where = "a recipe, a folder of anchors, an anchors.jsonl, or a published table"
+    show = words.add_parser("show", help="the anchors of every group, largest cluster first")
+    show.add_argument("paths", nargs="+", type=Path, metavar="WHERE", help=where)
+    diff = words.add_parser("diff", help="what changed between two versions of a group's anchors")
+    diff.add_argument("before", type=Path, metavar="A", help=where)
+    diff.add_argument("after", type=Path, metavar="B")
+    freeze = words.add_parser("freeze", help="a version for an edited copy of anchors.jsonl")
+    freeze.add_argument("path", type=Path, metavar="FILE")
+    freeze.add_argument("--output", type=Path, help="the frozen file (default: FILE)")
+    for word in (show, diff):
+        word.add_argument("--markdown", action="store_true", help="Markdown instead of a table")
+    for word in (show, diff, freeze):
+        _add_log_level(word)
 
 
 def _add_recipe_command(

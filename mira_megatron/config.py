@@ -26,9 +26,17 @@ SECTIONS = (
     "run_folder",
     "reuse",
     "seed",
+    "rubric",
     "sources",
     "ingest",
+    "embedder",
+    "group",
+    "teacher",
+    "discover",
+    "anchor",
+    "label",
     "score",
+    "scorers",
     "aggregate",
     "tokenize",
     "select",
@@ -47,7 +55,9 @@ class Recipe:
     run_folder: Path
     reuse: tuple[Path, ...]
     seed: int
+    rubric: str  # names the groups, judgments, anchors and ratings of this recipe
     values: Mapping[str, Any]
+    is_provisional: bool = False  # plans are made of it to be checked or shown, never run
 
     def section(self, name: str, config_class: type[Config]) -> Config:
         """Returns one section as its typed config; ValueError names a key that does not fit."""
@@ -97,12 +107,15 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
             raise ValueError(f"{path}: unknown section {key!r}.{nearest(str(key), SECTIONS)}")
     # Sources named on the command line start from the working directory.
     values["sources"] = _source_entries(Path.cwd(), values["sources"], "command line")
+    rubric = str(values.get("rubric") or "mira")
+    check_name(f"{path}: rubric", rubric)
     run_folder = Path(values.get("run_folder") or Path("runs") / path.stem)
     return Recipe(
         path=path.resolve(),
         run_folder=run_folder.expanduser().resolve(),
         reuse=tuple(Path(folder).expanduser().resolve() for folder in values.get("reuse") or ()),
         seed=_whole(values.get("seed", 0), f"{path}: seed"),
+        rubric=rubric,
         values=values,
     )
 

@@ -13,11 +13,40 @@ TOKENIZER_FILE = "tokenizer.json"
 DATASET = "dataset.json"  # in tokens(source)
 CERTIFICATE = "selection.json"  # in keep(arm)
 BLEND = "blend.json"  # in blend(arm)
+SOURCE_GROUPS = "source_groups.json"  # in groups(rubric, family)
+SOURCE_GROUP = "source_group.json"  # in joined(rubric, source)
+ANCHORS = "anchors.jsonl"  # in anchors(rubric, group)
+ANSWERS = "answers"  # what was paid for: no unit's folder, read by every unit that asks
 
 
 def records(source: str) -> str:
     """Returns the folder of a source's records."""
     return f"records/{source}"
+
+
+def groups(rubric: str, family: str) -> str:
+    """Returns the folder of the source groups that a rubric was founded on within one family."""
+    return f"groups/{rubric}/{family}"
+
+
+def joined(rubric: str, source: str) -> str:
+    """Returns the folder that says which group a source joined after the founding."""
+    return f"joined/{rubric}/{source}"
+
+
+def judgments(rubric: str, source: str) -> str:
+    """Returns the folder of a source's free-form judgments."""
+    return f"judgments/{rubric}/{source}"
+
+
+def anchors(rubric: str, group: str) -> str:
+    """Returns the folder of a source group's anchors."""
+    return f"anchors/{rubric}/{group}"
+
+
+def teacher_ratings(rubric: str, source: str) -> str:
+    """Returns the folder of a source's ratings by the teacher."""
+    return f"teacher_ratings/{rubric}/{source}"
 
 
 def ratings(rubric: str, source: str) -> str:

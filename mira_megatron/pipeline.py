@@ -3,6 +3,9 @@
 Each stage's module offers `units(recipe) -> list[Unit]`; units meet only in files. Modules listed
 here are light: what needs torch, megatron or a template engine is named by a unit and imported when
 that unit is run.
+
+Which source groups there are is known only when they have been found, so the units of a stage are
+asked for when it is that stage's turn. What can be checked before is checked on a provisional plan.
 """
 
 from __future__ import annotations
@@ -10,15 +13,21 @@ from __future__ import annotations
 import importlib
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import cast
 
 from mira_megatron.config import Recipe
+from mira_megatron.manifest import read_manifest
 from mira_megatron.stage import Resources, Run, Unit, check_unit, run_unit, unit_state
 
 logger = logging.getLogger(__name__)
 
 STAGES = {
     "ingest": "mira_megatron.corpus.ingest",
+    "group": "mira_megatron.grouping.group",
+    "discover": "mira_megatron.rubric.discover",
+    "anchor": "mira_megatron.rubric.anchor",
+    "label": "mira_megatron.rubric.label",
     "score": "mira_megatron.scoring.score",
     "aggregate": "mira_megatron.reliability.aggregate",
     "tokenize": "mira_megatron.tokenization.tokenize",
@@ -30,12 +39,16 @@ STAGES = {
 
 
 def recipe_units(recipe: Recipe) -> list[Unit]:
-    """Returns every unit of the recipe in running order; ValueError for a setting that is wrong."""
-    return [unit for name in STAGES for unit in stage_units(recipe, name)]
+    """Returns every unit of the recipe in running order; ValueError for a setting that is wrong.
+
+    Where source groups are not known yet, units stand in for them that must not be run.
+    """
+    provisional = replace(recipe, is_provisional=True)
+    return [unit for name in STAGES for unit in stage_units(provisional, name)]
 
 
 def stage_units(recipe: Recipe, stage: str) -> list[Unit]:
-    """Returns the units of one stage."""
+    """Returns the units of one stage; NotYetKnown where they depend on groups not yet found."""
     return cast("list[Unit]", importlib.import_module(STAGES[stage]).units(recipe))
 
 
@@ -46,10 +59,11 @@ def run_stages(recipe: Recipe, stages: Sequence[str], resources: Resources) -> N
     """
     run = Run(folder=recipe.run_folder, reuse=recipe.reuse)
     units = recipe_units(recipe)
-    wanted = [unit for unit in units if unit.stage in stages]
-    _check_upstream(wanted, units, run)
-    for unit in wanted:
-        run_unit(unit, run, resources)
+    _check_upstream([unit for unit in units if unit.stage in stages], units, run)
+    for stage in STAGES:
+        if stage in stages:
+            for unit in stage_units(recipe, stage):
+                run_unit(unit, run, resources)
 
 
 def unit_states(recipe: Recipe, stages: Sequence[str]) -> list[tuple[Unit, str]]:
@@ -69,12 +83,17 @@ def _check_upstream(wanted: Sequence[Unit], units: Sequence[Unit], run: Run) -> 
 
 
 def _ancestors(wanted: Sequence[Unit], by_folder: Mapping[str, Unit], run: Run) -> list[Unit]:
-    """Returns the units that the wanted ones read, directly or not, in running order."""
-    found: set[str] = set()
+    """Returns the units that the wanted ones read, directly or not, in running order.
+
+    Source groups count among them: they decide which units there are.
+    """
+    found = {unit.folder for unit in by_folder.values() if unit.stage == "group"}
     to_visit = list(wanted)
     while to_visit:
         unit = to_visit.pop()
         for folder in unit.upstream:
+            if folder not in by_folder and read_manifest(run.folder / folder) is not None:
+                continue  # made by a recipe with more sources: a rubric outlives its founders
             if folder not in by_folder:
                 raise ValueError(
                     f"{run.folder / folder}: {unit.label} reads this folder, but no stage of this "

@@ -53,6 +53,91 @@ def records_from_table(table: pa.Table) -> list[Record]:
     ]
 
 
+PARTS_OF_THINK = ("think", "combined", "qa")  # card of QA-Group3: 5 anchors of each
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Judgment:
+    """One point of a free-form judgement: a dimension that the teacher named, scored, explained."""
+
+    record_id: str
+    source: str
+    part: str | None  # one of PARTS_OF_THINK for qa_with_think, None for the other families
+    dimension: str  # as the teacher wrote it, on one line
+    score: float  # 0-10
+    reason: str
+    model: str
+    prompt_key: str
+
+
+JUDGMENT_SCHEMA = pa.schema(
+    [
+        pa.field("record_id", pa.string(), nullable=False),
+        pa.field("source", pa.string(), nullable=False),
+        pa.field("part", pa.string()),
+        pa.field("dimension", pa.string(), nullable=False),
+        pa.field("score", pa.float32(), nullable=False),
+        pa.field("reason", pa.string(), nullable=False),
+        pa.field("model", pa.string(), nullable=False),
+        pa.field("prompt_key", pa.string(), nullable=False),
+    ]
+)
+
+# One row per record asked about, so that an answer without a judgment is not lost either.
+DISCOVERY_ANSWER_SCHEMA = pa.schema(
+    [
+        pa.field("record_id", pa.string(), nullable=False),
+        pa.field("num_judgments", pa.int64(), nullable=False),
+        pa.field("status", pa.string(), nullable=False),  # one of RATING_STATUSES
+        pa.field("reason", pa.string()),  # why the status is not ok
+        pa.field("view_policy", pa.string(), nullable=False),
+        pa.field("num_record_tokens", pa.int64()),
+        pa.field("num_shown_tokens", pa.int64()),
+        pa.field("num_attempts", pa.int64(), nullable=False),
+        pa.field("num_prompt_tokens", pa.int64()),
+        pa.field("num_output_tokens", pa.int64()),
+        pa.field("raw", pa.large_string()),
+        pa.field("reasoning", pa.large_string()),  # a reasoning teacher's; stored, never parsed
+    ]
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Medoid:
+    """The judgment nearest to its cluster's centre; its dimension is the anchor's name."""
+
+    record_id: str
+    source: str
+    score: float  # 0-10
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Reference:
+    """A calibration example of an anchor: what a low, middle or high score looked like."""
+
+    level: str  # low | middle | high
+    record_id: str | None
+    source: str | None
+    score: float  # 0-10
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Anchor:
+    """One slot of a group's rubric."""
+
+    anchor_id: str  # A1..A15, largest cluster first (within its part, for qa_with_think)
+    name: str  # verbatim from the medoid judgment; names may repeat
+    description: str | None  # what a person added; None as found
+    part: str | None  # one of PARTS_OF_THINK, or None
+    cluster_size: int | None  # judgments; None for anchors that no clustering made
+    aliases: tuple[tuple[str, int], ...]  # other names in the cluster with counts, most first
+    medoid: Medoid | None
+    references: tuple[Reference, ...]  # low to high; empty below the top 12
+    rubric_version: str  # of the whole file: changes with any of its anchors
+
+
 RATING_STATUSES = ("ok", "partial", "unparsed", "too_long", "refused", "failed")
 
 
@@ -75,7 +160,12 @@ class Rating:
     reason: str | None  # why the status is not ok
     num_prompt_tokens: int | None
     num_output_tokens: int | None
+    view_policy: str  # how much of the record the judge saw: one of rubric.views.POLICIES
+    num_record_tokens: int | None  # in the scorer's tokens; None where no limit was set
+    num_shown_tokens: int | None
+    num_attempts: int  # answers asked for, the last of which is this one
     raw: str | None  # the answer as received, so that parsing can be redone
+    reasoning: str | None  # a reasoning model's; stored, never parsed as the answer
 
 
 RATING_SCHEMA = pa.schema(
@@ -95,10 +185,17 @@ RATING_SCHEMA = pa.schema(
         pa.field("reason", pa.string()),
         pa.field("num_prompt_tokens", pa.int64()),
         pa.field("num_output_tokens", pa.int64()),
+        pa.field("view_policy", pa.string(), nullable=False),
+        pa.field("num_record_tokens", pa.int64()),
+        pa.field("num_shown_tokens", pa.int64()),
+        pa.field("num_attempts", pa.int64(), nullable=False),
         pa.field("raw", pa.large_string()),
+        pa.field("reasoning", pa.large_string()),
     ]
 )
 
+# A teacher's ratings say which half of the sample a record belongs to: distill or reliability.
+TEACHER_RATING_SCHEMA = RATING_SCHEMA.append(pa.field("split", pa.string(), nullable=False))
 
 RECORD_SCORE_SCHEMA = pa.schema(
     [

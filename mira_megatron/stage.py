@@ -8,8 +8,8 @@ A unit is a stage applied to one source, group or arm, and owns one folder of th
 
 Same fingerprint: nothing to do. Another configuration: refused, naming the field. Same
 configuration over other inputs (a source was added): the folder is kept under another name and the
-unit is made anew. What other runs listed under `reuse` finished with the same fingerprint is taken
-over by links.
+unit is made anew, unless it is of the kind that outlives its inputs, as a rubric does. What other
+runs listed under `reuse` finished with the same fingerprint is taken over by links.
 """
 
 from __future__ import annotations
@@ -81,6 +81,7 @@ class Unit:
     version: int  # of the stage's code; raised when its output changes
     config: Mapping[str, Any]  # everything in the recipe that decides its bytes
     upstream: tuple[str, ...] = ()  # folders of the units it reads
+    outlives: tuple[str, ...] = ()  # those of them whose later changes do not unmake it
     raw_inputs: Mapping[str, str] = field(default_factory=dict)  # name -> value, from outside
     # Files from outside, name -> digest: only looked at when the unit itself is to be run.
     raw_files: Callable[[], Mapping[str, str]] | None = None
@@ -151,10 +152,10 @@ def run_unit(unit: Unit, run: Run, resources: Resources) -> Manifest:
         origin = _origin(unit, {**raw_files, **read_inputs(unit, run)})
         finished = read_manifest(folder)
         if finished is not None:
-            if finished.fingerprint == origin.fingerprint:
+            if _is_made_from(finished, unit, origin.inputs):
                 verify_parts(folder, finished)
                 clear_up(folder)
-                logger.info("%s: already done", unit.label)
+                _log_done(unit, finished, origin)
                 return finished
             refuse_other_config(folder, origin, _origin_of(finished))
             set_aside(folder, origin, _origin_of(finished))
@@ -199,9 +200,14 @@ def check_unit(unit: Unit, run: Run) -> None:
 
 
 def _is_made_from(manifest: Manifest, unit: Unit, inputs: Mapping[str, str]) -> bool:
-    """Whether a finished unit was made from these inputs; raw files are taken as they were."""
+    """Whether a finished unit was made from these inputs.
+
+    Raw files that were not looked at, and what the unit outlives, are taken as they were.
+    """
     if unit.raw_files is not None:
         inputs = {**manifest.inputs, **inputs}
+    outlived = {name: manifest.inputs[name] for name in unit.outlives if name in manifest.inputs}
+    inputs = {**inputs, **outlived}
     return manifest.fingerprint == _origin(unit, inputs).fingerprint
 
 
@@ -264,6 +270,19 @@ def _work(unit: Unit, run: Run, resources: Resources, origin: Origin) -> Manifes
     clear_up(folder)
     _log_summary(unit, manifest)
     return manifest
+
+
+def _log_done(unit: Unit, finished: Manifest, origin: Origin) -> None:
+    if finished.fingerprint == origin.fingerprint:
+        logger.info("%s: already done", unit.label)
+        return
+    changed = [name for name in unit.outlives if finished.inputs[name] != origin.inputs[name]]
+    logger.warning(
+        "%s: already done, and kept although %s changed since; for a new one choose another "
+        "rubric=NAME",
+        unit.label,
+        ", ".join(changed),
+    )
 
 
 def _log_summary(unit: Unit, manifest: Manifest) -> None:

@@ -33,13 +33,11 @@ class AggregateConfig:
     """Ratings -> one score per record."""
 
     scoring: str  # name of the score table made here
-    rubric: str  # whose ratings
     trim_fraction: float  # cut from each end of the sorted slot scores, in [0, 0.5)
     min_slots: int  # a record with fewer scores gets none
 
     def __post_init__(self) -> None:
         check_name("scoring", self.scoring)
-        check_name("rubric", self.rubric)
         if not 0 <= self.trim_fraction < 0.5:
             raise ValueError(f"trim_fraction={self.trim_fraction} must be in [0, 0.5)")
         if not 1 <= self.min_slots <= NUM_SLOTS:
@@ -64,11 +62,11 @@ def units(recipe: Recipe) -> list[Unit]:
             folder=layout.record_scores(config.scoring, source),
             version=VERSION,
             config={
-                "rubric": config.rubric,
+                "rubric": recipe.rubric,
                 "trim_fraction": config.trim_fraction,
                 "min_slots": config.min_slots,
             },
-            upstream=(layout.ratings(config.rubric, source),),
+            upstream=(layout.ratings(recipe.rubric, source),),
             work="mira_megatron.reliability.aggregate:aggregate",
             settings=config,
         )

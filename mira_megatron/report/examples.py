@@ -122,15 +122,23 @@ class _Remaining:
         return int(candidates[xxhash.xxh3_64_intdigest(key.encode()) % len(candidates)])
 
 
-def read_examples(workspace: Workspace, rubric: str, choices: Sequence[Choice]) -> list[Example]:
-    """Returns the chosen documents with text and ratings, highest score first."""
+def read_examples(
+    workspace: Workspace,
+    rubric: str,
+    anchor_names: Mapping[str, Sequence[str]],
+    choices: Sequence[Choice],
+) -> list[Example]:
+    """Returns the chosen documents with text and ratings, highest score first.
+
+    `anchor_names` holds the fifteen names of every source.
+    """
     by_source: dict[str, list[Choice]] = {}
     for choice in choices:
         by_source.setdefault(choice.judged.source, []).append(choice)
     examples = [
         example
         for source, chosen in by_source.items()
-        for example in _read_source(workspace, rubric, source, chosen)
+        for example in _read_source(workspace, rubric, anchor_names[source], source, chosen)
     ]
     return sorted(
         examples,
@@ -144,7 +152,11 @@ def read_examples(workspace: Workspace, rubric: str, choices: Sequence[Choice]) 
 
 
 def _read_source(
-    workspace: Workspace, rubric: str, source: str, choices: Sequence[Choice]
+    workspace: Workspace,
+    rubric: str,
+    names: Sequence[str],
+    source: str,
+    choices: Sequence[Choice],
 ) -> list[Example]:
     documents = [choice.document for choice in choices]
     parts = workspace.upstream_parts(layout.records(source), ".parquet")
@@ -152,7 +164,6 @@ def _read_source(
     ratings_folder = layout.ratings(rubric, source)
     ratings_parts = workspace.upstream_parts(ratings_folder, ".parquet")
     ratings = read_rows(ratings_parts, _num_rows(parts), documents, _RATING_COLUMNS)
-    names = workspace.upstream_manifest(ratings_folder).config["anchors"]
     return [
         _example(choice, records[choice.document], ratings[choice.document], names)
         for choice in choices

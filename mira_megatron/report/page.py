@@ -22,6 +22,7 @@ from mira_megatron.report.left_behind import read_ingest_drops, read_ratings_ove
 from mira_megatron.report.outcomes import JudgedArm, read_arm
 from mira_megatron.report.rendering import render
 from mira_megatron.report.report import ReportSettings
+from mira_megatron.report.rubric_section import RubricGroup, read_rubric
 from mira_megatron.report.source_table import (
     SourceSummary,
     sources_csv,
@@ -60,9 +61,12 @@ class ArmSection:
 
 def write_report(workspace: Workspace, settings: ReportSettings) -> WorkResult:
     """Writes the page and the table of sources."""
-    documents = read_documents(workspace, settings.sources)
-    sections = [_arm_section(workspace, settings, arm, documents) for arm in settings.score_tables]
-    context = _context(workspace, settings, documents, sections)
+    documents = read_documents(workspace, tuple(settings.groups))
+    rubric = read_rubric(workspace.run.folder, settings.rubric, settings.groups)
+    sections = [
+        _arm_section(workspace, settings, rubric, arm, documents) for arm in settings.score_tables
+    ]
+    context = {**_context(workspace, settings, documents, sections), "rubric": rubric.values()}
     write_bytes(workspace.folder / PAGE, render("page.html.j2", context).encode())
     csv_text = sources_csv(section.judged for section in sections)
     write_bytes(workspace.folder / SOURCES_CSV, csv_text.encode())
@@ -81,7 +85,7 @@ def _context(
     documents: Mapping[str, pa.Table],
     sections: Sequence[ArmSection],
 ) -> dict[str, object]:
-    ratings = read_ratings_overview(workspace, settings.rubric, settings.sources)
+    ratings = read_ratings_overview(workspace, settings.rubric, tuple(settings.groups))
     return {
         "recipe_name": settings.recipe_name,
         "seed": settings.seed,
@@ -91,7 +95,7 @@ def _context(
         "sections": sections,
         "ratings": ratings,
         "judges": " and ".join(judge_name(model) for model in ratings.models),
-        "ingest_drops": read_ingest_drops(workspace, settings.sources),
+        "ingest_drops": read_ingest_drops(workspace, tuple(settings.groups)),
         "num_examples": NUM_EXAMPLES,
         "excerpt_chars": EXCERPT_CHARS,
         "histogram_frame": figures.HISTOGRAM_FRAME,
@@ -107,16 +111,25 @@ def judge_name(model: str) -> str:
 
 
 def _arm_section(
-    workspace: Workspace, settings: ReportSettings, arm: str, documents: Mapping[str, pa.Table]
+    workspace: Workspace,
+    settings: ReportSettings,
+    rubric: Mapping[str, RubricGroup],
+    arm: str,
+    documents: Mapping[str, pa.Table],
 ) -> ArmSection:
     judged = read_arm(workspace, arm, documents)
     rows = tuple(summarise_source(source) for source in judged.sources)
     course = read_training_course(workspace.run.folder, arm)
     assert course is not None, "training is upstream of the report"
+    anchor_names = {
+        source: [anchor.name for anchor in rubric[group].anchors]
+        for source, group in settings.groups.items()
+    }
     kept, dropped = (
         read_examples(
             workspace,
             settings.rubric,
+            anchor_names,
             choose_examples(judged, is_kept=is_kept, seed=settings.seed),
         )
         for is_kept in (True, False)

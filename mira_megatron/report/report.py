@@ -1,7 +1,7 @@
 """One page about a whole run, for people.
 
-Reads   records, ratings, record_scores and tokens of every source; keep, blends and checkpoints of
-        every arm
+Reads   records, ratings, record_scores and tokens of every source; anchors of every group; keep,
+        blends and checkpoints of every arm
 Writes  report/index.html: self-contained, no script, nothing fetched from elsewhere
         report/sources.csv: one row per arm and source
 
@@ -15,10 +15,10 @@ from dataclasses import dataclass
 
 from mira_megatron import layout
 from mira_megatron.config import Recipe
-from mira_megatron.corpus.recipe_sources import recipe_sources
+from mira_megatron.grouping.source_groups import group_of_source
 from mira_megatron.stage import Unit
 
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -28,7 +28,7 @@ class ReportSettings:
     recipe_name: str
     seed: int  # of the records shown as examples
     rubric: str
-    sources: tuple[str, ...]
+    groups: Mapping[str, str]  # source -> source group
     score_tables: Mapping[str, str]  # arm -> name of its record scores
 
 
@@ -37,8 +37,8 @@ def units(recipe: Recipe) -> list[Unit]:
     settings = ReportSettings(
         recipe_name=recipe.path.stem,
         seed=recipe.seed,
-        rubric=str((recipe.values.get("aggregate") or {}).get("rubric")),
-        sources=tuple(recipe_sources(recipe)),
+        rubric=recipe.rubric,
+        groups=group_of_source(recipe),
         score_tables={arm: str(entry["score"]) for arm, entry in recipe.mapping("arms").items()},
     )
     return [
@@ -58,9 +58,10 @@ def units(recipe: Recipe) -> list[Unit]:
 
 
 def _upstream(settings: ReportSettings) -> tuple[str, ...]:
+    of_groups = [layout.anchors(settings.rubric, group) for group in settings.groups.values()]
     of_sources = [
         folder
-        for source in settings.sources
+        for source in settings.groups
         for folder in (
             layout.records(source),
             layout.ratings(settings.rubric, source),
@@ -73,4 +74,4 @@ def _upstream(settings: ReportSettings) -> tuple[str, ...]:
         for arm in settings.score_tables
         for folder in (layout.keep(arm), layout.blend(arm), layout.checkpoints(arm))
     ]
-    return tuple(dict.fromkeys([*of_sources, *of_arms]))
+    return tuple(dict.fromkeys([*of_groups, *of_sources, *of_arms]))

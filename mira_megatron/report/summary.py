@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,7 +21,7 @@ from rich.text import Text
 
 from mira_megatron import layout
 from mira_megatron.config import Recipe
-from mira_megatron.corpus.recipe_sources import recipe_sources, source_group
+from mira_megatron.grouping.source_groups import group_of_source
 from mira_megatron.manifest import manifest_summary, read_manifest
 from mira_megatron.report.training_course import read_training_course
 from mira_megatron.report.written_numbers import decimal, grouped, percent, size
@@ -96,11 +96,10 @@ def source_lines(recipe: Recipe, arm: str, score_table: str) -> list[SourceLine]
     """Returns what is known of every source under an arm, however far the run has come."""
     certificate = _read_json(recipe.run_folder / layout.keep(arm) / layout.CERTIFICATE) or {}
     decided = certificate.get("sources", {})
+    groups = group_of_source(replace(recipe, is_provisional=True))
     return [
-        _source_line(
-            recipe.run_folder, name, source_group(config), score_table, decided.get(name, {})
-        )
-        for name, (config, _) in recipe_sources(recipe).items()
+        _source_line(recipe.run_folder, name, groups[name], score_table, decided.get(name, {}))
+        for name in sorted(groups)
     ]
 
 

@@ -24,7 +24,7 @@ import xxhash
 from mira_megatron import layout
 from mira_megatron.atomic_files import write_json
 from mira_megatron.config import Recipe, check_name, typed
-from mira_megatron.corpus.recipe_sources import recipe_sources, source_group
+from mira_megatron.grouping.source_groups import group_of_source
 from mira_megatron.manifest import Counts
 from mira_megatron.retention.budgets import Cut, keep_within_budget, proportional_budgets
 from mira_megatron.retention.documents import read_documents, scope_name
@@ -91,8 +91,7 @@ class SourceDocuments:
 def units(recipe: Recipe) -> list[Unit]:
     """Returns one unit per arm."""
     defaults = recipe.section("select", SelectConfig)
-    sources = recipe_sources(recipe)
-    groups = {name: source_group(config) for name, (config, _) in sources.items()}
+    groups = group_of_source(recipe)
     arms = recipe.mapping("arms")
     if not arms:
         raise ValueError(

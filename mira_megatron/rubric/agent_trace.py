@@ -8,14 +8,29 @@ from __future__ import annotations
 
 import json
 import re
+from collections import OrderedDict, defaultdict, deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import orjson
 
 from mira_megatron.rubric.text_features import word_list
 
 _SPACE = re.compile(r"\s*")
+_FIGURE = re.compile(r"[^\W\d_]{0,20}\d[^\W_]{1,40}")  # one digit alone says little
+_THOUSANDS = re.compile(r"(?<=\d),(?=\d{3})")
+_CLOSING_CHARS = 200  # of a message, where it says what comes next
+# What the assistant does itself and now; an offer ("would you like me to") or a question is none.
+_ANNOUNCEMENT = re.compile(
+    r"\b(?:i'?ll (?:now|proceed|go ahead)|i will (?:now|proceed|go ahead)|let me(?! know)|"
+    r"i'?m going to|i am going to|(?:one|just a) moment|please (?:hold|wait|bear with me)|"
+    r"give me a (?:moment|second))\b(?![^?]{0,200}\?)|我现在|请稍等"
+)
+# What waits for the user is an offer, too.
+_CONDITION = re.compile(
+    r"\b(?:once|if|when|after|confirm|please (?!hold|wait|bear)\w+|would you|could you)\b"
+)
+_ORDINAL = re.compile(r"(?<=\d)(?:st|nd|rd|th)\b")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -32,6 +47,7 @@ class Call:
     num_grounded_words: int  # … of these, seen earlier in a message or result
     num_resulting_words: int  # … of these, seen first in the result of an earlier call
     num_new_words: int  # … of these, in no earlier call
+    num_users: int  # user messages before it
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,10 +57,14 @@ class Trace:
     calls: tuple[Call, ...]
     results: tuple[str | None, ...]  # of each call; None = no result came
     num_orphan_results: int  # results without a call
+    num_announcements: int  # assistant texts that end on a step about to be taken
+    num_idle_announcements: int  # … of these, without a tool call in or right after the message
     num_early_messages: int  # assistant texts before the results of earlier calls had come
     context: str  # system and developer messages
     users: tuple[str, ...]
     spoken: tuple[str, ...]  # assistant texts that are not blank
+    num_figures: int  # different numbers and codes with digits in assistant texts
+    num_grounded_figures: int  # … of these, seen before in another's message or a result
     last_role: str
 
 
@@ -56,13 +76,40 @@ class _Message:
     call_id: str
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _SeenWords:
-    """What a call can build on; grows while the trace is read."""
+@dataclass(kw_only=True, slots=True)
+class _Seen:
+    """What a call or a message can build on; grows while the trace is read."""
 
-    told: set[str]  # by messages
-    resulting: set[str]  # from tools
-    called: set[str]  # in arguments of calls
+    told: set[str] = field(default_factory=set)  # by messages
+    resulting: set[str] = field(default_factory=set)  # from tools
+    called: set[str] = field(default_factory=set)  # in arguments of calls
+    # Numbers and codes with digits, in messages of others and in results.
+    figures: set[str] = field(default_factory=set)
+    num_users: int = 0
+
+
+@dataclass(kw_only=True, slots=True)
+class _Waiting:
+    """Calls without a result; every step takes constant time, however many there are."""
+
+    open: OrderedDict[int, None] = field(default_factory=OrderedDict)  # indices, earliest first
+    by_id: defaultdict[str, deque[int]] = field(default_factory=lambda: defaultdict(deque))
+
+    def add(self, call_id: str, index: int) -> None:
+        self.open[index] = None
+        self.by_id[call_id].append(index)
+
+    def take(self, call_id: str) -> int | None:
+        """Removes and returns the call a result belongs to: by its id, else the earliest."""
+        if not self.open:
+            return None
+        same_id = self.by_id.get(call_id, deque())
+        while same_id:
+            index = same_id.popleft()
+            if index in self.open:
+                del self.open[index]
+                return index
+        return self.open.popitem(last=False)[0]
 
 
 def read_trace(payload: object) -> Trace:
@@ -73,49 +120,76 @@ def read_trace(payload: object) -> Trace:
     messages = _messages(payload)
     calls: list[Call] = []
     results: list[str | None] = []
-    waiting: list[tuple[str, int]] = []  # call id and index of calls without a result
+    waiting = _Waiting()
     num_orphan_results = num_early_messages = 0
-    seen = _SeenWords(told=set(), resulting=set(), called=set())
+    seen = _Seen()
+    figures: dict[str, bool] = {}  # of the assistant -> whether it was seen before
     for message in messages:
         if message.role in ("tool", "function"):
-            index = _take_waiting(waiting, message.call_id)
+            index = waiting.take(message.call_id)
             if index is None:
                 num_orphan_results += 1
             else:
                 results[index] = message.text
         elif message.role == "assistant":
-            num_early_messages += bool(waiting)
+            num_early_messages += bool(waiting.open)
+            for figure in _figures(message.text):
+                figures.setdefault(figure, figure in seen.figures)
             for call in message.calls:
-                waiting.append((_text_of(call, "id"), len(calls)))
+                waiting.add(_text_of(call, "id"), len(calls))
                 calls.append(_call(call, bool(message.text.strip()), seen))
                 results.append(None)
-        words = word_list(message.text)
-        if message.role in ("tool", "function"):
-            seen.resulting.update(words)
-        else:
-            seen.told.update(words)
+        _remember(message, seen)
+    announced = _announcements(messages)
     return Trace(
         calls=tuple(calls),
         results=tuple(results),
         num_orphan_results=num_orphan_results,
+        num_announcements=len(announced),
+        num_idle_announcements=sum(announced),
         num_early_messages=num_early_messages,
         context="\n".join(_texts(messages, "system", "developer")),
         users=tuple(_texts(messages, "user")),
         spoken=tuple(text for text in _texts(messages, "assistant") if text.strip()),
+        num_figures=len(figures),
+        num_grounded_figures=sum(figures.values()),
         last_role=messages[-1].role,
     )
 
 
+def _announcements(messages: Sequence[_Message]) -> list[bool]:
+    """Returns of each announced step whether no tool call follows it."""
+    following: Sequence[_Message | None] = [*messages[1:], None]
+    return [
+        not message.calls and not (after and after.role == "assistant" and after.calls)
+        for message, after in zip(messages, following, strict=True)
+        if message.role == "assistant"
+        and _announces(message.text[-_CLOSING_CHARS:].lower().replace("’", "'"))
+    ]
+
+
+def _announces(closing: str) -> bool:
+    return _ANNOUNCEMENT.search(closing) is not None and _CONDITION.search(closing) is None
+
+
+def _remember(message: _Message, seen: _Seen) -> None:
+    words = word_list(message.text)
+    if message.role in ("tool", "function"):
+        seen.resulting.update(words)
+    else:
+        seen.told.update(words)
+    if message.role != "assistant":
+        seen.figures.update(_figures(message.text))
+    seen.num_users += message.role == "user"
+
+
+def _figures(text: str) -> set[str]:
+    """Returns the numbers and codes of two and more characters; 1,200 is 1200 and 20th is 20."""
+    return set(_FIGURE.findall(_ORDINAL.sub("", _THOUSANDS.sub("", text.lower()))))
+
+
 def _texts(messages: Sequence[_Message], *roles: str) -> list[str]:
     return [message.text for message in messages if message.role in roles]
-
-
-def _take_waiting(waiting: list[tuple[str, int]], call_id: str) -> int | None:
-    """Removes and returns the call a result belongs to: by its id, else the earliest waiting."""
-    if not waiting:
-        return None
-    matches = (position for position, (key, _) in enumerate(waiting) if key == call_id)
-    return waiting.pop(next(matches, 0))[1]
 
 
 def _messages(payload: object) -> list[_Message]:
@@ -159,7 +233,7 @@ def _text_of(entry: object, key: str) -> str:
     return value if isinstance(value, str) else ""
 
 
-def _call(entry: object, has_text: bool, seen: _SeenWords) -> Call:
+def _call(entry: object, has_text: bool, seen: _Seen) -> Call:
     """Returns the call, and adds its words to those seen."""
     function = entry.get("function") if isinstance(entry, Mapping) else None
     arguments = function.get("arguments") if isinstance(function, Mapping) else None
@@ -182,6 +256,7 @@ def _call(entry: object, has_text: bool, seen: _SeenWords) -> Call:
         num_grounded_words=sum(word in seen.told for word in words) + num_resulting,
         num_resulting_words=num_resulting,
         num_new_words=num_new,
+        num_users=seen.num_users,
     )
 
 

@@ -20,6 +20,27 @@ _OPERATORS_AFTER = tuple("+-*/×÷%^(x")
 # What, before a chain of numbers, makes it only the tail of a longer expression: a variable or an
 # "x" for times, a LaTeX command, a spelled-out operator, a closing bracket, a percentage.
 _EXPRESSION_BEFORE = re.compile(r"(?:\b[A-Za-z]|\\[A-Za-z]+|times|plus|minus|by|of|[)%^\]}_])$")
+_WORD = re.compile(r"[a-z]+|%")
+_COUNTS = (
+    *("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven"),
+    *("twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen"),
+)
+_TENS = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety", "hundred")
+# Units stand for what one converts with.
+_WORD_NUMBERS: dict[str, tuple[float, ...]] = {
+    **{word: (float(number),) for number, word in enumerate(_COUNTS, start=1)},
+    **{word: (10.0 * number,) for number, word in enumerate(_TENS, start=2)},
+    **dict.fromkeys(("half", "twice", "double", "both", "pair", "couple"), (0.5, 2.0)),
+    **dict.fromkeys(("third", "thirds", "triple", "thrice"), (3.0,)),
+    **dict.fromkeys(("quarter", "quarters", "fourth"), (0.25, 4.0)),
+    **dict.fromkeys(("dozen", "dozens"), (12.0,)),
+    **dict.fromkeys(("%", "percent", "percentage", "cents", "cent"), (100.0,)),
+    **dict.fromkeys(("minute", "minutes", "hour", "hours", "second", "seconds"), (60.0,)),
+    **dict.fromkeys(("day", "days", "daily"), (24.0, 7.0)),
+    **dict.fromkeys(("week", "weeks", "weekly"), (7.0, 52.0)),
+    **dict.fromkeys(("month", "months", "monthly"), (12.0, 30.0, 4.0)),
+    **dict.fromkeys(("year", "years", "yearly"), (12.0, 52.0, 365.0)),
+}
 # 10/3 = 3.33 and 2/3 = 0.67 are how people round.
 _RELATIVE_TOLERANCE = 0.01
 _ABSOLUTE_TOLERANCE = 0.011
@@ -32,6 +53,7 @@ class Equations:
     num_checked: int
     num_wrong: int
     first_wrong: str | None  # as written
+    results: tuple[float, ...]  # the numbers after an "=", of whatever could not be checked too
 
 
 def check_equations(text: str) -> Equations:
@@ -45,13 +67,24 @@ def check_equations(text: str) -> Equations:
             if abs(value - right) > tolerance:
                 wrong.append(written)
     return Equations(
-        num_checked=num_checked, num_wrong=len(wrong), first_wrong=wrong[0] if wrong else None
+        num_checked=num_checked,
+        num_wrong=len(wrong),
+        first_wrong=wrong[0] if wrong else None,
+        results=tuple(abs(_result(match)) for match in _RESULT.finditer(text)),
     )
 
 
 def numbers_in(text: str) -> list[float]:
     """Returns the unsigned numbers of a text in reading order, thousands commas removed."""
     return [_number(word) for word in _NUMBER.findall(text)]
+
+
+def numbers_in_words(text: str) -> frozenset[float]:
+    """Returns the numbers that English words of a text stand for (three, dozen, half, week …)."""
+    words = frozenset(_WORD.findall(text.lower()))
+    return frozenset(
+        number for word in words & _WORD_NUMBERS.keys() for number in _WORD_NUMBERS[word]
+    )
 
 
 def _equations(text: str) -> Iterator[tuple[list[str], float, str]]:
@@ -64,8 +97,11 @@ def _equations(text: str) -> Iterator[tuple[list[str], float, str]]:
         goes_on = text[result.end() : result.end() + 2].lstrip().startswith(_OPERATORS_AFTER)
         is_tail = len(left) == _WINDOW_CHARS or _EXPRESSION_BEFORE.search(before)
         if not goes_on and not is_tail:
-            number = _number(result[1].replace(" ", "").replace("$", ""))
-            yield _TOKEN.findall(left), number, f"{left.strip()} {result[0]}"
+            yield _TOKEN.findall(left), _result(result), f"{left.strip()} {result[0]}"
+
+
+def _result(match: re.Match[str]) -> float:
+    return _number(match[1].replace(" ", "").replace("$", ""))
 
 
 def _value(tokens: list[str]) -> float | None:

@@ -1,23 +1,24 @@
 """The rule judge behind an OpenAI-compatible endpoint, for runs without a teacher or a scorer.
 
-POST /v1/chat/completions takes the messages that `prompts.score_messages` makes and answers in the
-released reply format. Token counts are numbers of white-space separated words, an estimate.
+POST /v1/chat/completions takes the messages that `discovery_prompts.discover_messages` and
+`prompts.score_messages` make, and answers each in its own format. Token counts are numbers of
+white-space separated words, an estimate.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import replace
+from collections.abc import Awaitable, Callable
 from hashlib import blake2b
 
 import orjson
 from aiohttp import web
 
-from mira_megatron.rubric.prompts import names_from_user_message, record_from_user_message
+from mira_megatron.rubric.discovery_prompts import record_from_discover_message
+from mira_megatron.rubric.discovery_replies import format_proposals
+from mira_megatron.rubric.prompts import request_from_score_message
 from mira_megatron.rubric.replies import format_reply
-from mira_megatron.rubric.rule_judge import MODEL_NAME, anchor_names, judge
-from mira_megatron.rubric.verdict import Verdict
+from mira_megatron.rubric.rule_judge import MODEL_NAME, propose, rate
 
 _MAX_REQUEST_BYTES = 256 << 20
 
@@ -44,26 +45,12 @@ def answer(body: object) -> str:
     Raises ValueError, fit to be shown to the caller, for a request this judge cannot answer.
     """
     content = _user_content(body)
-    family, view = record_from_user_message(content)
-    names = names_from_user_message(content)
-    own_names = anchor_names(family)
-    unknown = sorted(set(names) - set(own_names))
-    if unknown or not names:
-        raise ValueError(
-            f"{MODEL_NAME} rates its own dimensions of family {family} only, not {unknown}. "
-            f"Use anchors named {', '.join(own_names)}, or another judge."
-        )
-    return format_reply(names, _in_order_of(names, own_names, judge(family, view)))
-
-
-def _in_order_of(names: Sequence[str], own_names: Sequence[str], verdict: Verdict) -> Verdict:
-    """Anchors found by clustering come in another order than the judge's, and may repeat."""
-    slots = [own_names.index(name) for name in names]
-    return replace(
-        verdict,
-        scores=tuple(verdict.scores[slot] for slot in slots),
-        rationales=tuple(verdict.rationales[slot] for slot in slots),
-    )
+    try:
+        family, view = record_from_discover_message(content)
+    except ValueError:  # the other kind of request, or neither: its own message says so
+        family, names, view = request_from_score_message(content)
+        return format_reply(names, rate(family, view, names))
+    return format_proposals(family, propose(family, view))
 
 
 def _user_content(body: object) -> str:

@@ -29,6 +29,11 @@ from mira_megatron.rubric.syntax_features import (
 
 _IDENTIFIER = re.compile(r"[^\W\d]\w*")
 _BROAD_EXCEPTIONS = ("Exception", "BaseException")
+# A statement behind the #, as far as one line can tell it from a sentence.
+_COMMENTED_OUT = re.compile(
+    r"#+ {0,20}(?:[\w.\[\]]{1,60} [-+*/|&]?= \S|[\w.]{1,60}\(.{0,80}\)$|"
+    r"(?:return|import|from|del) [\w.]{1,60}$|(?:def|class) \w.{0,80}:$)"
+)
 _CHECKING_CONTEXTS = ("raises", "warns", "assertRaises", "assertRaisesRegex", "assertWarns")
 
 
@@ -60,7 +65,9 @@ class PythonFeatures:
     num_parsed_lines: int
     error: str | None  # the parser's message about the first line that does not parse
     num_statements: int
+    num_top_level: int  # … of these, not inside another one
     num_comments: int  # lines that start with #
+    num_commented_out: int  # … of these, with code behind the #
     num_branches: int  # if, elif, loops, except and case clauses
     deepest_nesting: int
     functions: FunctionFeatures
@@ -82,6 +89,7 @@ def measure_python(text: str) -> PythonFeatures | None:
     statements = walk_statements(parsed.tree)
     function_nodes = statements.of(ast.FunctionDef, ast.AsyncFunctionDef)
     definitions = [*function_nodes, *statements.of(ast.ClassDef)]
+    comments = [line for line in map(str.strip, parsed.lines) if line.startswith("#")]
     functions = measure_functions(function_nodes)
     docstrings = measure_docstrings([parsed.tree, *definitions])
     import_spans = [_span(node) for node in statements.of(ast.Import, ast.ImportFrom)]
@@ -92,7 +100,9 @@ def measure_python(text: str) -> PythonFeatures | None:
         num_parsed_lines=len(parsed.lines),
         error=parsed.error,
         num_statements=statements.num_statements,
-        num_comments=sum(line.lstrip().startswith("#") for line in parsed.lines),
+        num_top_level=len(parsed.tree.body),
+        num_comments=len(comments),
+        num_commented_out=sum(_COMMENTED_OUT.match(line) is not None for line in comments),
         num_branches=_num_branches(statements),
         deepest_nesting=statements.deepest_nesting,
         functions=functions,

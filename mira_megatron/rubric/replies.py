@@ -5,29 +5,43 @@ overall: <0-100>
 training_recommendation: <keep | downsample | drop>
 domain_tag: <short tag>
 brief: <one-sentence summary>
+
+Reading is strict first: one regex knows the whole answer as it was asked for. Any other text is
+repaired line by line (slot_lines.py); what is still missing then is None, with a fault that says
+why. A bare "7" or "7/100" is no score, since what it is out of would be a guess.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import TypeVar
 
+from mira_megatron.rubric.asked_names import AskedNames
+from mira_megatron.rubric.own_words import own_words
 from mira_megatron.rubric.prompts import BRIEF, DOMAIN_TAG, JUSTIFICATION, one_line
+from mira_megatron.rubric.reply_lines import USUAL_SCORES, decimal, tidy
+from mira_megatron.rubric.slot_lines import MISSING, TWICE, read_slots
 from mira_megatron.rubric.verdict import RECOMMENDATIONS, Verdict
 
+_Value = TypeVar("_Value", float, str)
+
 _NOT_GIVEN = "n/a"
-_NUMBER = r"-?\d{1,6}(?:\.\d{1,6})?"
-_SLOT = re.compile(r"\[A(\d{1,3})\]\s*(.*)")
-_SCORE = re.compile(
-    rf"[:—–-]\s*(?:({_NUMBER})\s*/\s*10(?!\d|\.\d)|(n/a)(?:/10)?)"
-    r"(?:\s*(?:—|–|--?|[:.,])\s*|\s+|$)(.*)",
-    re.IGNORECASE,
+_BLANKS = frozenset(
+    ("", JUSTIFICATION, DOMAIN_TAG, BRIEF, "<0-100>", f"<{' | '.join(RECOMMENDATIONS)}>")
 )
-_FOOTER = re.compile(
-    r"(overall|training_recommendation|domain_tag|brief)\s*:\s*(.*)", re.IGNORECASE
+_SCORES: dict[str, float | None] = {**USUAL_SCORES, _NOT_GIVEN: None}
+
+# The last alternatives: a sentence may follow, but nothing that makes the number a range.
+_OVERALL = re.compile(
+    r"<?([-−]?\d{1,6}(?:[.．٫]\d{1,6}|[,，]\d{1,2})?)>?"
+    r"\s?(?:[/／⁄∕]\s?(\d{1,6})|out of\s(\d{1,6})|%)?(?:[.。]?$|\s?[—–(（,;；][^\d]|\s-\s[^\d])"
 )
-_OVERALL = re.compile(rf"({_NUMBER})(?:\s*/\s*100)?")
+_RECOMMENDATION = re.compile(
+    r"<?(keep|down[\s-]?sample|drop)(?!\w|\s?[|/,]|\s(?:or|and)\b)", re.IGNORECASE
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,13 +56,6 @@ class ParsedReply:
     brief: str | None
     status: str  # ok: every line was answered; partial: some; unparsed: no slot was
     reason: str | None  # what is missing or was refused, where the status is not ok
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Slot:
-    score: float | None
-    rationale: str | None
-    fault: str | None  # why the score is missing, unless the judge gave none with n/a
 
 
 def format_reply(names: Sequence[str], verdict: Verdict) -> str:
@@ -71,83 +78,117 @@ def format_reply(names: Sequence[str], verdict: Verdict) -> str:
 
 
 def parse_reply(text: str, names: Sequence[str]) -> ParsedReply:
-    """Returns what `text` answers for the named anchors; never raises.
+    """Returns what `text` answers for the named anchors; never raises."""
+    asked, undamaged = _asked(tuple(names))
+    return _read_undamaged(text, undamaged) or _repair(text, asked)
 
-    The slot number decides which anchor a line answers, not the name written beside it.
-    """
-    answers: dict[int, list[_Slot]] = {}
-    fields: dict[str, str] = {}
-    for line in text.split("\n"):
-        stripped = line.strip()
-        slot, field = _SLOT.match(stripped), _FOOTER.match(stripped)
-        if slot and 1 <= int(slot[1]) <= len(names):
-            number = int(slot[1])
-            answers.setdefault(number, []).append(_read_slot(slot[2], names[number - 1]))
-        elif field:
-            fields.setdefault(field[1].lower(), field[2].strip())
-    slots = [_settle(answers.get(number, [])) for number in range(1, len(names) + 1)]
-    faults = [f"A{number}: {slot.fault}" for number, slot in enumerate(slots, 1) if slot.fault]
-    overall, overall_fault = _read_overall(fields.get("overall"))
-    recommendation = fields.get("training_recommendation", "").lower()
-    domain_tag, brief = _filled(fields, "domain_tag", DOMAIN_TAG), _filled(fields, "brief", BRIEF)
-    faults += [overall_fault] if overall_fault else []
-    faults += [] if recommendation in RECOMMENDATIONS else ["training_recommendation: missing"]
-    faults += [] if domain_tag else ["domain_tag: missing"]
-    faults += [] if brief else ["brief: missing"]
-    is_any_answered = any(slot.fault is None for slot in slots)
+
+@lru_cache(maxsize=256)  # one entry per source group is in use at a time
+def _asked(names: tuple[str, ...]) -> tuple[AskedNames, re.Pattern[str]]:
+    """Returns the names, and the pattern of an answer about them that is exactly as asked for."""
+    asked = AskedNames(tuple(one_line(name) for name in names))
+    slots = "".join(
+        rf"\[A{slot}\] {re.escape(name)}: ([0-9n/a]{{3,5}}) — (.*+)\n"
+        for slot, name in enumerate(asked.names, start=1)
+    )
+    footer = (
+        rf"overall: ([0-9]{{1,3}}(?:\.[0-9]{{1,6}})?|{_NOT_GIVEN})\n"
+        rf"training_recommendation: ({'|'.join(RECOMMENDATIONS)})\n"
+        r"domain_tag: (.*+)\nbrief: (.*+)\s*+"
+    )
+    return asked, re.compile(slots + footer)
+
+
+def _read_undamaged(text: str, undamaged: re.Pattern[str]) -> ParsedReply | None:
+    found = None if "\r" in text else undamaged.fullmatch(text)
+    if found is None:
+        return None
+    groups = found.groups()
+    try:
+        scores = tuple(map(_SCORES.__getitem__, groups[0:-4:2]))
+    except KeyError:  # decimals, and what is no score
+        return None
+    overall = None if groups[-4] == _NOT_GIVEN else float(groups[-4])
+    texts = tuple(map(str.strip, (*groups[1:-4:2], *groups[-2:])))
+    if (overall or 0) > 100 or not all(texts) or ("<" in text and not _BLANKS.isdisjoint(texts)):
+        return None
     return ParsedReply(
-        scores=tuple(slot.score for slot in slots),
-        rationales=tuple(slot.rationale for slot in slots),
+        scores=scores,
+        rationales=texts[:-2],
         overall=overall,
-        training_recommendation=recommendation if recommendation in RECOMMENDATIONS else None,
-        domain_tag=domain_tag,
-        brief=brief,
-        status="unparsed" if not is_any_answered else "partial" if faults else "ok",
+        training_recommendation=groups[-3],
+        domain_tag=texts[-2],
+        brief=texts[-1],
+        status="ok",
+        reason=None,
+    )
+
+
+def _repair(text: str, asked: AskedNames) -> ParsedReply:
+    part, note = own_words(text)
+    reader = read_slots(part, asked)
+    is_marked = "*" in part or "`" in part or "<" in part
+    faults = [note] if note else []
+    faults += ["the slot numbers are not those asked for"] if reader.is_misnumbered else []
+    if any(reader.faults):
+        faults += [f"A{number}: {fault}" for number, fault in enumerate(reader.faults, 1) if fault]
+    fields = reader.fields
+    return ParsedReply(
+        scores=tuple(reader.scores),
+        rationales=tuple(map(_filled, reader.rationales) if is_marked else reader.rationales),
+        overall=_agreed("overall", fields, _read_overall, faults),
+        training_recommendation=_agreed(
+            "training_recommendation", fields, _read_recommendation, faults
+        ),
+        domain_tag=_agreed("domain_tag", fields, _read_text, faults),
+        brief=_agreed("brief", fields, _read_text, faults),
+        status="unparsed" if None not in reader.faults else "partial" if faults else "ok",
         reason="; ".join(faults) or None,
     )
 
 
-def _read_slot(rest: str, name: str) -> _Slot:
-    """Reads what stands after [A…]: the name, or another one, then score and rationale."""
-    expected = one_line(name)
-    if rest.startswith(expected):
-        match = _SCORE.match(rest[len(expected) :].lstrip())
-    else:
-        match = _SCORE.search(rest)
-    if match is None:
-        return _Slot(score=None, rationale=None, fault="no score")
-    rationale = match[3].strip()
-    filled = rationale if rationale not in ("", JUSTIFICATION) else None
-    if match[2]:
-        return _Slot(score=None, rationale=filled, fault=None)
-    score = float(match[1])
-    if not 0 <= score <= 10:
-        return _Slot(score=None, rationale=filled, fault=f"{match[1]}/10 is outside 0-10")
-    return _Slot(score=score, rationale=filled, fault=None)
+def _filled(text: str | None) -> str | None:
+    return None if text is None or (text := tidy(text)) in _BLANKS else text
 
 
-def _settle(answers: Sequence[_Slot]) -> _Slot:
-    """Returns the one answer of a slot; several with different scores are none."""
-    if not answers:
-        return _Slot(score=None, rationale=None, fault="missing")
-    if len({(answer.score, answer.fault) for answer in answers}) > 1:
-        return _Slot(score=None, rationale=None, fault="answered more than once, differently")
-    return answers[0]
+def _agreed(
+    key: str,
+    fields: Mapping[str, Sequence[str]],
+    read: Callable[[str], tuple[_Value | None, str | None]],
+    faults: list[str],
+) -> _Value | None:
+    """Returns the one value of a field; what is wrong where there is none goes to `faults`."""
+    texts = [text for text in map(tidy, fields.get(key, ())) if text not in _BLANKS]
+    values = {read(text) for text in texts} if len(texts) > 1 else list(map(read, texts))
+    if len(values) != 1:
+        faults.append(f"{key}: {TWICE if values else MISSING}")
+        return None
+    value, fault = values.pop()
+    if fault is not None:
+        faults.append(f"{key}: {fault}")
+    return value
 
 
-def _read_overall(written: str | None) -> tuple[float | None, str | None]:
-    """Returns the value and, where there is none, what is wrong; n/a is a value not given."""
-    if written is None:
-        return None, "overall: missing"
-    if written.lower() == _NOT_GIVEN:
+def _read_overall(text: str) -> tuple[float | None, str | None]:
+    if len(text) <= 2 and text.isdecimal():
+        return float(text), None
+    if text.lower() in (_NOT_GIVEN, f"{_NOT_GIVEN}/100"):
         return None, None
-    number = _OVERALL.fullmatch(written)
-    if number is None:
-        return None, "overall: not a number"
-    value = float(number[1])
-    return (value, None) if 0 <= value <= 100 else (None, f"overall: {number[1]} is outside 0-100")
+    found = _OVERALL.match(text)
+    if found is None or int(found[2] or found[3] or 100) != 100:
+        return None, "not a number out of 100"
+    value = decimal(found[1])
+    return (value, None) if 0 <= value <= 100 else (None, f"{found[1]} is outside 0-100")
 
 
-def _filled(fields: dict[str, str], key: str, blank: str) -> str | None:
-    value = fields.get(key, "")
-    return value if value not in ("", blank) else None
+def _read_recommendation(text: str) -> tuple[str | None, str | None]:
+    if text in RECOMMENDATIONS:
+        return text, None
+    found = _RECOMMENDATION.match(text)
+    if found is None:
+        return None, f"none of {', '.join(RECOMMENDATIONS)}"
+    return re.sub(r"[\s-]", "", found[1]).lower(), None
+
+
+def _read_text(text: str) -> tuple[str | None, str | None]:
+    return text, None

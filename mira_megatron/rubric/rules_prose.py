@@ -9,10 +9,11 @@ among them that are neither code nor mostly licence text.
 from __future__ import annotations
 
 from mira_megatron.rubric.prose_features import ProseFeatures
-from mira_megatron.rubric.text_features import TextFeatures
-from mira_megatron.rubric.verdict import Finding, balanced, scaled, unmeasurable
+from mira_megatron.rubric.text_features import LONG_WORD_CHARS, TextFeatures
+from mira_megatron.rubric.verdict import Finding, balanced, placed, quantified, scaled, unmeasurable
 
 _FEW_WORDS = 20  # below, shares and averages say nothing
+_LENGTHS = ("short", "readable", "long")
 _CUT_LINE_CHARS = 40  # a shorter last line may be a caption, a name or a list item
 
 
@@ -25,7 +26,7 @@ def examples(features: TextFeatures, prose: ProseFeatures) -> Finding:
     by_spans = scaled(100 * prose.num_inline_code / num_words, worst=0, best=4)
     return Finding(
         score=max(by_lines, by_spans),  # lines: p75 0.19, p95 0.46; spans: p75 1.2, p95 5.1
-        reason=f"{features.num_examples} of {num_lines} lines are examples; "
+        reason=f"{quantified(features.num_examples, num_lines, 'lines are examples')}; "
         f"{prose.num_inline_code} code spans in {num_words} words",
     )
 
@@ -38,7 +39,8 @@ def section_size(features: TextFeatures, _: ProseFeatures) -> Finding:
     return Finding(
         # p5 41, p25 83, p50 152, p75 292, p95 1526
         score=balanced(num_words / max(1, num_headings), least=20, low=83, high=292, most=1526),
-        reason=f"{num_words} words under {num_headings} headings",
+        reason=f"{'sections' if num_headings else 'text without sections'}: {num_words} words "
+        f"under {num_headings} headings",
     )
 
 
@@ -50,7 +52,8 @@ def references(features: TextFeatures, prose: ProseFeatures) -> Finding:
     return Finding(
         # p50 0.3, p75 3, p95 6.9
         score=balanced(100 * prose.num_links / num_words, least=0, low=1, high=5, most=12),
-        reason=f"{prose.num_links} links and cross-references in {num_words} words",
+        reason=f"{'' if prose.num_links else 'no '}links and cross-references: "
+        f"{prose.num_links} in {num_words} words",
     )
 
 
@@ -59,10 +62,12 @@ def explaining_words(features: TextFeatures, prose: ProseFeatures) -> Finding:
     num_words = features.words.num_words
     if num_words < _FEW_WORDS:
         return unmeasurable(f"{num_words} words")
+    per_hundred = 100 * prose.num_connectives / num_words
     return Finding(
         # p50 0.3, p75 1.2, p95 2.6
-        score=scaled(100 * prose.num_connectives / num_words, worst=0, best=2.5),
-        reason=f"{prose.num_connectives} explaining words (because, if, example …) in {num_words}, "
+        score=scaled(per_hundred, worst=0, best=2.5),
+        reason=f"{placed(per_hundred, low=0.3, high=1.5, words=('hardly any', 'some', 'many'))} "
+        f"explaining words (because, if, example …): {prose.num_connectives} in {num_words}, "
         "licence text and data not counted",
     )
 
@@ -76,8 +81,24 @@ def sentence_length(features: TextFeatures, prose: ProseFeatures) -> Finding:
     return Finding(
         # p25 6, p50 11, p75 14, p90 26, p95 48
         score=balanced(prose.mean_sentence_words, least=3, low=9, high=20, most=39),
-        reason=f"{prose.num_sentences} sentences or list items of "
-        f"{prose.mean_sentence_words:.1f} words",
+        reason=f"{placed(prose.mean_sentence_words, low=6, high=25, words=_LENGTHS)} sentences or "
+        f"list items: {prose.num_sentences} of {prose.mean_sentence_words:.1f} words",
+    )
+
+
+def wording(features: TextFeatures, _: ProseFeatures) -> Finding:
+    """Scores words a reader takes in at a glance."""
+    num_words = features.words.num_words
+    if num_words < _FEW_WORDS:
+        return unmeasurable(f"{num_words} words")
+    return Finding(
+        # p25 0.02, p50 0.03, p90 0.10, p95 0.14
+        score=scaled(features.words.num_long_words / num_words, worst=0.12, best=0.01),
+        reason=quantified(
+            features.words.num_long_words,
+            num_words,
+            f"words have {LONG_WORD_CHARS} letters or more",
+        ),
     )
 
 
@@ -93,8 +114,9 @@ def paragraphs(features: TextFeatures) -> Finding:
     by_marks = balanced(num_marks / lines.num_filled, least=-0.1, low=0.1, high=0.3, most=0.8)
     return Finding(
         score=min(by_size, by_marks),
-        reason=f"{lines.num_blocks} blocks of {per_block:.0f} words; {num_marks} of "
-        f"{lines.num_filled} lines are headings or list items",
+        reason=f"{placed(per_block, low=10, high=60, words=_LENGTHS)} blocks: {lines.num_blocks} "
+        f"of {per_block:.0f} words; {num_marks} of {lines.num_filled} lines are headings or list "
+        "items",
     )
 
 

@@ -1,6 +1,6 @@
 """Dimensions of any text record: one question each, measured as the kind of text allows.
 
-A module, a test, a readme and a C file are asked the same fifteen questions; where a question has
+A module, a test, a readme and a C file are asked the same questions; where a question has
 no meaning for a kind (the names in a readme), the finding says so. The percentiles in the comments
 are those of `rules_code` where code is meant, of `rules_prose` where prose is.
 """
@@ -9,18 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from mira_megatron.rubric import rules_code, rules_prose
+from mira_megatron.rubric import rules_code, rules_prose, rules_words
+from mira_megatron.rubric.dimension import Dimension
 from mira_megatron.rubric.line_features import WIDE_LINE_CHARS
 from mira_megatron.rubric.prose_features import ProseFeatures
 from mira_megatron.rubric.python_features import PythonFeatures
-from mira_megatron.rubric.text_features import WINDOW_WORDS, TextFeatures
-from mira_megatron.rubric.verdict import Finding, balanced, scaled, scaled_log, unmeasurable
+from mira_megatron.rubric.text_features import TextFeatures
+from mira_megatron.rubric.verdict import Finding, balanced, placed, quantified, scaled, unmeasurable
 
-_FEW_WORDS = 100  # below, nothing has had the room to come again
+_WIDE_LINES = f"lines exceed {WIDE_LINE_CHARS} characters"
 _PARTLY_PARSED_SCORE = 6  # the best that a file with a syntax error can have
 _OPEN_FENCE_SCORE = 5
-_SECRET_POINTS = 5  # lost for each
-_GENERATED_SCORE = 2  # the best for a file that says it was written by a program
 
 Rule = Callable[[TextFeatures], Finding]
 PythonRule = Callable[[PythonFeatures], Finding]
@@ -36,8 +35,8 @@ def completeness(features: TextFeatures) -> Finding:
         share = python.num_parsed_lines / python.num_lines
         return Finding(
             score=int(_PARTLY_PARSED_SCORE * share),
-            reason=f"{python.error}; the first {python.num_parsed_lines} of {python.num_lines} "
-            "lines parse",
+            reason=f"does not parse: {python.error}; the first {python.num_parsed_lines} of "
+            f"{python.num_lines} lines do",
         )
     is_cut = rules_prose.ends_mid_sentence(features)
     num_empty = python.functions.num_empty if python else 0
@@ -50,24 +49,9 @@ def completeness(features: TextFeatures) -> Finding:
         score = min(score, _OPEN_FENCE_SCORE)
     return Finding(
         score=score,
-        reason=f"{words.num_placeholders} placeholders (TODO …), {num_empty} empty functions, "
-        f"{snippets.num_parsed} of {snippets.num_python} Python snippets parse, "
-        f"{snippets.num_unclosed} open fences, {'broken off' if is_cut else 'no sign of a cut'}",
-    )
-
-
-def cleanliness(features: TextFeatures) -> Finding:
-    """Scores the absence of broken characters, encoded blobs and access keys."""
-    chars, num_secrets = features.chars, features.words.num_secrets
-    if not chars.num_chars:
-        return unmeasurable("no text")
-    num_bad = chars.num_control + chars.num_broken
-    by_chars = scaled(num_bad / chars.num_chars, worst=0.01, best=0)
-    by_blobs = scaled(chars.num_blob / chars.num_chars, worst=0.5, best=0)
-    return Finding(
-        score=max(0, min(by_chars, by_blobs) - _SECRET_POINTS * num_secrets),
-        reason=f"of {chars.num_chars} characters {num_bad} are control or wrongly decoded ones and "
-        f"{chars.num_blob} in encoded blobs; {num_secrets} strings look like an access key",
+        reason=f"{'broken off' if is_cut else 'no sign of a cut'}; {words.num_placeholders} "
+        f"placeholders (TODO …), {num_empty} empty functions, {snippets.num_parsed} of "
+        f"{snippets.num_python} Python snippets parse, {snippets.num_unclosed} open fences",
     )
 
 
@@ -78,7 +62,8 @@ def explanatory_content(features: TextFeatures) -> Finding:
     lines, python = features.lines, features.python
     num_docstring_lines = python.docstrings.num_lines if python else 0
     num_comments = python.num_comments if python else lines.num_comments
-    share = (num_comments + num_docstring_lines) / lines.num_filled
+    num_explaining = min(num_comments + num_docstring_lines, lines.num_filled)
+    share = num_explaining / lines.num_filled
     by_share = (
         scaled(share, worst=0, best=0.25)  # of tests: p50 0.08, p95 0.24
         if python and rules_code.is_test(python)
@@ -86,8 +71,8 @@ def explanatory_content(features: TextFeatures) -> Finding:
     )
     return Finding(
         score=by_share,
-        reason=f"{num_comments} comment and {num_docstring_lines} docstring lines of "
-        f"{lines.num_filled}",
+        reason=f"{quantified(num_explaining, lines.num_filled, 'lines explain')} ({num_comments} "
+        f"comment and {num_docstring_lines} docstring lines)",
     )
 
 
@@ -100,7 +85,7 @@ def readability(features: TextFeatures) -> Finding:
     by_indent = scaled(lines.mean_indents, worst=2.65, best=0.8)  # p25 0.8, p50 1.4, p95 2.65
     return Finding(
         score=min(by_width, by_indent),
-        reason=f"{lines.num_wide} of {lines.num_filled} lines exceed {WIDE_LINE_CHARS} characters; "
+        reason=f"{quantified(lines.num_wide, lines.num_filled, _WIDE_LINES)}; "
         f"{lines.mean_indents:.1f} levels of indentation on average",
     )
 
@@ -114,68 +99,9 @@ def structure(features: TextFeatures) -> Finding:
     return Finding(
         # p5 1.7, p25 3.2, p50 4.8, p75 6.4, p95 11
         score=balanced(per_block, least=1, low=4.5, high=5.5, most=12),
-        reason=f"{lines.num_blocks} blocks of {per_block:.1f} lines",
+        reason=f"{placed(per_block, low=3, high=8, words=('short', 'readable', 'long'))} blocks: "
+        f"{lines.num_blocks} of {per_block:.1f} lines",
     )
-
-
-def vocabulary(features: TextFeatures) -> Finding:
-    """Scores the variety of words, counted in windows so that long texts do not lose."""
-    fraction = features.words.distinct_fraction
-    if fraction is None:
-        return unmeasurable(f"fewer than {WINDOW_WORDS} words")
-    return Finding(
-        # code: p5 0.52, p50 0.67, p95 0.79; prose: p10 0.45, p50 0.70, p95 0.84
-        score=scaled(fraction, worst=0.45, best=0.8),
-        reason=f"{fraction:.0%} of the words in a window of {WINDOW_WORDS} are different ones",
-    )
-
-
-def non_repetition(features: TextFeatures) -> Finding:
-    """Scores how few lines and five-word sequences come again."""
-    lines, words = features.lines, features.words
-    if words.num_words < _FEW_WORDS:
-        return unmeasurable(f"{words.num_words} words")
-    line_share = lines.num_repeated / lines.num_compared if lines.num_compared else 0.0
-    return Finding(
-        # code: p50 0.06, p95 0.33; prose: p50 0.04, p90 0.27, p95 0.40
-        score=scaled(max(line_share, words.repeated_fraction), worst=0.3, best=0),
-        reason=f"{lines.num_repeated} of {lines.num_compared} lines and "
-        f"{words.repeated_fraction:.1%} of the five-word sequences are repeats",
-    )
-
-
-def substance(features: TextFeatures) -> Finding:
-    """Scores how much there is to learn from: different words outside licence text and data."""
-    words = features.words
-    if not words.num_words:
-        return unmeasurable("no words")
-    return Finding(
-        # code: p5 20, p50 111, p90 441; prose: p25 9, p50 87, p90 484
-        score=scaled_log(words.num_content_terms, worst=20, best=450),
-        reason=f"{words.num_content_terms} different words of four letters or more outside licence "
-        "text and data",
-    )
-
-
-def content_share(features: TextFeatures) -> Finding:
-    """Scores the absence of licence text, data, machine-written code and broken characters."""
-    noise, num_lines = features.noise, features.lines.num_filled
-    if not num_lines:
-        return unmeasurable("no text")
-    # A line of a licence may look like data, too.
-    num_empty = min(num_lines, noise.num_data + noise.num_legal)
-    num_phrases = features.prose.num_web_phrases if features.prose else 0
-    # code: p50 0.03, p90 0.20, p95 0.40
-    score = max(0, scaled(num_empty / num_lines, worst=0.4, best=0) - num_phrases)
-    if noise.is_generated:
-        score = min(score, _GENERATED_SCORE)
-    share = Finding(
-        score=score,
-        reason=f"of {num_lines} lines {noise.num_legal} are licence text and {noise.num_data} "
-        f"data; {num_phrases} web phrases; "
-        f"{'says that it is generated' if noise.is_generated else 'no note of a generator'}",
-    )
-    return weaker(share, cleanliness(features))
 
 
 def named_values(features: TextFeatures) -> Finding:
@@ -183,11 +109,15 @@ def named_values(features: TextFeatures) -> Finding:
     lines, num_numbers = features.lines, features.words.num_numbers
     if features.prose:
         return unmeasurable(f"numbers mean what they say in a {features.kind}")
+    if not lines.num_filled:
+        return unmeasurable("no text")
     is_test = features.python is not None and rules_code.is_test(features.python)
+    per_line = num_numbers / lines.num_filled
     return Finding(
         # p50 0.02, p75 0.07, p95 0.23; tests: p50 0.29, p90 0.91
-        score=scaled(num_numbers / lines.num_filled, worst=0.9 if is_test else 0.25, best=0),
-        reason=f"{num_numbers} numbers other than 0, 1 and 2 in {lines.num_filled} lines",
+        score=scaled(per_line, worst=0.9 if is_test else 0.25, best=0),
+        reason=f"{placed(per_line, low=0.02, high=0.2, words=('hardly any', 'some', 'many'))} bare "
+        f"numbers other than 0, 1 and 2: {num_numbers} in {lines.num_filled} lines",
     )
 
 
@@ -198,40 +128,55 @@ def weaker(first: Finding, second: Finding) -> Finding:
     return min(first, second, key=lambda finding: finding.score or 0)
 
 
-def by_kind(of_python: PythonRule, of_prose: ProseRule | None = None) -> Rule:
-    """Returns the rule that measures Python and prose each in its way, and other code not."""
+def by_kind(of_python: PythonRule | None, of_prose: ProseRule | None = None) -> Rule:
+    """Returns the rule that measures Python and prose each in its way, and what has none not."""
 
     def finding(features: TextFeatures) -> Finding:
         python = features.python
-        if python is not None and python.num_parsed_lines > 0:
+        if of_python is not None and python is not None and python.num_parsed_lines > 0:
             return of_python(python)
         if of_prose is not None and features.prose is not None:
             return of_prose(features, features.prose)
-        return unmeasurable(f"{features.kind} without Python that can be parsed")
+        what = "sentences" if of_python is None else "Python that can be parsed"
+        return unmeasurable(f"{features.kind} without {what}")
 
     return finding
 
 
-RULES: tuple[tuple[str, Rule], ...] = (
-    ("Parse Success & Completeness", completeness),
-    (
-        "Documentation & Examples",
-        by_kind(rules_code.interface_documentation, rules_prose.examples),
+DIMENSIONS: tuple[Dimension[TextFeatures], ...] = (
+    Dimension(name="Parse Success & Completeness", rule=completeness, usual=10),
+    Dimension(
+        name="Documentation & Examples",
+        rule=by_kind(rules_code.interface_documentation, rules_prose.examples),
+        usual=3,
     ),
-    (
-        "Function & Section Size",
-        by_kind(rules_code.function_size, rules_prose.section_size),
+    Dimension(
+        name="Function & Section Size",
+        rule=by_kind(rules_code.function_size, rules_prose.section_size),
+        usual=9,
     ),
-    ("Control-Flow Balance", by_kind(rules_code.control_flow)),
-    ("Naming Clarity", by_kind(rules_code.naming_clarity)),
-    ("Checks & Error Handling", by_kind(rules_code.checks)),
-    ("Imports & References", by_kind(rules_code.imports, rules_prose.references)),
-    ("Explanatory Content", explanatory_content),
-    ("Readability", readability),
-    ("Document Structure & Formatting", structure),
-    ("Vocabulary Richness", vocabulary),
-    ("Non-Repetition", non_repetition),
-    ("Substance", substance),
-    ("Named Values", named_values),
-    ("Content over Noise", content_share),
+    Dimension(name="Modularity", rule=by_kind(rules_code.modularity), usual=9),
+    Dimension(name="Interface Simplicity", rule=by_kind(rules_code.interface_size), usual=9),
+    Dimension(name="Control-Flow Balance", rule=by_kind(rules_code.control_flow), usual=8),
+    Dimension(name="Naming Clarity", rule=by_kind(rules_code.naming_clarity), usual=7),
+    Dimension(name="Type Annotation Coverage", rule=by_kind(rules_code.type_annotations), usual=0),
+    Dimension(name="Checks & Error Handling", rule=by_kind(rules_code.checks), usual=7),
+    Dimension(
+        name="Imports & References",
+        rule=by_kind(rules_code.imports, rules_prose.references),
+        usual=10,
+    ),
+    Dimension(name="Comment Hygiene", rule=by_kind(rules_code.commented_out), usual=10),
+    Dimension(name="Explanatory Content", rule=explanatory_content, usual=4),
+    Dimension(name="Readability", rule=readability, usual=6),
+    Dimension(name="Wording Simplicity", rule=by_kind(None, rules_prose.wording), usual=8),
+    Dimension(name="Document Structure & Formatting", rule=structure, usual=8),
+    Dimension(name="Words over Symbols", rule=rules_words.symbol_load, usual=7),
+    Dimension(name="Vocabulary Richness", rule=rules_words.vocabulary, usual=6),
+    Dimension(name="Non-Repetition", rule=rules_words.non_repetition, usual=8),
+    Dimension(name="Information Density", rule=rules_words.information_density, usual=9),
+    Dimension(name="Substance", rule=rules_words.substance, usual=4),
+    Dimension(name="Named Values", rule=named_values, usual=8),
+    Dimension(name="Content over Noise", rule=rules_words.content_share, usual=9),
+    Dimension(name="Encoding & Secret Hygiene", rule=rules_words.cleanliness, usual=10),
 )

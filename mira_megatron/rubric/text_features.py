@@ -7,6 +7,7 @@ more than one word or line, so the cost grows linearly with the text.
 from __future__ import annotations
 
 import re
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -23,12 +24,17 @@ from mira_megatron.rubric.prose_features import ProseFeatures, measure_prose
 from mira_megatron.rubric.python_features import PythonFeatures, measure_python
 
 WINDOW_WORDS = 50  # different words are counted per window, so that length does not matter
-_NGRAM_WORDS = 5
+LONG_WORD_CHARS = 12
+NGRAM_WORDS = 5
 _TERM_CHARS = 4  # shorter words are mostly grammar
 _BLOB_CHARS = 120  # an ASCII run without a space this long is encoded data, or minified
 
+_MAX_PACKED_CHARS = 32_000  # DEFLATE looks back no farther
+_PACKING_LEVEL = 1  # the fastest
+
 _CJK = "\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af"
 _WORD = re.compile(rf"[{_CJK}]|[^\W{_CJK}]+")  # a CJK character counts as a word
+_CJK_WORD = re.compile(rf"[{_CJK}]")
 _NUMBER = re.compile(r"\b\d[\d_]*(?:\.\d+)?")
 _SMALL_NUMBERS = ("0", "1", "2")  # mean what they say
 _CONTROL = re.compile("[\x00-\x08\x0b\x0e-\x1f\x7f-\x9f]")
@@ -46,6 +52,8 @@ class WordFeatures:
     """Counts of words and of what words reveal."""
 
     num_words: int
+    num_cjk: int  # characters, each a word
+    num_long_words: int  # of LONG_WORD_CHARS and more, in any place
     num_content_terms: int  # different ones of four letters and more, outside licence and data
     distinct_fraction: float | None  # mean over windows of WINDOW_WORDS; None below one window
     repeated_fraction: float  # of the five-word sequences, those seen before
@@ -59,6 +67,7 @@ class CharFeatures:
     """Counts of characters."""
 
     num_chars: int
+    packed_fraction: float  # bytes that DEFLATE leaves of each: low where text repeats itself
     symbol_fraction: float  # of the characters that are not white space
     num_blob: int  # in runs of _BLOB_CHARS and more
     num_control: int
@@ -107,6 +116,11 @@ def word_list(text: str) -> list[str]:
     return _WORD.findall(text.lower())
 
 
+def word_sequences(words: Sequence[str]) -> list[tuple[str, ...]]:
+    """Returns every run of NGRAM_WORDS words."""
+    return list(zip(*(words[start:] for start in range(NGRAM_WORDS)), strict=False))
+
+
 def _kind(
     text: str, lines: LineFeatures, chars: CharFeatures, snippets: Snippets
 ) -> tuple[str, PythonFeatures | None]:
@@ -137,10 +151,12 @@ def _is_python(python: PythonFeatures, lines: LineFeatures, snippets: Snippets) 
 
 def _words(text: str, content_words: list[str], noise_words: list[str]) -> WordFeatures:
     words = content_words + noise_words
-    sequences = list(zip(*(words[start:] for start in range(_NGRAM_WORDS)), strict=False))
+    sequences = word_sequences(words)
     num_repeated = len(sequences) - len(set(sequences))
     return WordFeatures(
         num_words=len(words),
+        num_cjk=len(_CJK_WORD.findall(text)),
+        num_long_words=sum(len(word) >= LONG_WORD_CHARS for word in words),
         num_content_terms=sum(len(word) >= _TERM_CHARS for word in set(content_words)),
         distinct_fraction=_distinct_fraction(words),
         repeated_fraction=num_repeated / len(sequences) if sequences else 0.0,
@@ -158,12 +174,18 @@ def _distinct_fraction(words: Sequence[str]) -> float | None:
     return num_distinct / (WINDOW_WORDS * len(starts))
 
 
+def _packed_fraction(text: str) -> float:
+    written = text[:_MAX_PACKED_CHARS].encode("utf-8", "surrogatepass")
+    return len(zlib.compress(written, _PACKING_LEVEL)) / len(written) if written else 0.0
+
+
 def _chars(text: str) -> CharFeatures:
     runs = text.split()
     num_visible = sum(map(len, runs))
     num_symbols = sum(map(text.count, _SYMBOLS))
     return CharFeatures(
         num_chars=len(text),
+        packed_fraction=_packed_fraction(text),
         symbol_fraction=num_symbols / num_visible if num_visible else 0.0,
         num_blob=sum(len(run) for run in runs if len(run) >= _BLOB_CHARS and run.isascii()),
         num_control=len(_CONTROL.findall(text)),

@@ -1,4 +1,4 @@
-"""What a judge says about one record: fifteen scores with reasons, and a summary."""
+"""What a judge says about one record: scores with reasons, and a summary."""
 
 from __future__ import annotations
 
@@ -17,6 +17,16 @@ class Finding:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Proposal:
+    """A dimension that a judge names of itself for one record, with its score and reason."""
+
+    part: str | None  # one of records.PARTS_OF_THINK for qa_with_think, else None
+    dimension: str
+    score: float  # 0-10
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Verdict:
     """A judge's whole answer about one record, slots in the order of the anchors asked for."""
 
@@ -31,6 +41,24 @@ class Verdict:
 def unmeasurable(why: str) -> Finding:
     """Returns the finding of a dimension that does not apply to the record."""
     return Finding(score=None, reason=f"not measurable: {why}")
+
+
+def quantified(num: int, total: int, what: str) -> str:
+    """Returns a share in words and numbers: "few calls repeat an earlier one: 2 of 14"."""
+    return f"{_quantifier(num, total)} {what}: {num} of {total}"
+
+
+def _quantifier(num: int, total: int) -> str:
+    share = num / total if total else 0.0
+    if share in (0, 1):
+        return "all" if share else "no"
+    bounds = ((0.25, "few"), (0.5, "some"), (0.9, "most"))
+    return next((word for bound, word in bounds if share < bound), "nearly all")
+
+
+def placed(value: float, *, low: float, high: float, words: tuple[str, str, str]) -> str:
+    """Returns the word for a value below `low`, from there to `high`, or above it."""
+    return words[0] if value < low else words[1] if value <= high else words[2]
 
 
 def scaled(value: float, *, worst: float, best: float) -> int:

@@ -1,27 +1,28 @@
 """Asks OpenAI-compatible endpoints for many chat completions at once.
 
-At most `max_in_flight` requests exist at any time, however many there are to come: the next one is
-taken when one is finished, and answers come as they finish. A
-request that fails becomes an answer with a typed failure; it never ends the run.
+The one transport of teachers and scorers. Requests are started one by one and answers are taken as
+they finish. A request that fails becomes an answer with a typed failure; it never ends the run.
 """
 
 from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from itertools import count
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 from urllib.parse import urlsplit
 
 import aiohttp
 import orjson
 
+from mira_megatron.scoring.completion import Answer, Failure, read_completion, read_error, shown
+
 _MAX_BODY_BYTES = 16 << 20  # no chat completion is larger; a longer body is not one
 _READ_BYTES = 1 << 16
-_MAX_DETAIL_CHARS = 300
 _LONGEST_WAIT_SECONDS = 120.0  # also where a server asks for more
 
 
@@ -33,10 +34,10 @@ class EndpointSettings:
     temperature: float
     top_p: float
     max_tokens: int
-    seed: int | None
     max_in_flight: int
     timeout_seconds: float  # of one attempt
     max_retries: int  # attempts after the first
+    request_fields: Mapping[str, Any] = field(default_factory=dict)  # null leaves a field out
     backoff_seconds: float = 0.5  # before the first retry; doubles each time
     api_key: str | None = field(default=None, repr=False)
 
@@ -58,73 +59,139 @@ class Request:
     """One chat completion to ask for."""
 
     key: str  # returned with the answer
-    messages: Sequence[dict[str, str]]
+    messages: Sequence[Mapping[str, str]]
+    seed: int | None = None
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Answer:
-    """What came of one request: a text, or a failure.
+class Endpoints:
+    """Endpoints, used in turn, and the requests in flight to them.
 
-    failure is one of timeout, connection, http_<status>, bad_body (not a chat completion),
-    no_content (a completion without text), unencodable (messages that are not valid Unicode).
+    `urls` are base URLs such as http://127.0.0.1:8000/v1; a retry goes to the next one. `on_lost`
+    is told of every attempt that brought nothing but may have been billed, and says whether the
+    request may be sent again. Raises ValueError for a URL that cannot be one. Leaving the context
+    cancels what is in flight.
     """
 
-    key: str
-    text: str | None = None
-    finish_reason: str | None = None
-    num_prompt_tokens: int | None = None
-    num_output_tokens: int | None = None
-    failure: str | None = None
-    failure_detail: str | None = None  # the server's own words, shortened, without the API key
+    def __init__(
+        self,
+        urls: Sequence[str],
+        settings: EndpointSettings,
+        on_lost: Callable[[Request], bool] = lambda request: True,
+    ) -> None:
+        self._urls = [_completions_url(url) for url in urls]
+        if not self._urls:
+            raise ValueError(
+                "no endpoint given: expected base URLs such as http://127.0.0.1:8000/v1"
+            )
+        self._settings = settings
+        self._on_lost = on_lost
+        self._numbers = count()
+        self._in_flight: set[asyncio.Task[Answer]] = set()
+        self._finished: asyncio.Queue[asyncio.Task[Answer]] = asyncio.Queue()
+        self._is_ending = asyncio.Event()
 
+    async def __aenter__(self) -> Self:
+        self._session = _session(self._settings)
+        return self
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Failure:
-    kind: str
-    detail: str
-    is_passing: bool  # worth another attempt
-    wait_seconds: float = 0.0  # the server asked for this much patience
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        for task in self._in_flight:
+            task.cancel()
+        await asyncio.gather(*self._in_flight, return_exceptions=True)
+        await self._session.close()
 
+    @property
+    def num_in_flight(self) -> int:
+        """Returns how many requests were started whose answers have not been taken."""
+        return len(self._in_flight)
 
-async def answer_all(
-    requests: Iterable[Request], endpoints: Sequence[str], settings: EndpointSettings
-) -> AsyncIterator[Answer]:
-    """Yields one answer per request, in the order in which they finish.
+    @property
+    def has_room(self) -> bool:
+        """Returns whether another request may be started, with no answer waiting to be taken."""
+        return self.num_in_flight < self._settings.max_in_flight and self._finished.empty()
 
-    `endpoints` are base URLs such as http://127.0.0.1:8000/v1, used in turn; a retry goes to the
-    next one. Raises ValueError for a URL that cannot be one.
-    """
-    urls = [_completions_url(endpoint) for endpoint in endpoints]
-    if not urls:
-        raise ValueError("no endpoint given: expected base URLs such as http://127.0.0.1:8000/v1")
-    finished: asyncio.Queue[asyncio.Task[Answer]] = asyncio.Queue()
-    in_flight: set[asyncio.Task[Answer]] = set()
-    async with _session(settings) as session:
+    def start(self, request: Request) -> None:
+        """Sends a request as soon as the event loop runs."""
+        task = asyncio.create_task(self._answer(next(self._numbers), request))
+        self._in_flight.add(task)
+        task.add_done_callback(self._finished.put_nowait)
+
+    async def next_answer(self) -> Answer:
+        """Returns the next answer, in the order in which they finish; one must be in flight."""
+        done = await self._finished.get()
+        self._in_flight.remove(done)
+        return done.result()
+
+    def end(self) -> None:
+        """Lets what is in flight finish without further retries: no more answers are wanted."""
+        self._is_ending.set()
+
+    async def _answer(self, number: int, request: Request) -> Answer:
+        """Returns the answer to one request after as many attempts as it needs and may have."""
         try:
-            for number, request in enumerate(requests):
-                task = asyncio.create_task(_answer(session, urls, number, request, settings))
-                in_flight.add(task)
-                task.add_done_callback(finished.put_nowait)
-                while len(in_flight) >= settings.max_in_flight or not finished.empty():
-                    done = await finished.get()
-                    in_flight.remove(done)
-                    yield done.result()
-            while in_flight:
-                done = await finished.get()
-                in_flight.remove(done)
-                yield done.result()
-        finally:  # the caller stopped early, or `requests` raised
-            for task in in_flight:
-                task.cancel()
-            await asyncio.gather(*in_flight, return_exceptions=True)
+            body = orjson.dumps(_body(request, self._settings))
+        except orjson.JSONEncodeError as error:
+            return Answer(key=request.key, failure="unencodable", failure_detail=str(error))
+        for attempt in count():
+            url = self._urls[(number + attempt) % len(self._urls)]
+            outcome = await self._attempt(url, body, request.key)
+            if isinstance(outcome, Answer):
+                return outcome
+            may_repeat = not outcome.is_maybe_billed or self._on_lost(request)
+            is_last = not outcome.is_passing or attempt >= self._settings.max_retries
+            if is_last or not may_repeat or await self._is_ended_while_waiting(attempt, outcome):
+                return Answer(key=request.key, failure=outcome.kind, failure_detail=outcome.detail)
+        raise AssertionError("count() does not end")
+
+    async def _is_ended_while_waiting(self, attempt: int, failure: Failure) -> bool:
+        """Waits before a retry; returns whether retries came to their end meanwhile."""
+        try:
+            seconds = _wait_seconds(attempt, failure, self._settings)
+            await asyncio.wait_for(self._is_ending.wait(), seconds)
+        except TimeoutError:
+            return False
+        return True
+
+    async def _attempt(self, url: str, body: bytes, key: str) -> Answer | Failure:
+        api_key = self._settings.api_key
+        try:
+            # A redirect would carry the API key to a place the user did not name.
+            async with self._session.post(url, data=body, allow_redirects=False) as response:
+                received = await _read(response)
+                if received is None:
+                    detail = "longer than 16 MiB"
+                    return Failure(kind="bad_body", detail=detail, is_maybe_billed=True)
+                if response.status == 200:
+                    return read_completion(received, key, api_key)
+                wait_seconds = _retry_after_seconds(response)
+                return read_error(response.status, received, wait_seconds, api_key)
+        except TimeoutError:
+            return Failure(
+                kind="timeout", detail="no answer in time", is_passing=True, is_maybe_billed=True
+            )
+        except aiohttp.ClientResponseError as error:
+            detail = shown(error.message, api_key)
+            return Failure(kind="bad_body", detail=detail, is_maybe_billed=True)
+        except (aiohttp.ClientError, OSError) as error:
+            is_sent = not isinstance(error, aiohttp.ClientConnectorError)
+            detail = shown(str(error), api_key)
+            return Failure(
+                kind="connection", detail=detail, is_passing=True, is_maybe_billed=is_sent
+            )
 
 
 def _completions_url(endpoint: str) -> str:
     parts = urlsplit(endpoint)
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.username is not None:
+    is_base_url = parts.scheme in ("http", "https") and parts.hostname and not parts.query
+    if not is_base_url or parts.username is not None:
         raise ValueError(
             f"endpoint {parts.hostname or endpoint!r}: expected a base URL such as "
-            "http://127.0.0.1:8000/v1, without a user name or key in it"
+            "http://127.0.0.1:8000/v1, without a user name, key or query in it"
         )
     return f"{endpoint.rstrip('/')}/chat/completions"
 
@@ -137,34 +204,9 @@ def _session(settings: EndpointSettings) -> aiohttp.ClientSession:
         headers=headers,
         timeout=aiohttp.ClientTimeout(total=settings.timeout_seconds),
         connector=aiohttp.TCPConnector(limit=settings.max_in_flight),
+        # Cookies are of no use here, and aiohttp logs those that it cannot read.
+        cookie_jar=aiohttp.DummyCookieJar(),
     )
-
-
-async def _answer(
-    session: aiohttp.ClientSession,
-    urls: Sequence[str],
-    number: int,
-    request: Request,
-    settings: EndpointSettings,
-) -> Answer:
-    """Returns the answer to one request after as many attempts as it needs and may have."""
-    try:
-        body = orjson.dumps(_body(request, settings))
-    except orjson.JSONEncodeError as error:
-        return Answer(key=request.key, failure="unencodable", failure_detail=str(error))
-    for attempt in count():
-        url = urls[(number + attempt) % len(urls)]
-        outcome = await _attempt(session, url, body, request.key)
-        if isinstance(outcome, Answer):
-            return outcome
-        if not outcome.is_passing or attempt >= settings.max_retries:
-            return Answer(
-                key=request.key,
-                failure=outcome.kind,
-                failure_detail=_shown(outcome.detail, settings.api_key),
-            )
-        await asyncio.sleep(_wait_seconds(attempt, outcome, settings))
-    raise AssertionError("count() does not end")
 
 
 def _body(request: Request, settings: EndpointSettings) -> dict[str, Any]:
@@ -174,33 +216,10 @@ def _body(request: Request, settings: EndpointSettings) -> dict[str, Any]:
         "temperature": settings.temperature,
         "top_p": settings.top_p,
         "max_tokens": settings.max_tokens,
+        "seed": request.seed,
+        **settings.request_fields,
     }
-    return body if settings.seed is None else {**body, "seed": settings.seed}
-
-
-async def _attempt(
-    session: aiohttp.ClientSession, url: str, body: bytes, key: str
-) -> Answer | _Failure:
-    try:
-        # A redirect would carry the API key to a place the user did not name.
-        async with session.post(url, data=body, allow_redirects=False) as response:
-            received = await _read(response)
-            if received is None:
-                return _Failure(kind="bad_body", detail="longer than 16 MiB", is_passing=False)
-            if response.status == 200:
-                return _read_completion(received, key)
-            return _Failure(
-                kind=f"http_{response.status}",
-                detail=received.decode("utf-8", "replace"),
-                is_passing=response.status == 429 or response.status >= 500,
-                wait_seconds=_retry_after_seconds(response),
-            )
-    except TimeoutError:
-        return _Failure(kind="timeout", detail="no answer in time", is_passing=True)
-    except aiohttp.ClientResponseError as error:
-        return _Failure(kind="bad_body", detail=error.message, is_passing=False)
-    except (aiohttp.ClientError, OSError) as error:
-        return _Failure(kind="connection", detail=str(error), is_passing=True)
+    return {name: value for name, value in body.items() if value is not None}
 
 
 async def _read(response: aiohttp.ClientResponse) -> bytes | None:
@@ -211,28 +230,6 @@ async def _read(response: aiohttp.ClientResponse) -> bytes | None:
         if len(received) > _MAX_BODY_BYTES:
             return None
     return bytes(received)
-
-
-def _read_completion(received: bytes, key: str) -> Answer | _Failure:
-    try:
-        completion = orjson.loads(received)
-        choice = completion["choices"][0]
-        text, finish_reason = choice["message"].get("content"), choice.get("finish_reason")
-        usage = completion.get("usage") or {}
-        num_prompt_tokens = usage.get("prompt_tokens")
-        num_output_tokens = usage.get("completion_tokens")
-    except (orjson.JSONDecodeError, LookupError, TypeError, AttributeError):
-        detail = received[:_MAX_DETAIL_CHARS].decode("utf-8", "replace")
-        return _Failure(kind="bad_body", detail=detail, is_passing=False)
-    has_text = isinstance(text, str)
-    return Answer(
-        key=key,
-        text=text if has_text else None,
-        finish_reason=finish_reason if isinstance(finish_reason, str) else None,
-        num_prompt_tokens=num_prompt_tokens if isinstance(num_prompt_tokens, int) else None,
-        num_output_tokens=num_output_tokens if isinstance(num_output_tokens, int) else None,
-        failure=None if has_text else "no_content",
-    )
 
 
 def _retry_after_seconds(response: aiohttp.ClientResponse) -> float:
@@ -248,13 +245,7 @@ def _retry_after_seconds(response: aiohttp.ClientResponse) -> float:
         return 0.0
 
 
-def _wait_seconds(attempt: int, failure: _Failure, settings: EndpointSettings) -> float:
+def _wait_seconds(attempt: int, failure: Failure, settings: EndpointSettings) -> float:
     backoff = settings.backoff_seconds * 2.0 ** min(attempt, 16)
     jittered = min(backoff, _LONGEST_WAIT_SECONDS) * random.uniform(0.5, 1.0)
     return max(jittered, min(failure.wait_seconds, _LONGEST_WAIT_SECONDS))
-
-
-def _shown(detail: str, api_key: str | None) -> str:
-    # Some servers quote the key they refuse.
-    redacted = detail.replace(api_key, "<api key>") if api_key else detail
-    return redacted[:_MAX_DETAIL_CHARS]

@@ -11,7 +11,10 @@ import yaml  # type: ignore[import-untyped]  # OmegaConf brings it
 from smoke_runs import ARM, SMOKE
 
 # Sections of the smoke recipe that do not depend on its sources.
-_SHARED_SECTIONS = ("ingest", "score", "aggregate", "select", "blend", "midtrain")
+_SHARED_SECTIONS = (
+    *("rubric", "ingest", "embedder", "group", "teacher", "discover", "anchor", "label", "score"),
+    *("aggregate", "select", "blend", "midtrain"),
+)
 
 
 def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any] | str]) -> Path:
@@ -49,7 +52,7 @@ def write_recipe(
             "train_on": list(train_on),
             "train_chars": 60_000,
         },
-        "arms": {ARM: {"score": "rule_judge", "scope": "group"}},
+        "arms": {ARM: {"score": smoke["aggregate"]["scoring"], "scope": "group"}},
     }
     for name, section in sections.items():
         recipe[name] = {**recipe[name], **section}

@@ -21,19 +21,27 @@ from mira_megatron.rubric.rule_judge import MODEL_NAME
 from mira_megatron.stage import Resources
 
 SMOKE = Path(__file__).parents[2] / "recipes" / "smoke.yaml"
+STAGES = ("ingest", "group", "discover", "anchor", "label", "score")
 # What both ways must agree on; the rest says how the record was asked about.
-JUDGED = [
-    "record_id",
-    "scores",
-    "rationales",
-    "overall",
-    "training_recommendation",
-    "domain_tag",
-    "brief",
-    "status",
-    "reason",
-    "raw",
-]
+JUDGED = {
+    "judgments/smoke/*/part-*.parquet": ["record_id", "part", "dimension", "score", "reason"],
+    "judgments/smoke/*/answers-*.parquet": ["record_id", "num_judgments", "status", "raw"],
+    "teacher_ratings/smoke/*/part-*.parquet": ["record_id", "scores", "status", "raw", "split"],
+    "ratings/smoke/*/part-*.parquet": [
+        "record_id",
+        "scores",
+        "rationales",
+        "overall",
+        "training_recommendation",
+        "domain_tag",
+        "brief",
+        "status",
+        "reason",
+        "raw",
+    ],
+}
+RATINGS = list(JUDGED)[-1]
+RUNS = ("in_process", "over_http")
 
 
 @pytest.fixture(scope="module")
@@ -63,44 +71,55 @@ def _wait_for(url: str, server: subprocess.Popen[bytes]) -> None:
     raise AssertionError(f"{url} did not answer in 20 s")
 
 
-def rate(folder: Path, *overrides: str) -> list[dict[str, Any]]:
-    """Returns the ratings of the smoke recipe, 30 records per source."""
+def judge(folder: Path, *overrides: str) -> dict[str, list[dict[str, Any]]]:
+    """Returns what was judged on the smoke recipe, 30 records per source, by kind of file."""
     small = [f"sources.{name}.max_records=30" for name in ("modules", "questions", "traces")]
     recipe = load_recipe(SMOKE, [*small, f"run_folder={folder}", *overrides])
-    run_stages(recipe, ["ingest", "score"], Resources())
-    parts = sorted(folder.glob("ratings/rule_judge/*/part-*.parquet"))
-    return [row for part in parts for row in pq.read_table(part, columns=JUDGED).to_pylist()]
+    run_stages(recipe, STAGES, Resources())
+    return {pattern: rows(folder, pattern, columns) for pattern, columns in JUDGED.items()}
 
 
-def endpoint(*urls: str) -> list[str]:
+def rows(folder: Path, pattern: str, columns: list[str]) -> list[dict[str, Any]]:
+    parts = sorted(folder.glob(pattern))
+    return [row for part in parts for row in pq.read_table(part, columns=columns).to_pylist()]
+
+
+def endpoint(section: str, *urls: str) -> list[str]:
     return [
-        "score.engine=endpoint",
-        f"score.endpoints=[{','.join(urls)}]",
-        f"score.model={MODEL_NAME}",
-        "score.temperature=0",
-        "score.top_p=1",
-        "score.max_tokens=2048",
+        f"{section}.engine=endpoint",
+        f"{section}.endpoints=[{','.join(urls)}]",
+        f"{section}.model={MODEL_NAME}",
+        f"{section}.temperature=0",
+        f"{section}.top_p=1",
+        f"{section}.max_tokens=2048",
     ]
 
 
-def test_ratings_over_http_equal_those_in_process(tmp_path: Path, judge_url: str) -> None:
-    in_process = rate(tmp_path / "in_process")
-    over_http = rate(tmp_path / "over_http", *endpoint(judge_url))
-    assert len(in_process) == 90
+def test_judgments_anchors_and_ratings_over_http_equal_those_in_process(
+    tmp_path: Path, judge_url: str
+) -> None:
+    in_process = judge(tmp_path / "in_process")
+    over_http = judge(
+        tmp_path / "over_http", *endpoint("teacher", judge_url), *endpoint("score", judge_url)
+    )
+    assert len(in_process[RATINGS]) == 90
     assert over_http == in_process
+    (found, again) = (sorted(tmp_path.glob(f"{run}/anchors/**/anchors.jsonl")) for run in RUNS)
+    assert [path.read_bytes() for path in found] == [path.read_bytes() for path in again]
 
 
 def test_endpoint_that_is_dead_costs_no_record_while_another_lives(
     tmp_path: Path, judge_url: str
 ) -> None:
-    ratings = rate(tmp_path, *endpoint("http://127.0.0.1:9/v1", judge_url))
-    assert {row["status"] for row in ratings} <= {"ok", "partial"}
+    judged = judge(tmp_path, *endpoint("score", "http://127.0.0.1:9/v1", judge_url))
+    assert {row["status"] for row in judged[RATINGS]} <= {"ok", "partial"}
 
 
 def test_only_endpoint_dead_stops_with_the_reason_and_the_next_run_asks_again(
     tmp_path: Path, judge_url: str
 ) -> None:
-    with pytest.raises(ValueError, match=r"30 of 30 records .* got no rating.*failed, connection"):
-        rate(tmp_path, *endpoint("http://127.0.0.1:9/v1"), "score.max_retries=0")
-    assert not list(tmp_path.glob("ratings/rule_judge/*/part-*.parquet"))
-    assert len(rate(tmp_path, *endpoint(judge_url))) == 90
+    message = r"score \w+: \d+ of 30 records got no usable answer \(failed: connection \d+\)"
+    with pytest.raises(ValueError, match=message):
+        judge(tmp_path, *endpoint("score", "http://127.0.0.1:9/v1"), "score.max_retries=0")
+    assert not list(tmp_path.glob(RATINGS))
+    assert len(judge(tmp_path, *endpoint("score", judge_url))[RATINGS]) == 90

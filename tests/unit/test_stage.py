@@ -142,3 +142,19 @@ def run_it_again(workspace: Workspace, settings: Run) -> WorkResult:
     """The work of a unit that meets a second process halfway."""
     run_unit(workspace.unit, settings, RESOURCES)
     raise AssertionError("the second run must be refused")
+
+
+def test_unit_that_outlives_an_input_is_kept_when_it_changes(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = Run(folder=tmp_path)
+    upstream = unit(name="early", folder="records/early")
+    lasting = unit(upstream=("records/early",), outlives=("records/early",))
+    run_unit(upstream, run, RESOURCES)
+    first = run_unit(lasting, run, RESOURCES)
+    changed = replace(upstream, raw_inputs={"file": "new"}, settings={"content": b"b"})
+    run_unit(changed, run, RESOURCES)
+    assert run_unit(lasting, run, RESOURCES) == first
+    assert unit_state(lasting, run) == "done"
+    assert "kept although records/early changed since" in caplog.text
+    assert unit_state(replace(lasting, outlives=()), run) == "outdated"

@@ -26,7 +26,7 @@ from mira_megatron.stage import Resources, Run, Unit, WorkResult, Workspace, run
 # Record id, the slots that were answered (the rest is null), status.
 Rating = tuple[str, Sequence[float], str]
 
-CONFIG = AggregateConfig(scoring="s", rubric="r", trim_fraction=0.2, min_slots=3)
+CONFIG = AggregateConfig(scoring="s", trim_fraction=0.2, min_slots=3)
 COLUMNS = pa.schema([RATING_SCHEMA.field(name) for name in ("record_id", "scores", "status")])
 
 
@@ -70,7 +70,7 @@ def aggregated(folder: Path, parts: Mapping[str, Sequence[Rating]], workers: int
                 "paths": ["never read.jsonl"],
             }
         },
-        "aggregate": {"scoring": "s", "rubric": "r", "trim_fraction": 0.2, "min_slots": 3},
+        "aggregate": {"scoring": "s", "trim_fraction": 0.2, "min_slots": 3},
     }
     path = folder / "recipe.yaml"
     folder.mkdir(parents=True, exist_ok=True)
@@ -79,7 +79,7 @@ def aggregated(folder: Path, parts: Mapping[str, Sequence[Rating]], workers: int
     given_ratings = Unit(
         stage="score",
         name="wiki",
-        folder="ratings/r/wiki",
+        folder="ratings/mira/wiki",
         version=1,
         config={},
         work="test_aggregate:write_ratings",
@@ -193,6 +193,6 @@ def test_aggregate_writes_the_same_bytes_with_any_number_of_workers(tmp_path: Pa
 def test_aggregate_config_out_of_range_is_refused_by_name(
     changes: dict[str, Any], message: str
 ) -> None:
-    settings = {"scoring": "s", "rubric": "r", "trim_fraction": 0.1, "min_slots": 5, **changes}
+    settings = {"scoring": "s", "trim_fraction": 0.1, "min_slots": 5, **changes}
     with pytest.raises(ValueError, match=message):
         AggregateConfig(**settings)

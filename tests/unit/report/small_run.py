@@ -21,9 +21,12 @@ from mira_megatron.records import (
     RATING_SCHEMA,
     RECORD_SCHEMA,
     RECORD_SCORE_SCHEMA,
+    Anchor,
+    Medoid,
 )
 from mira_megatron.report import report
 from mira_megatron.retention import selection
+from mira_megatron.rubric.anchor_files import with_version, write_anchors
 from mira_megatron.shards import part_name, write_parquet
 from mira_megatron.stage import Resources, Run, Workspace, run_unit
 
@@ -65,6 +68,7 @@ def write_run(
     recipe = write_recipe(folder, list(sources), budget_tokens=budget_tokens, scope=scope)
     for source, records in sources.items():
         _write_source(recipe.run_folder, source, records, bad_rows)
+        _write_anchors(recipe.run_folder, f"text-{source}")
     (unit,) = selection.units(recipe)
     run_unit(unit, Run(folder=recipe.run_folder), Resources())
     write_training(recipe.run_folder)
@@ -103,7 +107,8 @@ def write_recipe(
             }
             for name in sources
         },
-        "aggregate": {"scoring": TABLE, "rubric": TABLE, "trim_fraction": 0.1, "min_slots": 5},
+        "rubric": TABLE,
+        "aggregate": {"scoring": TABLE, "trim_fraction": 0.1, "min_slots": 5},
         "select": {"budget_tokens": budget_tokens},
         "arms": {ARM: {"score": TABLE, "scope": scope}},
     }
@@ -170,6 +175,26 @@ def write_training(run_folder: Path) -> None:
     finish(checkpoints, "midtrain", ARM)
 
 
+def _write_anchors(run_folder: Path, group: str) -> None:
+    folder = run_folder / layout.anchors(TABLE, group)
+    found = [
+        Anchor(
+            anchor_id=f"A{slot}",
+            name=name,
+            description=None,
+            part=None,
+            cluster_size=NUM_SLOTS - slot + 1,
+            aliases=(),
+            medoid=Medoid(record_id="r", source="s", score=5.0, reason="half of it"),
+            references=(),
+            rubric_version="",
+        )
+        for slot, name in enumerate(ANCHORS, start=1)
+    ]
+    write_anchors(folder / layout.ANCHORS, with_version(TABLE, found))
+    finish(folder, "anchor", group)
+
+
 def _write_source(
     run_folder: Path,
     source: str,
@@ -197,7 +222,7 @@ def _write_source(
     dropped = {"not_json": len(bad_rows)} if bad_rows else {}
     counts = Counts(num_in=len(records) + len(bad_rows), num_out=len(records), dropped=dropped)
     finish(folders["ingest"], "ingest", source, counts=counts, rows=rows)
-    finish(folders["score"], "score", source, config={"anchors": list(ANCHORS)}, rows=rows)
+    finish(folders["score"], "score", source, rows=rows)
     finish(folders["aggregate"], "aggregate", source, num_rows=len(records), rows=rows)
     _write_tokens(run_folder, source, numbered)
 
@@ -247,6 +272,8 @@ def _rating_row(source: str, number: int, record: SmallRecord) -> dict[str, Any]
         "model": record.model,
         "prompt_key": "0" * 32,
         "answer_mode": "full",
+        "view_policy": "whole",
+        "num_attempts": 1,
         "scores": [record.score] * NUM_SLOTS,
         "rationales": [record.rationale] * NUM_SLOTS,
         "status": "ok" if record.reason is None else record.reason,

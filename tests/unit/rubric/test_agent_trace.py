@@ -92,3 +92,36 @@ def test_read_trace_content_parts_are_joined() -> None:
 def test_read_trace_other_payloads_are_refused(payload: object) -> None:
     with pytest.raises(ValueError, match="message"):
         read_trace(payload)
+
+
+def test_read_trace_figures_of_the_assistant_are_traced_to_others() -> None:
+    asked = {"role": "user", "content": "Cost of HAT136 on 5/20?"}
+    told = {"role": "assistant", "content": "HAT136 costs $1,250 on May 20th."}
+    trace = read_trace([asked, told])
+    # hat136 and 20 were said before, 1250 was not.
+    assert (trace.num_figures, trace.num_grounded_figures) == (3, 2)
+
+
+def test_read_trace_figures_said_before_the_result_are_not_grounded_by_it() -> None:
+    told = {"role": "assistant", "content": "It costs 375."}
+    result = [_calling(_call("{}")), {"role": "tool", "content": "375"}]
+    assert read_trace([told, *result]).num_grounded_figures == 0
+    assert read_trace([*result, told]).num_grounded_figures == 1
+
+
+def test_read_trace_calls_know_how_many_users_spoke_before() -> None:
+    said = {"role": "user", "content": "hi"}
+    trace = read_trace([_calling(_call("{}")), said, said, _calling(_call("{}"))])
+    assert [call.num_users for call in trace.calls] == [0, 2]
+
+
+def test_read_trace_announced_step_is_idle_without_a_call() -> None:
+    said = {"role": "assistant", "content": "One moment."}
+    trace = read_trace([said, _calling(_call("{}")), said])
+    assert (trace.num_announcements, trace.num_idle_announcements) == (2, 1)
+
+
+def test_read_trace_results_with_unknown_ids_answer_the_earliest_open_call() -> None:
+    results = [{"role": "tool", "tool_call_id": "x", "content": text} for text in ("one", "two")]
+    trace = read_trace([_calling(*(_call("{}", call_id) for call_id in "123")), *results])
+    assert trace.results == ("one", "two", None)

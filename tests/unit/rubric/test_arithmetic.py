@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mira_megatron.rubric.arithmetic import check_equations, numbers_in
+from mira_megatron.rubric.arithmetic import check_equations, numbers_in, numbers_in_words
 
 
 @pytest.mark.parametrize(
@@ -58,3 +58,13 @@ def test_check_equations_sums_hold_and_other_results_do_not(terms: list[int]) ->
 
 def test_numbers_in_thousands_commas_are_removed() -> None:
     assert numbers_in("1,234.5 eggs, 2 ducks") == [1234.5, 2.0]
+
+
+def test_check_equations_results_are_all_right_sides() -> None:
+    text = "x = 12, (4 + 2) * 3 = 18, 2 + 2 = -5"
+    assert check_equations(text).results == (12.0, 18.0, 5.0)
+
+
+def test_numbers_in_words_are_spelled_out_or_implied_by_units() -> None:
+    assert numbers_in_words("Three eggs, a dozen a week") == {3.0, 12.0, 7.0, 52.0}
+    assert numbers_in_words("tenfold, oneself") == frozenset()

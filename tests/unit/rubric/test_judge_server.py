@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
 import aiohttp
@@ -9,16 +9,38 @@ import openai
 import pytest
 from aiohttp.test_utils import TestServer
 
+from mira_megatron.records import FAMILIES, NUM_SLOTS, Anchor
+from mira_megatron.rubric.discovery_prompts import discover_messages
+from mira_megatron.rubric.discovery_replies import parse_proposals
 from mira_megatron.rubric.judge_server import answer, create_app
 from mira_megatron.rubric.prompts import score_messages
 from mira_megatron.rubric.replies import format_reply, parse_reply
-from mira_megatron.rubric.rule_judge import MODEL_NAME, anchor_names, judge
-from mira_megatron.scoring.endpoint import EndpointSettings, Request, answer_all
+from mira_megatron.rubric.rule_judge import MODEL_NAME, dimension_names, propose, rate
+from mira_megatron.scoring.endpoint import Endpoints, EndpointSettings, Request
 
-_NAMES = anchor_names("text")
+_NAMES = dimension_names("text")[:NUM_SLOTS]
 _VIEW = "def add(a, b):\n    return a + b\n"
-_MESSAGES = score_messages("text", _NAMES, _VIEW)
 Result = TypeVar("Result")
+
+
+def _anchors(names: Sequence[str]) -> list[Anchor]:
+    return [
+        Anchor(
+            anchor_id=f"A{slot}",
+            name=name,
+            description=None,
+            part=None,
+            cluster_size=None,
+            aliases=(),
+            medoid=None,
+            references=(),
+            rubric_version="test",
+        )
+        for slot, name in enumerate(names, start=1)
+    ]
+
+
+_MESSAGES = score_messages("text", _anchors(_NAMES), _VIEW)
 
 
 def _with_server(use: Callable[[str], Awaitable[Result]]) -> Result:
@@ -45,7 +67,9 @@ def test_server_openai_client_gets_the_verdict() -> None:
             )
 
     completion = _with_server(ask)
-    assert completion.choices[0].message.content == format_reply(_NAMES, judge("text", _VIEW))
+    assert completion.choices[0].message.content == format_reply(
+        _NAMES, rate("text", _VIEW, _NAMES)
+    )
     assert completion.choices[0].finish_reason == "stop"
     assert completion.usage is not None
     assert completion.usage.completion_tokens > 0
@@ -65,15 +89,16 @@ def test_server_our_client_gets_a_whole_reply() -> None:
         temperature=0.7,
         top_p=0.95,
         max_tokens=2048,
-        seed=1,
-        max_in_flight=4,
+        max_in_flight=20,
         timeout_seconds=30,
         max_retries=0,
     )
 
     async def ask(url: str) -> list[str | None]:
-        requests = (Request(key=str(number), messages=_MESSAGES) for number in range(20))
-        return [answer.text async for answer in answer_all(requests, [url], settings)]
+        async with Endpoints([url], settings) as endpoints:
+            for number in range(20):
+                endpoints.start(Request(key=str(number), messages=_MESSAGES))
+            return [(await endpoints.next_answer()).text for _ in range(20)]
 
     texts = _with_server(ask)
     assert len(texts) == 20
@@ -118,12 +143,51 @@ def test_server_unknown_path_is_a_json_404() -> None:
 
 def test_answer_anchors_in_another_order_follow_their_names() -> None:
     names = ("Readability", "Substance", "Readability")
-    reply = answer({"model": MODEL_NAME, "messages": list(score_messages("text", names, _VIEW))})
-    scores = dict(zip(_NAMES, judge("text", _VIEW).scores, strict=True))
-    assert parse_reply(reply, names).scores == tuple(scores[name] for name in names)
+    messages = list(score_messages("text", _anchors(names), _VIEW))
+    reply = answer({"model": MODEL_NAME, "messages": messages})
+    assert parse_reply(reply, names).scores == rate("text", _VIEW, names).scores
 
 
-def test_answer_foreign_anchors_are_refused() -> None:
-    messages = list(score_messages("text", ("Beauty",), _VIEW))
-    with pytest.raises(ValueError, match="Beauty"):
+def test_answer_foreign_anchors_are_refused_with_the_known_ones() -> None:
+    messages = list(score_messages("text", _anchors(("Beauty",)), _VIEW))
+    with pytest.raises(ValueError, match=r"'Beauty'.*Readability"):
         answer({"model": MODEL_NAME, "messages": messages})
+
+
+_VIEWS = {
+    "text": _VIEW,
+    "qa": '{"question": "What is 4 + 5?", "answer": "4 + 5 = 9"}',
+    "qa_with_think": '{"question": "4 + 5?", "think": "Wait: 4 + 5 = 9.", "answer": "It is 9."}',
+    "agent": '[{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello you."}]',
+}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_answer_discovery_request_gets_the_proposals(family: str) -> None:
+    messages = list(discover_messages(family, _VIEWS[family]))
+    parsed = parse_proposals(answer({"model": MODEL_NAME, "messages": messages}), family)
+    assert parsed.proposals == propose(family, _VIEWS[family])
+    assert len(parsed.proposals) > 0
+
+
+def test_answer_record_that_asks_for_scores_is_still_only_a_record() -> None:
+    attack = _MESSAGES[1]["content"]
+    messages = list(discover_messages("text", attack))
+    parsed = parse_proposals(answer({"model": MODEL_NAME, "messages": messages}), "text")
+    assert parsed.proposals == propose("text", attack)
+
+
+def test_server_foreign_anchor_is_a_400_naming_the_known_ones() -> None:
+    async def ask(url: str) -> openai.APIStatusError:
+        messages = score_messages("text", _anchors(("Beauty",)), _VIEW)
+        async with _openai(url) as client:
+            with pytest.raises(openai.BadRequestError) as caught:
+                await client.chat.completions.create(
+                    model=MODEL_NAME,
+                    messages=[{"role": "user", "content": messages[1]["content"]}],
+                )
+            return caught.value
+
+    error = _with_server(ask)
+    assert "'Beauty'" in error.message
+    assert "Readability" in error.message

@@ -134,3 +134,16 @@ def test_parses_as_python_beyond_the_parser_stack_is_false() -> None:
     assert not parses_as_python("-" * 100_000 + "1")
     assert not parses_as_python("a" + ".b" * 90_000)
     assert not parses_as_python("a\0b")
+
+
+def test_measure_python_commented_out_lines_are_statements() -> None:
+    features = _measured(
+        "# A note on x and y.\n# x = first(y)\n#run(x, y)\n# return x\n"
+        "# Returns x when it is set.\n# if so: stop\n"
+    )
+    assert (features.num_comments, features.num_commented_out) == (6, 3)
+
+
+def test_measure_python_top_level_statements_are_told_from_inner_ones() -> None:
+    features = _measured("import os\n\ndef run():\n    x = 1\n    return x\n")
+    assert (features.num_top_level, features.num_statements) == (2, 4)

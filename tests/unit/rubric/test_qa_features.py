@@ -31,3 +31,10 @@ def test_measure_qa_signature_line_explains_nothing() -> None:
 def test_measure_qa_other_payloads_are_refused(payload: object) -> None:
     with pytest.raises(ValueError, match=r"question|answer|payload"):
         measure_qa(payload, has_think=False)
+
+
+def test_measure_qa_given_numbers_include_those_in_words() -> None:
+    payload = {"question": "Three pens at 4 each?", "answer": "12"}
+    features = measure_qa(payload, has_think=False)
+    assert features.given_numbers == {3.0, 4.0}
+    assert features.answer.last_number == 12.0

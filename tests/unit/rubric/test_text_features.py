@@ -74,3 +74,14 @@ def test_measure_text_code_has_no_prose_features() -> None:
 
 def test_measure_text_small_numbers_mean_what_they_say() -> None:
     assert measure_text("a = 0 + 1 + 2 + 37 + 4.5 + x9").words.num_numbers == 2
+
+
+def test_measure_text_repeated_text_packs_smaller() -> None:
+    line = "Every entry is read once more after an hour.\n"
+    assert measure_text(line * 50).chars.packed_fraction < measure_text(line).chars.packed_fraction
+    assert measure_text("").chars.packed_fraction == 0
+
+
+def test_measure_text_long_words_and_cjk_characters_are_counted() -> None:
+    words = measure_text("An uncharacteristic word 缓存").words
+    assert (words.num_words, words.num_long_words, words.num_cjk) == (5, 1, 2)

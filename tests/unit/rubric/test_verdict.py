@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mira_megatron.rubric.verdict import balanced, scaled, scaled_log
+from mira_megatron.rubric.verdict import balanced, placed, quantified, scaled, scaled_log
 
 
 @pytest.mark.parametrize(("value", "score"), [(-1, 0), (0, 0), (0.5, 5), (1, 10), (9, 10)])
@@ -32,3 +32,20 @@ def test_balanced_is_best_between_low_and_high() -> None:
 @given(value=st.floats(0, 1e9), more=st.floats(0, 1e9))
 def test_scaled_log_never_falls_with_the_value(value: float, more: float) -> None:
     assert scaled_log(value + more, worst=2, best=50) >= scaled_log(value, worst=2, best=50)
+
+
+@pytest.mark.parametrize(
+    ("num", "word"), [(0, "no"), (1, "few"), (5, "some"), (10, "most"), (19, "nearly all")]
+)
+def test_quantified_says_the_share_in_words_and_numbers(num: int, word: str) -> None:
+    assert quantified(num, 20, "calls fail") == f"{word} calls fail: {num} of 20"
+
+
+def test_quantified_all_and_nothing_are_told_from_nearly() -> None:
+    assert quantified(20, 20, "calls fail").startswith("all ")
+    assert quantified(0, 0, "calls fail").startswith("no ")
+
+
+@pytest.mark.parametrize(("value", "word"), [(0, "few"), (1, "some"), (3, "some"), (4, "many")])
+def test_placed_bounds_belong_to_the_middle(value: float, word: str) -> None:
+    assert placed(value, low=1, high=3, words=("few", "some", "many")) == word

@@ -10,7 +10,8 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer, unused_port
 
-from mira_megatron.scoring.endpoint import Answer, EndpointSettings, Request, answer_all
+from mira_megatron.scoring.completion import Answer
+from mira_megatron.scoring.endpoint import Endpoints, EndpointSettings, Request
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -19,7 +20,6 @@ _SETTINGS = EndpointSettings(
     temperature=0.7,
     top_p=0.95,
     max_tokens=64,
-    seed=7,
     max_in_flight=4,
     timeout_seconds=20,
     max_retries=2,
@@ -93,13 +93,23 @@ class _Endpoint:
 
 def _requests(count: int) -> Iterator[Request]:
     for number in range(count):
-        yield Request(key=f"r{number}", messages=[{"role": "user", "content": str(number)}])
+        messages = [{"role": "user", "content": str(number)}]
+        yield Request(key=f"r{number}", messages=messages, seed=7)
 
 
 async def _collect(
     requests: Iterator[Request], urls: Sequence[str], settings: EndpointSettings
 ) -> list[Answer]:
-    return [answer async for answer in answer_all(requests, urls, settings)]
+    """Returns the answers as they finish, with as many requests in flight as there may be."""
+    answers = []
+    async with Endpoints(urls, settings) as endpoints:
+        for request in requests:
+            while not endpoints.has_room:
+                answers.append(await endpoints.next_answer())
+            endpoints.start(request)
+        while endpoints.num_in_flight:
+            answers.append(await endpoints.next_answer())
+    return answers
 
 
 def _ask_one(*handlers: Handler, **changes: Any) -> tuple[Answer, _Endpoint]:
@@ -115,10 +125,15 @@ def _ask_one(*handlers: Handler, **changes: Any) -> tuple[Answer, _Endpoint]:
     return asyncio.run(ask())
 
 
-def test_answer_all_good_endpoint_returns_text_and_counts() -> None:
+def test_endpoints_good_endpoint_returns_text_and_counts() -> None:
     answer, endpoint = _ask_one(_fine)
     assert answer == Answer(
-        key="r0", text="fine", finish_reason="stop", num_prompt_tokens=11, num_output_tokens=3
+        key="r0",
+        text="fine",
+        finish_reason="stop",
+        num_prompt_tokens=11,
+        num_output_tokens=3,
+        is_completion=True,
     )
     assert endpoint.bodies == [
         {
@@ -132,20 +147,34 @@ def test_answer_all_good_endpoint_returns_text_and_counts() -> None:
     ]
 
 
-def test_answer_all_without_a_seed_sends_none() -> None:
-    _, endpoint = _ask_one(_fine, seed=None)
-    assert "seed" not in endpoint.bodies[0]
+def test_endpoints_request_without_a_seed_sends_none() -> None:
+    async def ask() -> list[dict[str, Any]]:
+        endpoint = _Endpoint(_fine)
+        request = Request(key="r0", messages=[{"role": "user", "content": "0"}])
+        async with endpoint.serving() as url:
+            await _collect(iter([request]), [url], _SETTINGS)
+        return endpoint.bodies
+
+    (body,) = asyncio.run(ask())
+    assert "seed" not in body
+
+
+def test_endpoints_request_fields_are_added_and_null_leaves_a_field_out() -> None:
+    fields = {"max_tokens": None, "max_completion_tokens": 64, "top_k": 20}
+    _, endpoint = _ask_one(_fine, request_fields=fields)
+    assert "max_tokens" not in endpoint.bodies[0]
+    assert (endpoint.bodies[0]["max_completion_tokens"], endpoint.bodies[0]["top_k"]) == (64, 20)
 
 
 @pytest.mark.parametrize("fault", [_refusing(503), _refusing(500), _refusing(429), _reset])
-def test_answer_all_passing_fault_is_retried_unchanged(fault: Handler) -> None:
+def test_endpoints_passing_fault_is_retried_unchanged(fault: Handler) -> None:
     answer, endpoint = _ask_one(fault, _fine)
     assert (answer.text, answer.failure) == ("fine", None)
     assert len(endpoint.bodies) == 2
     assert endpoint.bodies[0] == endpoint.bodies[1]
 
 
-def test_answer_all_hanging_endpoint_is_a_timeout() -> None:
+def test_endpoints_hanging_endpoint_is_a_timeout() -> None:
     async def ask() -> list[Answer]:
         endpoint = _Endpoint(_fine)
         endpoint.handlers = [endpoint.hang]
@@ -160,7 +189,7 @@ def test_answer_all_hanging_endpoint_is_a_timeout() -> None:
 
 
 @pytest.mark.parametrize("retry_after", ["1", "Wed, 21 Oct 2015 07:28:01 GMT"])
-def test_answer_all_retry_after_is_waited_for(retry_after: str) -> None:
+def test_endpoints_retry_after_is_waited_for(retry_after: str) -> None:
     headers = {"Retry-After": retry_after, "Date": "Wed, 21 Oct 2015 07:28:00 GMT"}
 
     async def ask() -> tuple[Answer, float]:
@@ -188,13 +217,13 @@ def test_answer_all_retry_after_is_waited_for(retry_after: str) -> None:
         (_saying(b'{"choices": [{"message": {"content": "x"}}]}' + b" " * (17 << 20)), "bad_body"),
     ],
 )
-def test_answer_all_lasting_fault_is_one_typed_failure(handler: Handler, failure: str) -> None:
+def test_endpoints_lasting_fault_is_one_typed_failure(handler: Handler, failure: str) -> None:
     answer, endpoint = _ask_one(handler)
     assert (answer.text, answer.failure) == (None, failure)
     assert len(endpoint.bodies) == 1
 
 
-def test_answer_all_completion_without_text_keeps_its_counts() -> None:
+def test_endpoints_completion_without_text_keeps_its_counts() -> None:
     async def empty(request: web.Request) -> web.Response:
         return _completion(None)
 
@@ -202,13 +231,13 @@ def test_answer_all_completion_without_text_keeps_its_counts() -> None:
     assert (answer.text, answer.failure, answer.num_output_tokens) == (None, "no_content", 3)
 
 
-def test_answer_all_retries_end_with_the_last_failure() -> None:
+def test_endpoints_retries_end_with_the_last_failure() -> None:
     answer, endpoint = _ask_one(_refusing(503), max_retries=3)
     assert answer.failure == "http_503"
     assert len(endpoint.bodies) == 4
 
 
-def test_answer_all_invalid_unicode_fails_that_record_only() -> None:
+def test_endpoints_invalid_unicode_fails_that_record_only() -> None:
     async def ask() -> list[Answer]:
         broken = Request(key="broken", messages=[{"role": "user", "content": "\ud800"}])
         async with _Endpoint(_fine).serving() as url:
@@ -218,7 +247,7 @@ def test_answer_all_invalid_unicode_fails_that_record_only() -> None:
     assert failures == {"broken": "unencodable", "r0": None}
 
 
-def test_answer_all_dead_endpoint_among_several_loses_nothing() -> None:
+def test_endpoints_dead_endpoint_among_several_loses_nothing() -> None:
     async def ask() -> list[Answer]:
         dead = f"http://127.0.0.1:{unused_port()}/v1"
         async with _Endpoint(_fine).serving() as alive:
@@ -229,34 +258,13 @@ def test_answer_all_dead_endpoint_among_several_loses_nothing() -> None:
     assert {answer.failure for answer in answers} == {None}
 
 
-def test_answer_all_only_dead_endpoints_are_connection_failures() -> None:
+def test_endpoints_only_dead_endpoints_are_connection_failures() -> None:
     dead = f"http://127.0.0.1:{unused_port()}/v1"
     answers = asyncio.run(_collect(_requests(3), [dead], _SETTINGS))
     assert [answer.failure for answer in answers] == ["connection"] * 3
 
 
-def test_answer_all_takes_requests_only_as_answers_finish() -> None:
-    taken = answered = most = 0
-
-    def counted() -> Iterator[Request]:
-        nonlocal taken, most
-        for request in _requests(100):
-            taken += 1
-            most = max(most, taken - answered)
-            yield request
-
-    async def ask() -> None:
-        nonlocal answered
-        async with _Endpoint(_fine).serving() as url:
-            async for _ in answer_all(counted(), [url], _SETTINGS):
-                answered += 1
-
-    asyncio.run(ask())
-    assert (taken, answered) == (100, 100)
-    assert most == _SETTINGS.max_in_flight
-
-
-def test_answer_all_slow_request_does_not_hold_up_the_others() -> None:
+def test_endpoints_slow_request_does_not_hold_up_the_others() -> None:
     async def ask() -> list[str]:
         release = asyncio.Event()
 
@@ -266,31 +274,92 @@ def test_answer_all_slow_request_does_not_hold_up_the_others() -> None:
             return _completion()
 
         finished = []
-        async with _Endpoint(slow_first).serving() as url:
-            async for answer in answer_all(_requests(20), [url], _SETTINGS):
-                finished.append(answer.key)
-                if len(finished) == 19:
+        async with (
+            _Endpoint(slow_first).serving() as url,
+            Endpoints([url], _SETTINGS) as endpoints,
+        ):
+            for request in _requests(4):
+                endpoints.start(request)
+            while endpoints.num_in_flight:
+                finished.append((await endpoints.next_answer()).key)
+                if len(finished) == 3:
                     release.set()
         return finished
 
     assert asyncio.run(ask())[-1] == "r0"
 
 
-def test_answer_all_failing_request_source_raises_its_own_error() -> None:
-    def broken() -> Iterator[Request]:
-        yield from _requests(2)
-        raise ValueError("part-00003 is damaged")
+def test_endpoints_left_early_cancel_what_is_in_flight() -> None:
+    async def ask() -> list[str]:
+        endpoint = _Endpoint(_fine)
+        endpoint.handlers = [endpoint.hang]
+        async with endpoint.serving() as url:
+            async with Endpoints([url], _SETTINGS) as endpoints:
+                for request in _requests(3):
+                    endpoints.start(request)
+                await asyncio.sleep(0)
+            return [repr(task.get_coro()) for task in asyncio.all_tasks()]
+
+    assert not [task for task in asyncio.run(ask()) if "Endpoints" in task]
+
+
+def test_endpoints_told_to_end_retry_no_more() -> None:
+    async def ask() -> tuple[Answer, int]:
+        endpoint = _Endpoint(_refusing(503))
+        settings = dataclasses.replace(_SETTINGS, backoff_seconds=60, max_retries=9)
+        async with endpoint.serving() as url, Endpoints([url], settings) as endpoints:
+            endpoints.start(next(_requests(1)))
+            endpoints.end()
+            return await endpoints.next_answer(), len(endpoint.bodies)
+
+    answer, num_attempts = asyncio.run(ask())
+    assert (answer.failure, num_attempts) == ("http_503", 1)
+
+
+@pytest.mark.parametrize(
+    ("fault", "num_lost"),
+    [(_refusing(503), 0), (_refusing(429), 0), (_refusing(504), 3), (_reset, 3)],
+)
+def test_endpoints_attempts_that_may_have_been_billed_are_told(
+    fault: Handler, num_lost: int
+) -> None:
+    lost: list[str] = []
+
+    def on_lost(request: Request) -> bool:
+        lost.append(request.key)
+        return True
 
     async def ask() -> None:
-        async with _Endpoint(_fine).serving() as url:
-            await _collect(broken(), [url], _SETTINGS)
+        async with (
+            _Endpoint(fault).serving() as url,
+            Endpoints([url], _SETTINGS, on_lost) as endpoints,
+        ):
+            endpoints.start(next(_requests(1)))
+            await endpoints.next_answer()
 
-    with pytest.raises(ValueError, match="part-00003"):
-        asyncio.run(ask())
+    asyncio.run(ask())
+    assert lost == ["r0"] * num_lost
 
 
-@pytest.mark.parametrize("url", ["127.0.0.1:8000", "ftp://host/v1", "http://user:pw@host/v1", ""])
-def test_answer_all_impossible_endpoint_is_refused(url: str) -> None:
+def test_endpoints_lost_attempt_that_may_not_be_repeated_is_the_last() -> None:
+    async def ask() -> tuple[Answer, int]:
+        endpoint = _Endpoint(_refusing(504))
+        async with (
+            endpoint.serving() as url,
+            Endpoints([url], _SETTINGS, lambda request: False) as endpoints,
+        ):
+            endpoints.start(next(_requests(1)))
+            return await endpoints.next_answer(), len(endpoint.bodies)
+
+    answer, num_attempts = asyncio.run(ask())
+    assert (answer.failure, num_attempts) == ("http_504", 1)
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["127.0.0.1:8000", "ftp://host/v1", "http://user:pw@host/v1", "http://host/v1?key=pw", ""],
+)
+def test_endpoints_impossible_endpoint_is_refused(url: str) -> None:
     with pytest.raises(ValueError, match="expected a base URL") as caught:
         asyncio.run(_collect(_requests(1), [url], _SETTINGS))
     assert "pw" not in str(caught.value)
@@ -302,6 +371,27 @@ def test_api_key_is_sent_and_shown_nowhere(caplog: pytest.LogCaptureFixture) -> 
     assert endpoint.headers == [f"Bearer {_KEY}"]
     assert answer.failure_detail == "refused, you sent Bearer <api key>"
     assert _KEY not in repr(dataclasses.replace(_SETTINGS, api_key=_KEY))
+    assert _KEY not in caplog.text
+
+
+def test_api_key_in_a_cookie_that_cannot_be_read_is_not_logged(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def with_cookie(request: web.Request) -> web.Response:
+        response = _completion()
+        response.headers.add("Set-Cookie", f"Bearer {_KEY}=1")
+        return response
+
+    async def ask() -> list[Answer]:
+        settings = dataclasses.replace(_SETTINGS, api_key=_KEY)
+        async with _Endpoint(with_cookie).serving() as url:
+            # aiohttp takes no cookies from addresses, only from names.
+            named = url.replace("127.0.0.1", "localhost")
+            return await _collect(_requests(1), [named], settings)
+
+    caplog.set_level("DEBUG")
+    (answer,) = asyncio.run(ask())
+    assert answer.text == "fine"
     assert _KEY not in caplog.text
 
 

@@ -1,0 +1,106 @@
+"""Texts to vectors: the `embedder` section of a recipe, and the engines it chooses among.
+
+Each engine is a module of its own, imported when it is used.
+
+Shapes: N texts, D dimensions.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+
+from mira_megatron.grouping.unit_vectors import Floats, unit_rows
+
+ENGINES = ("tfidf_svd", "endpoint", "sentence_transformers")
+_OF_ENDPOINTS = ("endpoints", "api_key_env", "shortened_by_server")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EmbedderConfig:
+    """How a text becomes a vector."""
+
+    engine: str  # one of ENGINES
+    dimensions: int  # of a vector: for tfidf_svd how many are kept, else what the model gives
+    max_chars: int  # of a text; what comes after is not looked at
+    model: str | None = None  # name at the endpoint, or folder or hub name; None for tfidf_svd
+    # engine=endpoint only:
+    shortened_by_server: bool = False  # asks for `dimensions`, where the model can give fewer
+    endpoints: list[str] = field(default_factory=list, metadata={"execution": True})
+    api_key_env: str | None = field(default=None, metadata={"execution": True})
+    max_in_flight: int = field(default=8, metadata={"execution": True})
+    timeout_seconds: float = field(default=120.0, metadata={"execution": True})
+    max_retries: int = field(default=5, metadata={"execution": True})
+    # Not for tfidf_svd:
+    batch_size: int = field(default=32, metadata={"execution": True})
+
+    def __post_init__(self) -> None:
+        if self.engine not in ENGINES:
+            raise ValueError(f"engine={self.engine!r} must be one of {', '.join(ENGINES)}")
+        for name in ("dimensions", "max_chars", "max_in_flight", "timeout_seconds", "batch_size"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name}={getattr(self, name)} must be above 0")
+        if self.max_retries < 0:
+            raise ValueError(f"max_retries={self.max_retries} must not be negative")
+        if (self.model is None) != (self.engine == "tfidf_svd"):
+            raise ValueError(
+                "engine=tfidf_svd takes no model"
+                if self.model is not None
+                else f"engine={self.engine} needs model"
+            )
+        if self.engine == "endpoint" and not self.endpoints:
+            raise ValueError("engine=endpoint needs endpoints, such as [http://127.0.0.1:8000/v1]")
+        for name in _OF_ENDPOINTS:
+            if self.engine != "endpoint" and getattr(self, name):
+                raise ValueError(f"{name} is for engine=endpoint, not for engine={self.engine}")
+
+
+def embed(
+    texts: Sequence[str],
+    config: EmbedderConfig,
+    *,
+    seed: int,
+    api_key: str | None = None,
+    cache_folder: Path | None = None,
+    fold_numbers: bool = False,
+) -> Floats:
+    """Returns the texts' vectors at length 1, shape (N, D), float32; zeros for a blank text.
+
+    Args:
+        texts: what to embed; each is cut to `config.max_chars`.
+        config: the engine and its settings.
+        seed: decides what tfidf_svd is fitted on.
+        api_key: of the endpoints, if they need one.
+        cache_folder: where answers of endpoints are kept, so that resuming does not ask again.
+        fold_numbers: whether all numbers are one to tfidf_svd; models see texts as they are.
+
+    Raises ValueError when an endpoint or a model gives anything but N vectors of D numbers.
+    """
+    shown = [text[: config.max_chars] for text in texts]
+    filled = [index for index, text in enumerate(shown) if text.strip()]
+    vector_ND = np.zeros((len(texts), config.dimensions), np.float32)
+    if not filled:
+        return vector_ND
+    given = [shown[index] for index in filled]
+    match config.engine:
+        case "tfidf_svd":
+            found = _engine("tfidf_svd").embed_texts(
+                given, dimensions=config.dimensions, seed=seed, fold_numbers=fold_numbers
+            )
+        case "endpoint":
+            found = _engine("embedding_endpoint").embed_texts(
+                given, config, api_key=api_key, cache_folder=cache_folder
+            )
+        case _:
+            found = _engine("sentence_embedder").embed_texts(given, config)
+    vector_ND[filled] = unit_rows(found)
+    return vector_ND
+
+
+def _engine(module: str) -> ModuleType:
+    return importlib.import_module(f"mira_megatron.grouping.{module}")

@@ -1,0 +1,202 @@
+"""Have the teacher say freely what decides a record's quality, on a sample of every source.
+
+Reads   records/<source>/part-*.parquet
+Writes  judgments/<rubric>/<source>/part-*.parquet (records.JUDGMENT_SCHEMA) and answers-*.parquet
+        (DISCOVERY_ANSWER_SCHEMA: one row per record asked about)
+Keeps   numbers of parts and order of records; parts without a sampled record have no files
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mira_megatron import layout
+from mira_megatron.config import Recipe
+from mira_megatron.grouping.source_groups import source_groups
+from mira_megatron.manifest import Counts
+from mira_megatron.records import DISCOVERY_ANSWER_SCHEMA, JUDGMENT_SCHEMA, Judgment
+from mira_megatron.rubric import rule_judge
+from mira_megatron.rubric.discovery_prompts import discover_messages, discover_prompt_key
+from mira_megatron.rubric.discovery_replies import format_proposals, parse_proposals
+from mira_megatron.rubric.given_anchors import given_anchors
+from mira_megatron.rubric.views import View
+from mira_megatron.scoring.asking import Reply, explained, failure_status
+from mira_megatron.scoring.judge_config import JudgeConfig
+from mira_megatron.scoring.judging import (
+    Judge,
+    judge_fingerprint,
+    judge_parts,
+    make_judge,
+    sampled_parts,
+)
+from mira_megatron.shards import write_parquet
+from mira_megatron.stage import Unit, WorkResult, Workspace
+
+VERSION = 1
+_ANSWERS, _JUDGMENTS = "answers", "part"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DiscoverConfig:
+    """How much the teacher is shown."""
+
+    records_per_source: int
+
+    def __post_init__(self) -> None:
+        if self.records_per_source < 1:
+            raise ValueError(f"records_per_source={self.records_per_source} must be at least 1")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DiscoverSettings:
+    """What one source's unit needs."""
+
+    source: str
+    records_per_source: int
+    seed: int
+    form: DiscoveryForm
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DiscoveryForm:
+    """Free-form judging of one source's records."""
+
+    source: str
+    family: str
+    judge: Judge
+
+    def messages(self, view_text: str) -> tuple[dict[str, str], ...]:
+        """Returns the chat messages that ask what decides one record's quality."""
+        return discover_messages(self.family, view_text)
+
+    def judge_in_process(self, view_text: str) -> str:
+        """Returns the rule judge's answer."""
+        return format_proposals(self.family, rule_judge.propose(self.family, view_text))
+
+    def is_readable(self, text: str) -> bool:
+        """Returns whether any dimension can be read."""
+        return parse_proposals(text, self.family).status != "unparsed"
+
+    def row(
+        self, record_id: str, view: View, reply: Reply
+    ) -> tuple[dict[str, Any], list[Judgment]]:
+        """Returns the answer's row, and the judgments that could be read from it."""
+        answer = reply.answer
+        failed_as = failure_status(answer)
+        parsed = parse_proposals("" if failed_as else answer.text or "", self.family)
+        judgments = [
+            Judgment(
+                record_id=record_id,
+                source=self.source,
+                part=proposal.part,
+                dimension=proposal.dimension,
+                score=proposal.score,
+                reason=proposal.reason,
+                model=self.judge.model,
+                prompt_key=discover_prompt_key(self.family),
+            )
+            for proposal in parsed.proposals
+        ]
+        answered = {
+            "record_id": record_id,
+            "num_judgments": len(judgments),
+            "status": failed_as or parsed.status,
+            "reason": explained(answer) if failed_as else parsed.reason,
+            "view_policy": view.policy,
+            "num_record_tokens": view.num_record_tokens,
+            "num_shown_tokens": view.num_shown_tokens,
+            "num_attempts": reply.num_attempts,
+            "num_prompt_tokens": answer.num_prompt_tokens,
+            "num_output_tokens": answer.num_output_tokens,
+            "raw": answer.text,
+            "reasoning": answer.reasoning,
+        }
+        return answered, judgments
+
+    def write(self, output: Path, rows: Sequence[tuple[dict[str, Any], list[Judgment]]]) -> None:
+        """Writes the judgments of a part, and last the answers they were read from."""
+        judgments = [asdict(judgment) for _, of_record in rows for judgment in of_record]
+        write_parquet(_judgments(output), pa.Table.from_pylist(judgments, schema=JUDGMENT_SCHEMA))
+        answers = pa.Table.from_pylist([row for row, _ in rows], schema=DISCOVERY_ANSWER_SCHEMA)
+        write_parquet(output, answers)
+
+
+def units(recipe: Recipe) -> list[Unit]:
+    """Returns one unit per source that a group without given anchors is founded on.
+
+    None without a section `discover`.
+    """
+    if "discover" not in recipe.values:
+        return []
+    config = recipe.section("discover", DiscoverConfig)
+    judge = make_judge(recipe, recipe.section("teacher", JudgeConfig))
+    return [
+        _unit(recipe, config, judge, source, group.family)
+        for group in source_groups(recipe).values()
+        if given_anchors(recipe, group.name) is None
+        # Whoever joined later has no part in the group's anchors.
+        for source in group.members
+        if source in group.founders
+    ]
+
+
+def _unit(recipe: Recipe, config: DiscoverConfig, judge: Judge, source: str, family: str) -> Unit:
+    return Unit(
+        stage="discover",
+        name=source,
+        folder=layout.judgments(recipe.rubric, source),
+        version=VERSION,
+        config={
+            **judge_fingerprint(judge),
+            "records_per_source": config.records_per_source,
+            "prompt_key": discover_prompt_key(family),
+            "seed": recipe.seed,
+        },
+        upstream=(layout.records(source),),
+        work="mira_megatron.rubric.discover:discover",
+        settings=DiscoverSettings(
+            source=source,
+            records_per_source=config.records_per_source,
+            seed=recipe.seed,
+            form=DiscoveryForm(source=source, family=family, judge=judge),
+        ),
+    )
+
+
+def discover(workspace: Workspace, settings: DiscoverSettings) -> WorkResult:
+    """Writes the judgments of one source's sample."""
+    parts = sampled_parts(
+        workspace,
+        settings.source,
+        settings.records_per_source,
+        seed=settings.seed,
+        purpose="discover",
+        stem=_ANSWERS,
+    )
+    counted = judge_parts(workspace, parts, settings.form, settings.form.judge)
+    outcomes: Counter[str] = sum(counted, Counter())
+    rows = {part.output.name: part.num_records for part in parts}
+    for part in parts:
+        judgments = _judgments(part.output)
+        rows[judgments.name] = pq.read_metadata(judgments).num_rows
+    num_judgments = sum(rows.values()) - outcomes.total()
+    return WorkResult(
+        counts=Counts(
+            num_in=outcomes.total(),
+            num_out=num_judgments,
+            totals=dict(sorted(outcomes.items())),
+        ),
+        rows=rows,
+    )
+
+
+def _judgments(answers: Path) -> Path:
+    """Returns the file of the judgments that were read from a part's answers."""
+    return answers.with_name(f"{_JUDGMENTS}{answers.name.removeprefix(_ANSWERS)}")

@@ -1,0 +1,360 @@
+"""Asks a judge every question once: the store, where it was answered before, or else an endpoint.
+
+At most `max_in_flight` requests exist at any time. An answer is kept before it is used. An answer
+that cannot be read is asked for again, with the next seed, up to `max_attempts` times. What fails
+is a typed failure of its record; the run is stopped only when too many records have failed for it
+to end well, or when the next request could lead above the spend ceiling.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter, deque
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import TypeVar
+
+import orjson
+
+from mira_megatron.progress import track
+from mira_megatron.scoring.answer_store import AnswerStore, Charged, StoredAnswer, question_key
+from mira_megatron.scoring.completion import Answer
+from mira_megatron.scoring.endpoint import Endpoints, EndpointSettings, Request
+from mira_megatron.scoring.judge_config import JudgeConfig
+from mira_megatron.scoring.spending import Prices, Spending
+
+logger = logging.getLogger(__name__)
+
+Value = TypeVar("Value")
+
+# Failures that are a status of their own; every other one is `failed`.
+_STATUS_OF_FAILURE = {"refused": "refused", "too_long": "too_long"}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Question:
+    """What a judge is to be asked about one record."""
+
+    key: str  # the record's id, returned with the reply
+    messages: Sequence[dict[str, str]]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Reply:
+    """The last answer to a question."""
+
+    key: str
+    answer: Answer
+    num_attempts: int  # answers asked for, the last of which is this one
+    is_readable: bool
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Pending:
+    question: Question
+    num_attempts: int  # this one included
+    seed: int
+    stored_as: str | None  # None for messages that no request can carry
+    most: Charged
+
+
+def failure_status(answer: Answer) -> str | None:
+    """Returns the rating status of an answer that failed, None of one that can be parsed."""
+    if answer.failure is None:
+        return None
+    return _STATUS_OF_FAILURE.get(answer.failure, "failed")
+
+
+def outcome(status: str, reason: str | None) -> str:
+    """Returns what counts call a row: its status, and of a failure the kind its reason begins with.
+
+    Kinds are those of completion.Answer.failure; a failed row's reason is written by `explained`.
+    """
+    return f"failed: {(reason or '').partition(':')[0]}" if status == "failed" else status
+
+
+def explained(answer: Answer) -> str:
+    """Returns a failed answer's reason: its kind, and the server's words."""
+    return f"{answer.failure}: {answer.failure_detail}"
+
+
+async def ask_all(
+    questions: Iterable[Question],
+    judge: JudgeConfig,
+    *,
+    seed: int,
+    api_key: str | None,
+    store: AnswerStore,
+    is_readable: Callable[[str], bool],
+    num_questions: int,
+    title: str,
+) -> AsyncGenerator[Reply, None]:
+    """Yields one reply per question, in the order in which they are settled.
+
+    Raises ValueError, once what is in flight is answered and kept, when more than
+    `judge.max_failed_fraction` of `num_questions` got no usable answer (nothing is yielded any more
+    from there on), or when the next request does not fit under `judge.spend_ceiling`.
+    """
+    asking = _Asking(
+        questions=iter(questions),
+        judge=judge,
+        seed=seed,
+        store=store,
+        is_readable=is_readable,
+        num_questions=num_questions,
+        title=title,
+    )
+    settings = _endpoint_settings(judge, api_key)
+    with track(title, num_questions) as advance:
+        async with Endpoints(judge.endpoints, settings, asking.on_lost) as endpoints:
+            while True:
+                pending = asking.next_pending() if endpoints.has_room else None
+                if pending is not None:
+                    answer = asking.known(pending)
+                    if answer is None:
+                        endpoints.start(asking.request(pending))
+                        continue
+                elif endpoints.num_in_flight:
+                    answer = await endpoints.next_answer()
+                    pending = asking.receive(answer)
+                else:
+                    break
+                reply = asking.settle(pending, answer)
+                if asking.is_hopeless:
+                    endpoints.end()
+                elif reply is not None:
+                    advance()
+                    yield reply
+    asking.finish()
+
+
+@dataclass(kw_only=True, slots=True)
+class _Asking:
+    """What is left to ask, what is in flight, and what came of the rest."""
+
+    questions: Iterator[Question]
+    judge: JudgeConfig
+    seed: int
+    store: AnswerStore
+    is_readable: Callable[[str], bool]
+    num_questions: int
+    title: str
+    prices: Prices = field(init=False)
+    spending: Spending = field(init=False)
+    most_useless: Fraction = field(init=False)  # of the questions, for the run to end well
+    again: deque[_Pending] = field(default_factory=deque)
+    held: _Pending | None = None  # may not be started before something has come back
+    in_flight: dict[str, _Pending] = field(default_factory=dict)
+    asked: set[str] = field(default_factory=set)  # store keys of what is in flight
+    useless: Counter[str] = field(default_factory=Counter)
+    first_useless: str = ""
+    num_settled: int = 0
+    num_requests: int = 0
+
+    def __post_init__(self) -> None:
+        self.prices = Prices.per_million(
+            prompt=self.judge.price_per_million_prompt_tokens,
+            output=self.judge.price_per_million_output_tokens,
+        )
+        spent = self.prices.cost(self.store.charged(_given(self.judge.model)))
+        self.spending = Spending(spent=spent, ceiling=self.judge.spend_ceiling)
+        self.most_useless = Fraction(str(self.judge.max_failed_fraction)) * self.num_questions
+
+    @property
+    def is_hopeless(self) -> bool:
+        """Returns whether too many records have failed for the run to end well."""
+        return self.useless.total() > self.most_useless
+
+    def next_pending(self) -> _Pending | None:
+        """Returns what to ask next; None where nothing is left, or something must come back first.
+
+        What is returned and not in the store has its most set aside under the ceiling.
+        """
+        if self.is_hopeless:
+            return None
+        pending, self.held = self.held or self._following(), None
+        if pending is None or self._may_start(pending):
+            return pending
+        self.held = pending
+        return None
+
+    def known(self, pending: _Pending) -> Answer | None:
+        """Returns the answer to what need not be asked, or cannot be."""
+        if pending.stored_as is None:
+            return Answer(
+                key=pending.question.key,
+                failure="unencodable",
+                failure_detail="the record holds half a character, which UTF-8 has no bytes for",
+            )
+        stored = self.store.get(pending.stored_as)
+        return None if stored is None else stored.answer(pending.question.key)
+
+    def request(self, pending: _Pending) -> Request:
+        """Returns the request for what is to be sent now."""
+        assert pending.stored_as is not None
+        self.in_flight[pending.question.key] = pending
+        self.asked.add(pending.stored_as)
+        self.num_requests += 1
+        question = pending.question
+        return Request(key=question.key, messages=question.messages, seed=pending.seed)
+
+    def on_lost(self, request: Request) -> bool:
+        """Counts an attempt that may have been billed; returns whether another one fits."""
+        return self.spending.lose(request.key)
+
+    def receive(self, answer: Answer) -> _Pending:
+        """Returns what this answers, after keeping the answer if it was paid for."""
+        pending = self.in_flight.pop(answer.key)
+        assert pending.stored_as is not None
+        self.asked.remove(pending.stored_as)
+        charged = Charged()
+        if answer.is_completion:
+            stored = _stored(answer, pending, _given(self.judge.model))
+            self.store.put(stored)
+            charged = stored.charged
+        self.spending.settle(answer.key, self.prices.cost(charged))
+        return pending
+
+    def settle(self, pending: _Pending, answer: Answer) -> Reply | None:
+        """Returns the reply, or None where the question is to be asked again."""
+        is_readable = answer.failure is None and self.is_readable(answer.text or "")
+        is_worth_another = answer.is_completion and answer.failure != "refused"
+        has_attempts = pending.num_attempts < self.judge.max_attempts
+        if not is_readable and is_worth_another and has_attempts:
+            self.again.append(self._pending(pending.question, pending.num_attempts + 1))
+            return None
+        self.num_settled += 1
+        if not is_readable:
+            status = failure_status(answer) or "unparsed"
+            reason = explained(answer) if answer.failure else "no line of it could be read"
+            self.useless[outcome(status, reason)] += 1
+            self.first_useless = self.first_useless or f"{status}, {reason}"
+        return Reply(
+            key=answer.key,
+            answer=answer,
+            num_attempts=pending.num_attempts,
+            is_readable=is_readable,
+        )
+
+    def finish(self) -> None:
+        """Raises ValueError where the end came before its time; else says what was asked."""
+        if self.is_hopeless:
+            raise ValueError(self._too_many_failures())
+        if self.held is not None:
+            raise ValueError(self._ceiling_reached(self.held))
+        logger.info(
+            "%s: %s records, %s requests%s",
+            self.title,
+            f"{self.num_settled:,}",
+            f"{self.num_requests:,}",
+            f", {float(self.spending.spent):,.4f} spent in all" if self.spending.spent else "",
+        )
+
+    def _following(self) -> _Pending | None:
+        if self.again:
+            return self.again.popleft()
+        question = next(self.questions, None)
+        return None if question is None else self._pending(question, 1)
+
+    def _pending(self, question: Question, num_attempts: int) -> _Pending:
+        judge, seed = self.judge, self.seed + num_attempts - 1
+        sampling = (judge.temperature, judge.top_p, judge.max_tokens, seed, num_attempts)
+        stored_as = None
+        messages = b""
+        with suppress(orjson.JSONEncodeError):
+            messages = orjson.dumps(question.messages)
+            stored_as = question_key(
+                model=_given(judge.model),
+                messages=messages,
+                sampling=sampling,
+                fields=judge.request_fields,
+            )
+        return _Pending(
+            question=question,
+            num_attempts=num_attempts,
+            seed=seed,
+            stored_as=stored_as,
+            # A token is at least one byte of the text it stands for.
+            most=Charged(
+                num_prompt_tokens=len(messages), num_output_tokens=_given(judge.max_tokens)
+            ),
+        )
+
+    def _may_start(self, pending: _Pending) -> bool:
+        if pending.stored_as is None or pending.stored_as in self.store:
+            return True
+        # An equal record's question is being answered: wait, rather than pay twice.
+        if pending.stored_as in self.asked:
+            return False
+        return self.spending.reserve(pending.question.key, self.prices.cost(pending.most))
+
+    def _too_many_failures(self) -> str:
+        kinds = ", ".join(f"{kind} {num:,}" for kind, num in sorted(self.useless.items()))
+        endpoints = ", ".join(self.judge.endpoints)
+        is_none_usable = self.num_settled == self.useless.total()
+        return (
+            f"{self.title}: {self.useless.total():,} of {self.num_questions:,} records got no "
+            f"usable answer ({kinds}), more than max_failed_fraction="
+            f"{self.judge.max_failed_fraction} allows. The first: {self.first_useless}. "
+            + (f"Nothing usable came from {endpoints}. " if is_none_usable else "")
+            + "Repair the endpoint and run the same command again"
+            + (
+                f": what was paid for is kept in {self.store.folder}, answers that cannot be read "
+                "among it (raise max_attempts to have those asked for once more)."
+                if len(self.store)
+                else "."
+            )
+        )
+
+    def _ceiling_reached(self, held: _Pending) -> str:
+        spent, most = self.spending.spent, self.prices.cost(held.most)
+        return (
+            f"{self.title}: {float(spent):,.4f} of spend_ceiling={self.judge.spend_ceiling} is "
+            f"spent and the next request can cost up to {float(most):,.4f}; "
+            f"{self.num_questions - self.num_settled:,} of {self.num_questions:,} records are left "
+            f"to ask. Every answer so far is kept in {self.store.folder}: raise spend_ceiling and "
+            "run the same command again, or ask about fewer records."
+        )
+
+
+def _stored(answer: Answer, pending: _Pending, model: str) -> StoredAnswer:
+    """Returns the line to keep; tokens that the server did not count are charged at their most."""
+    assert pending.stored_as is not None
+    num_prompt, num_output = answer.num_prompt_tokens, answer.num_output_tokens
+    most = pending.most
+    return StoredAnswer(
+        key=pending.stored_as,
+        model=model,
+        charged=Charged(
+            num_prompt_tokens=most.num_prompt_tokens if num_prompt is None else num_prompt,
+            num_output_tokens=most.num_output_tokens if num_output is None else num_output,
+        ),
+        text=answer.text,
+        reasoning=answer.reasoning,
+        finish_reason=answer.finish_reason,
+        num_prompt_tokens=num_prompt,
+        num_output_tokens=num_output,
+        failure=answer.failure,
+        failure_detail=answer.failure_detail,
+    )
+
+
+def _endpoint_settings(judge: JudgeConfig, api_key: str | None) -> EndpointSettings:
+    return EndpointSettings(
+        model=_given(judge.model),
+        temperature=_given(judge.temperature),
+        top_p=_given(judge.top_p),
+        max_tokens=_given(judge.max_tokens),
+        max_in_flight=judge.max_in_flight,
+        timeout_seconds=judge.timeout_seconds,
+        max_retries=judge.max_retries,
+        request_fields=judge.request_fields,
+        api_key=api_key,
+    )
+
+
+def _given(value: Value | None) -> Value:
+    assert value is not None, "JudgeConfig refuses engine=endpoint without it"
+    return value

@@ -1,0 +1,302 @@
+"""Has the records of a source judged, part by part: in process, or through endpoints.
+
+What is asked about a record and what becomes of the answer is a form's business (free-form judging,
+rating on anchors). Endpoints see one stream of questions over all parts, so no part waits for the
+last answer of another; a part is written when its last record is settled.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from itertools import chain
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from mira_megatron import layout
+from mira_megatron.config import Recipe, fingerprinted
+from mira_megatron.corpus.sampling import sample_ids
+from mira_megatron.records import RECORD_SCHEMA, Record, records_from_table
+from mira_megatron.rubric import rule_judge
+from mira_megatron.rubric.views import View, ViewMaker
+from mira_megatron.scoring.answer_store import AnswerStore
+from mira_megatron.scoring.asking import Question, Reply, ask_all, outcome
+from mira_megatron.scoring.completion import Answer
+from mira_megatron.scoring.judge_config import JudgeConfig
+from mira_megatron.shards import file_digest, map_shards, read_part
+from mira_megatron.stage import Workspace
+
+Row = TypeVar("Row")
+
+# What a part that was interrupted may hold; anything else is asked about again.
+_SETTLED_FOR_GOOD = ("ok", "partial")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Judge:
+    """A judge as a unit needs it: its settings, and the files they name."""
+
+    config: JudgeConfig
+    seed: int
+    tokenizer: Path | None
+    answers: Path  # the folder of the answer store
+
+    @property
+    def model(self) -> str:
+        """Returns the name that rows carry."""
+        return self.config.model or rule_judge.MODEL_NAME
+
+    @property
+    def sampling(self) -> tuple[object, ...]:
+        """Returns what an answer depends on besides model and messages; nothing in process."""
+        if self.config.engine == "rule_judge":
+            return ()
+        config = self.config
+        return (
+            config.temperature,
+            config.top_p,
+            config.max_tokens,
+            config.request_fields,
+            config.max_attempts,
+            self.seed,
+        )
+
+
+class Form(Protocol[Row]):
+    """What is asked about a record, and what becomes of the answer."""
+
+    def messages(self, view_text: str) -> tuple[dict[str, str], ...]:
+        """Returns the chat messages to send."""
+
+    def judge_in_process(self, view_text: str) -> str:
+        """Returns the rule judge's answer."""
+
+    def is_readable(self, text: str) -> bool:
+        """Returns whether anything of an answer can be used."""
+
+    def row(self, record_id: str, view: View, reply: Reply) -> Row:
+        """Returns what is kept of the reply about one record."""
+
+    def write(self, output: Path, rows: Sequence[Row]) -> None:
+        """Writes a part; last of all `output`, with one row per record: status and reason."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class JudgedPart:
+    """The records of one part that are to be judged."""
+
+    records: Path
+    digest: str
+    output: Path  # see Form.write
+    record_ids: frozenset[str] | None  # None: all
+    num_records: int  # to be judged
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Sampling:
+    records: Path
+    digest: str
+    n: int
+    seed: int
+    purpose: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _InProcess:
+    part: JudgedPart
+    form: Form[Any]
+    judge: Judge
+
+
+@dataclass(kw_only=True, slots=True)
+class _OpenPart:
+    """A part whose questions are being asked."""
+
+    part: JudgedPart
+    record_ids: list[str]
+    rows: dict[str, Any] = field(default_factory=dict)
+
+
+def make_judge(recipe: Recipe, config: JudgeConfig) -> Judge:
+    """Returns the judge of a recipe's section; FileNotFoundError where its tokenizer is not."""
+    answers = config.answers_folder
+    return Judge(
+        config=config,
+        seed=recipe.seed,
+        tokenizer=None if config.tokenizer is None else _tokenizer(recipe, config.tokenizer),
+        answers=recipe.run_folder / layout.ANSWERS if answers is None else recipe.path_of(answers),
+    )
+
+
+def _tokenizer(recipe: Recipe, name: str) -> Path:
+    path = recipe.path_of(name)
+    file = path / layout.TOKENIZER_FILE if path.is_dir() else path
+    if not file.is_file():
+        raise FileNotFoundError(
+            f"{file}: no such file. A judge with max_record_tokens needs its own tokenizer.json: a "
+            "record's tokens are counted as it counts them."
+        )
+    return file
+
+
+def judge_fingerprint(judge: Judge) -> dict[str, Any]:
+    """Returns what decides a judge's answers, for a unit's configuration."""
+    return {
+        **fingerprinted(judge.config),
+        "model": judge.model,
+        "tokenizer": None if judge.tokenizer is None else file_digest(judge.tokenizer),
+        "seed": judge.seed if judge.sampling else None,
+    }
+
+
+def all_parts(workspace: Workspace, source: str) -> list[JudgedPart]:
+    """Returns every part of a source, all of its records to be judged."""
+    return [
+        JudgedPart(
+            records=path,
+            digest=part.digest,
+            output=workspace.folder / part.path,
+            record_ids=None,
+            num_records=part.num_rows or 0,
+        )
+        for path, part in workspace.upstream_parts(layout.records(source), ".parquet")
+    ]
+
+
+def sampled_parts(
+    workspace: Workspace, source: str, n: int, *, seed: int, purpose: str, stem: str = "part"
+) -> list[JudgedPart]:
+    """Returns the parts that hold a record of the source's sample; outputs begin with `stem`."""
+    upstream = workspace.upstream_parts(layout.records(source), ".parquet")
+    tasks = [
+        _Sampling(records=path, digest=part.digest, n=n, seed=seed, purpose=purpose)
+        for path, part in upstream
+    ]
+    workers = workspace.resources.workers
+    title = f"sample {source}"
+    of_parts = list(map_shards(_sample_part, tasks, workers=workers, title=title))
+    sample = sample_ids(chain.from_iterable(of_parts), n, seed=seed, purpose=purpose)
+    return [
+        JudgedPart(
+            records=path,
+            digest=part.digest,
+            output=workspace.folder / f"{stem}{part.path.removeprefix('part')}",
+            record_ids=frozenset(sample & of_part),
+            num_records=len(sample & of_part),
+        )
+        for (path, part), of_part in zip(upstream, of_parts, strict=True)
+        if sample & of_part
+    ]
+
+
+def judge_parts(
+    workspace: Workspace, parts: Sequence[JudgedPart], form: Form[Any], judge: Judge
+) -> list[Counter[str]]:
+    """Has every part judged and written; returns how many records of each ended how.
+
+    Raises ValueError where an endpoint answers too little, or the spend ceiling is reached. What
+    was answered is kept, and a part in which something failed is asked about again.
+    """
+    title = workspace.unit.label
+    match judge.config.engine:
+        case "rule_judge":
+            tasks = [_InProcess(part=part, form=form, judge=judge) for part in parts]
+            workers = workspace.resources.workers
+            for _ in map_shards(_judge_in_process, tasks, workers=workers, title=title):
+                pass
+        case _:
+            api_key = _api_key(judge.config, workspace.resources.secrets)
+            asyncio.run(_ask(parts, form, judge, api_key, title))
+    return [_outcomes(part.output) for part in parts]
+
+
+def _sample_part(task: _Sampling) -> set[str]:
+    record_ids = read_part(task.records, task.digest, ["record_id"])["record_id"].to_pylist()
+    return sample_ids(record_ids, task.n, seed=task.seed, purpose=task.purpose)
+
+
+def _judge_in_process(task: _InProcess) -> None:
+    """Judges one part; through the answer's text, so that a server's rows are the same."""
+    if task.part.output.is_file():
+        return
+    view_maker = ViewMaker(task.judge.config.max_record_tokens, task.judge.tokenizer)
+    rows = []
+    for record in _records(task.part):
+        view = view_maker.view(record)
+        text = task.form.judge_in_process(view.text)
+        reply = Reply(
+            key=record.record_id,
+            answer=Answer(key=record.record_id, text=text),
+            num_attempts=1,
+            is_readable=True,
+        )
+        rows.append(task.form.row(record.record_id, view, reply))
+    task.form.write(task.part.output, rows)
+
+
+async def _ask(
+    parts: Sequence[JudgedPart], form: Form[Any], judge: Judge, api_key: str | None, title: str
+) -> None:
+    """Asks about every record of the parts that are not there yet, or in which something failed."""
+    view_maker = ViewMaker(judge.config.max_record_tokens, judge.tokenizer)
+    asked: dict[str, tuple[View, _OpenPart]] = {}
+
+    def questions() -> Iterator[Question]:
+        for part in parts:
+            if part.output.is_file() and set(_outcomes(part.output)) <= set(_SETTLED_FOR_GOOD):
+                continue
+            records = _records(part)
+            opened = _OpenPart(part=part, record_ids=[record.record_id for record in records])
+            for record in records:
+                view = view_maker.view(record)
+                asked[record.record_id] = view, opened
+                yield Question(key=record.record_id, messages=form.messages(view.text))
+
+    with AnswerStore(judge.answers) as store:
+        replies = ask_all(
+            questions(),
+            judge.config,
+            seed=judge.seed,
+            api_key=api_key,
+            store=store,
+            is_readable=form.is_readable,
+            num_questions=sum(part.num_records for part in parts),
+            title=title,
+        )
+        async with aclosing(replies):
+            async for reply in replies:
+                view, opened = asked.pop(reply.key)
+                opened.rows[reply.key] = form.row(reply.key, view, reply)
+                if len(opened.rows) == len(opened.record_ids):
+                    rows = [opened.rows[record_id] for record_id in opened.record_ids]
+                    form.write(opened.part.output, rows)
+
+
+def _records(part: JudgedPart) -> list[Record]:
+    """Returns the part's records that are to be judged, in order."""
+    table = read_part(part.records, part.digest, RECORD_SCHEMA.names)
+    if part.record_ids is not None:
+        wanted = pa.array(sorted(part.record_ids), pa.string())
+        table = table.filter(pc.is_in(table["record_id"], value_set=wanted))
+    return records_from_table(table)
+
+
+def _outcomes(output: Path) -> Counter[str]:
+    """Returns how many records of a written part ended how."""
+    columns = pq.read_table(output, columns=["status", "reason"]).to_pydict()
+    return Counter(map(outcome, columns["status"], columns["reason"]))
+
+
+def _api_key(config: JudgeConfig, secrets: Mapping[str, str]) -> str | None:
+    if config.api_key_env is None:
+        return None
+    if config.api_key_env not in secrets:
+        raise ValueError(f"api_key_env names {config.api_key_env}, which is not set")
+    return secrets[config.api_key_env]

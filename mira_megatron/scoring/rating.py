@@ -1,0 +1,123 @@
+"""Rating on anchors: what teacher and scorer are asked, and the row that is kept of an answer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import xxhash
+
+from mira_megatron.records import RATING_SCHEMA, TEACHER_RATING_SCHEMA, Anchor, Rating
+from mira_megatron.rubric import prompts, replies, rule_judge
+from mira_megatron.rubric.anchor_files import read_anchors
+from mira_megatron.rubric.views import View
+from mira_megatron.scoring.asking import Reply, explained, failure_status
+from mira_megatron.scoring.judging import Judge
+from mira_megatron.shards import json_digest, write_parquet
+
+ANSWER_MODE = "full"
+DISTILL, RELIABILITY = "distill", "reliability"
+
+_HASHES = 1 << 64
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RatingForm:
+    """Ratings of one source group's records on its anchors."""
+
+    family: str
+    anchors: tuple[Anchor, ...]
+    judge: Judge
+    reliability_fraction: float | None = None  # of a teacher's ratings; None: rows have no split
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Returns the anchors' names in slot order."""
+        return tuple(anchor.name for anchor in self.anchors)
+
+    def messages(self, view_text: str) -> tuple[dict[str, str], ...]:
+        """Returns the chat messages that ask for one record's ratings."""
+        return prompts.score_messages(self.family, self.anchors, view_text)
+
+    def judge_in_process(self, view_text: str) -> str:
+        """Returns the rule judge's answer."""
+        verdict = rule_judge.rate(self.family, view_text, self.names)
+        return replies.format_reply(self.names, verdict)
+
+    def is_readable(self, text: str) -> bool:
+        """Returns whether any slot was answered; 14 of 15 are data with one null."""
+        return replies.parse_reply(text, self.names).status != "unparsed"
+
+    def row(self, record_id: str, view: View, reply: Reply) -> Rating:
+        """Returns the rating: what could be read, or why there is nothing."""
+        answer = reply.answer
+        failed_as = failure_status(answer)
+        parsed = replies.parse_reply("" if failed_as else answer.text or "", self.names)
+        return Rating(
+            record_id=record_id,
+            content_key=self._content_key(view.text),
+            model=self.judge.model,
+            prompt_key=prompts.score_prompt_key(self.family),
+            answer_mode=ANSWER_MODE,
+            scores=parsed.scores,
+            rationales=parsed.rationales,
+            overall=parsed.overall,
+            training_recommendation=parsed.training_recommendation,
+            domain_tag=parsed.domain_tag,
+            brief=parsed.brief,
+            status=failed_as or parsed.status,
+            reason=explained(answer) if failed_as else parsed.reason,
+            num_prompt_tokens=answer.num_prompt_tokens,
+            num_output_tokens=answer.num_output_tokens,
+            view_policy=view.policy,
+            num_record_tokens=view.num_record_tokens,
+            num_shown_tokens=view.num_shown_tokens,
+            num_attempts=reply.num_attempts,
+            raw=answer.text,
+            reasoning=answer.reasoning,
+        )
+
+    def write(self, output: Path, rows: Sequence[Rating]) -> None:
+        """Writes a part of RATING_SCHEMA, or TEACHER_RATING_SCHEMA where there is a split."""
+        ratings = [asdict(rating) for rating in rows]
+        schema = RATING_SCHEMA
+        if self.reliability_fraction is not None:
+            schema = TEACHER_RATING_SCHEMA
+            for rating in ratings:
+                rating["split"] = split_of(rating["record_id"], self.reliability_fraction)
+        write_parquet(output, pa.Table.from_pylist(ratings, schema=schema))
+
+    def _content_key(self, view_text: str) -> str:
+        """Returns what decides an answer: record view, prompt, anchors, model and sampling."""
+        return json_digest(
+            [
+                view_text,
+                prompts.score_prompt_key(self.family),
+                self.anchors[0].rubric_version,
+                self.judge.model,
+                self.judge.sampling,
+                ANSWER_MODE,
+            ]
+        )
+
+
+def split_of(record_id: str, reliability_fraction: float) -> str:
+    """Returns which half a labelled record belongs to, by a hash of its id.
+
+    Exact duplicates, whose ids differ in a suffix only, are on one side.
+    """
+    place = xxhash.xxh3_64_intdigest(f"split:{record_id.partition('-')[0]}".encode())
+    return RELIABILITY if place < reliability_fraction * _HASHES else DISTILL
+
+
+def usable_anchors(path: Path, family: str, judge: Judge) -> tuple[Anchor, ...]:
+    """Returns the anchors of a file; ValueError, naming it, where the judge cannot rate on them."""
+    anchors = read_anchors(path)
+    if judge.config.engine == "rule_judge":
+        try:
+            rule_judge.check_names(family, [anchor.name for anchor in anchors])
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
+    return anchors

@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mira_megatron.config import Recipe
+from mira_megatron.manifest import Manifest
+from mira_megatron.records import TEACHER_RATING_SCHEMA
+from mira_megatron.rubric import label
+from mira_megatron.scoring.rating import DISTILL, RELIABILITY, split_of
+from mira_megatron.stage import Resources, Run, run_unit
+
+Make = Callable[..., Recipe]
+
+
+def _rows(folder: Path) -> pa.Table:
+    return pa.concat_tables(pq.read_table(path) for path in sorted(folder.glob("*.parquet")))
+
+
+def _label(recipe: Recipe) -> tuple[Manifest, Path]:
+    """Returns the manifest and the folder of the one source's teacher ratings."""
+    (unit,) = label.units(recipe)
+    run = Run(folder=recipe.run_folder)
+    return run_unit(unit, run, Resources()), run.folder / unit.folder
+
+
+def test_label_writes_one_rating_per_sampled_record_in_record_order(judged_recipe: Make) -> None:
+    recipe = judged_recipe(label={"records_per_source": 15, "reliability_fraction": 0.4})
+    manifest, folder = _label(recipe)
+    rows = _rows(folder)
+    assert rows.schema.equals(TEACHER_RATING_SCHEMA)
+    in_order = _rows(recipe.run_folder / "records/notes")
+    labelled = rows["record_id"].to_pylist()
+    assert len(labelled) == 15
+    assert labelled == [each for each in in_order["record_id"].to_pylist() if each in labelled]
+    assert (manifest.counts.num_in, manifest.counts.num_out) == (15, 15)
+
+
+def test_label_counts_statuses_and_halves(judged_recipe: Make) -> None:
+    recipe = judged_recipe(label={"records_per_source": 100, "reliability_fraction": 0.4})
+    manifest, folder = _label(recipe)
+    rows = _rows(folder).select(["status", "split"]).to_pydict()
+    assert manifest.counts.totals == {**Counter(rows["status"]), **Counter(rows["split"])}
+    assert set(rows["split"]) == {DISTILL, RELIABILITY}
+
+
+def test_label_part_without_a_sampled_record_has_no_file(judged_recipe: Make) -> None:
+    recipe = judged_recipe(label={"records_per_source": 1, "reliability_fraction": 0.4})
+    manifest, folder = _label(recipe)
+    assert len(list(folder.glob("*.parquet"))) == 1
+    assert [part.num_rows for part in manifest.parts] == [1]
+
+
+def test_label_half_that_is_empty_is_said(
+    judged_recipe: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    _label(judged_recipe(label={"records_per_source": 20, "reliability_fraction": 1e-9}))
+    assert "of 20 labelled records none is in the reliability half" in caplog.text
+
+
+def test_label_without_a_section_has_nothing_to_do(judged_recipe: Make) -> None:
+    assert label.units(judged_recipe()) == []
+
+
+@pytest.mark.parametrize(
+    "section",
+    [
+        {"records_per_source": 0, "reliability_fraction": 0.1},
+        {"records_per_source": 10, "reliability_fraction": 1.0},
+    ],
+)
+def test_label_setting_out_of_range_is_refused(
+    judged_recipe: Make, section: dict[str, float]
+) -> None:
+    with pytest.raises(ValueError, match="label: "):
+        label.units(judged_recipe(label=section))
+
+
+@given(st.text("0123456789abcdef", min_size=32, max_size=32), st.integers(1, 99))
+def test_split_of_exact_duplicates_is_the_same(record_id: str, number: int) -> None:
+    assert split_of(f"{record_id}-{number}", 0.5) == split_of(record_id, 0.5)
+
+
+def test_split_of_takes_about_the_fraction_asked_for() -> None:
+    halves = Counter(split_of(f"{number:032x}", 0.2) for number in range(10_000))
+    assert 1_840 <= halves[RELIABILITY] <= 2_160  # four standard deviations

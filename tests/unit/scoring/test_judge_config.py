@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from mira_megatron.config import typed
+from mira_megatron.scoring.judge_config import JudgeConfig
+
+_ENDPOINT = {
+    "engine": "endpoint",
+    "model": "m",
+    "temperature": 0,
+    "top_p": 1,
+    "max_tokens": 64,
+    "endpoints": ["http://127.0.0.1:8000/v1"],
+}
+
+
+def _judge(**settings: Any) -> JudgeConfig:
+    return typed(JudgeConfig, {**_ENDPOINT, **settings}, where="recipe.yaml: teacher")
+
+
+def test_judge_config_prices_and_ceiling_are_taken() -> None:
+    judge = _judge(price_per_million_prompt_tokens=0.5, spend_ceiling=10)
+    assert (judge.spend_ceiling, judge.price_per_million_output_tokens) == (10, 0)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"spend_ceiling": 5}, "spend_ceiling=5.0 needs prices"),
+        ({"spend_ceiling": -1, "price_per_million_output_tokens": 1}, "spend_ceiling=-1.0"),
+        ({"price_per_million_output_tokens": -1}, "price_per_million_output_tokens=-1.0"),
+        ({"price_per_million_prompt_tokens": float("inf")}, "prompt_tokens=inf"),
+        ({"max_attempts": 0}, "max_attempts=0"),
+        ({"max_record_tokens": 100}, "max_record_tokens and tokenizer"),
+        ({"engine": "rule_judge"}, "model is for engine=endpoint"),
+    ],
+)
+def test_judge_config_setting_that_does_not_fit_is_refused(
+    settings: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        _judge(**settings)
+
+
+@pytest.mark.parametrize("name", ["model", "messages", "temperature", "max_tokens", "seed", "n"])
+def test_judge_config_request_field_with_a_setting_of_its_own_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match=rf"request_fields.{name}"):
+        _judge(request_fields={name: 1})
+
+
+def test_judge_config_request_field_may_replace_max_tokens_by_its_other_name() -> None:
+    fields = {"max_tokens": None, "max_completion_tokens": 64, "reasoning_effort": "low"}
+    assert _judge(request_fields=fields).request_fields == fields
+
+
+def test_judge_config_other_bound_of_the_answer_is_refused() -> None:
+    with pytest.raises(ValueError, match="must equal max_tokens=64"):
+        _judge(request_fields={"max_tokens": None, "max_completion_tokens": 9000})
