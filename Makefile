@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: venv demo test check integration bench clean
+.PHONY: venv demo test check vllm smoke-vllm integration bench clean
 
 venv: $(READY)
 
@@ -21,8 +21,15 @@ test: $(READY)
 	$(BIN)/python -m pytest -m 'not integration'
 
 # What takes too long for every change, or needs components of its own.
-integration: $(READY)
+integration: $(READY) vllm
 	$(BIN)/python -m pytest -m integration
+
+# A real vLLM server on the CPU, in an environment of its own outside the clone (3.4 GB, minutes).
+vllm:
+	MIRA_PYTHON=$(PYTHON) tests/environments/vllm.sh
+
+smoke-vllm: $(READY) vllm
+	$(BIN)/python -m pytest -m integration tests/integration/test_vllm_teacher.py
 
 bench: $(READY)
 	$(BIN)/python benchmarks/run_all.py

@@ -36,11 +36,11 @@ from mira_megatron.report.training_course import (
     read_training_course,
 )
 from mira_megatron.retention.documents import read_documents
-from mira_megatron.rubric.rule_judge import MODEL_NAME
 from mira_megatron.stage import WorkResult, Workspace
 
 PAGE = "index.html"
 SOURCES_CSV = "sources.csv"
+_RULE_JUDGE = "rule-judge-"  # of any version: reused ratings may be of an older one
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,8 +52,8 @@ class ArmSection:
     total: SourceSummary
     histograms: tuple[figures.Histogram, ...]
     first_out_scores: Mapping[str, float | None]  # by scope name
-    course: TrainingCourse
-    loss_chart: figures.LossChart
+    course: TrainingCourse | None  # None where the recipe trains nothing
+    loss_chart: figures.LossChart | None
     coverage: tuple[CoverageRow, ...]
     kept: tuple[Example, ...]
     dropped: tuple[Example, ...]
@@ -105,7 +105,7 @@ def _context(
 
 def judge_name(model: str) -> str:
     """Returns a judge as the page calls it: the rule judge never passes for a model."""
-    if model == MODEL_NAME:
+    if model.startswith(_RULE_JUDGE):
         return "the rule judge (measurable features, no model)"
     return f"the model {model}"
 
@@ -119,8 +119,7 @@ def _arm_section(
 ) -> ArmSection:
     judged = read_arm(workspace, arm, documents)
     rows = tuple(summarise_source(source) for source in judged.sources)
-    course = read_training_course(workspace.run.folder, arm)
-    assert course is not None, "training is upstream of the report"
+    course = read_training_course(workspace.run.folder, arm) if settings.has_training else None
     anchor_names = {
         source: [anchor.name for anchor in rubric[group].anchors]
         for source, group in settings.groups.items()
@@ -141,8 +140,8 @@ def _arm_section(
         histograms=tuple(figures.histogram(source) for source in judged.sources),
         first_out_scores={scope.name: judged.score_of(scope.first_out) for scope in judged.scopes},
         course=course,
-        loss_chart=figures.loss_chart(course),
-        coverage=read_coverage(workspace.run.folder, arm),
+        loss_chart=None if course is None else figures.loss_chart(course),
+        coverage=() if course is None else read_coverage(workspace.run.folder, arm),
         kept=tuple(kept),
         dropped=tuple(dropped),
     )

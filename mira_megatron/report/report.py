@@ -30,6 +30,7 @@ class ReportSettings:
     rubric: str
     groups: Mapping[str, str]  # source -> source group
     score_tables: Mapping[str, str]  # arm -> name of its record scores
+    has_training: bool  # a blend may be trained on elsewhere
 
 
 def units(recipe: Recipe) -> list[Unit]:
@@ -40,6 +41,7 @@ def units(recipe: Recipe) -> list[Unit]:
         rubric=recipe.rubric,
         groups=group_of_source(recipe),
         score_tables={arm: str(entry["score"]) for arm, entry in recipe.mapping("arms").items()},
+        has_training="midtrain" in recipe.values,
     )
     return [
         Unit(
@@ -70,8 +72,8 @@ def _upstream(settings: ReportSettings) -> tuple[str, ...]:
         )
     ]
     of_arms = [
-        folder
-        for arm in settings.score_tables
-        for folder in (layout.keep(arm), layout.blend(arm), layout.checkpoints(arm))
+        folder for arm in settings.score_tables for folder in (layout.keep(arm), layout.blend(arm))
     ]
+    if settings.has_training:
+        of_arms += [layout.checkpoints(arm) for arm in settings.score_tables]
     return tuple(dict.fromkeys([*of_groups, *of_sources, *of_arms]))

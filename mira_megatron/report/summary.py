@@ -68,7 +68,8 @@ def print_summary(console: Console, recipe: Recipe) -> None:
     for arm, entry in recipe.mapping("arms").items():
         lines = source_lines(recipe, arm, str(entry["score"]))
         console.print(_arm_table(arm, lines))
-        _print_line(console, training_line(recipe.run_folder, arm))
+        if "midtrain" in recipe.values:
+            _print_line(console, training_line(recipe.run_folder, arm))
         _print_path(console, "Blend", recipe.run_folder / layout.blend(arm) / layout.BLEND)
     _print_path(console, "Report", recipe.run_folder / layout.REPORT / "index.html")
 

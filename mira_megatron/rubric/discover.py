@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +24,15 @@ from mira_megatron.manifest import Counts
 from mira_megatron.records import DISCOVERY_ANSWER_SCHEMA, JUDGMENT_SCHEMA, Judgment
 from mira_megatron.rubric import rule_judge
 from mira_megatron.rubric.discovery_prompts import discover_messages, discover_prompt_key
-from mira_megatron.rubric.discovery_replies import format_proposals, parse_proposals
+from mira_megatron.rubric.discovery_replies import (
+    ParsedProposals,
+    format_proposals,
+    parse_proposals,
+)
 from mira_megatron.rubric.given_anchors import given_anchors
 from mira_megatron.rubric.views import View
 from mira_megatron.scoring.asking import Reply, explained, failure_status
+from mira_megatron.scoring.completion import Answer
 from mira_megatron.scoring.judge_config import JudgeConfig
 from mira_megatron.scoring.judging import (
     Judge,
@@ -41,6 +46,7 @@ from mira_megatron.stage import Unit, WorkResult, Workspace
 
 VERSION = 1
 _ANSWERS, _JUDGMENTS = "answers", "part"
+_CUT_OFF = "cut off at max_tokens"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -80,9 +86,9 @@ class DiscoveryForm:
         """Returns the rule judge's answer."""
         return format_proposals(self.family, rule_judge.propose(self.family, view_text))
 
-    def is_readable(self, text: str) -> bool:
+    def is_readable(self, answer: Answer) -> bool:
         """Returns whether any dimension can be read."""
-        return parse_proposals(text, self.family).status != "unparsed"
+        return self._parsed(answer).status != "unparsed"
 
     def row(
         self, record_id: str, view: View, reply: Reply
@@ -90,7 +96,7 @@ class DiscoveryForm:
         """Returns the answer's row, and the judgments that could be read from it."""
         answer = reply.answer
         failed_as = failure_status(answer)
-        parsed = parse_proposals("" if failed_as else answer.text or "", self.family)
+        parsed = parse_proposals("", self.family) if failed_as else self._parsed(answer)
         judgments = [
             Judgment(
                 record_id=record_id,
@@ -126,6 +132,16 @@ class DiscoveryForm:
         write_parquet(_judgments(output), pa.Table.from_pylist(judgments, schema=JUDGMENT_SCHEMA))
         answers = pa.Table.from_pylist([row for row, _ in rows], schema=DISCOVERY_ANSWER_SCHEMA)
         write_parquet(output, answers)
+
+    def _parsed(self, answer: Answer) -> ParsedProposals:
+        """Of an answer that was cut off at max_tokens, the lines that are whole count."""
+        text = answer.text or ""
+        if answer.finish_reason != "length":
+            return parse_proposals(text, self.family)
+        parsed = parse_proposals(text.rpartition("\n")[0], self.family)
+        reasons = filter(None, (_CUT_OFF, parsed.reason))
+        status = "partial" if parsed.status == "ok" else parsed.status
+        return replace(parsed, status=status, reason="; ".join(reasons))
 
 
 def units(recipe: Recipe) -> list[Unit]:

@@ -87,7 +87,7 @@ async def ask_all(
     seed: int,
     api_key: str | None,
     store: AnswerStore,
-    is_readable: Callable[[str], bool],
+    is_readable: Callable[[Answer], bool],
     num_questions: int,
     title: str,
 ) -> AsyncGenerator[Reply, None]:
@@ -138,7 +138,7 @@ class _Asking:
     judge: JudgeConfig
     seed: int
     store: AnswerStore
-    is_readable: Callable[[str], bool]
+    is_readable: Callable[[Answer], bool]
     num_questions: int
     title: str
     prices: Prices = field(init=False)
@@ -219,7 +219,7 @@ class _Asking:
 
     def settle(self, pending: _Pending, answer: Answer) -> Reply | None:
         """Returns the reply, or None where the question is to be asked again."""
-        is_readable = answer.failure is None and self.is_readable(answer.text or "")
+        is_readable = answer.failure is None and self.is_readable(answer)
         is_worth_another = answer.is_completion and answer.failure != "refused"
         has_attempts = pending.num_attempts < self.judge.max_attempts
         if not is_readable and is_worth_another and has_attempts:

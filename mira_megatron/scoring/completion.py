@@ -15,7 +15,6 @@ import orjson
 _MAX_DETAIL_CHARS = 300
 _MIN_SECRET_CHARS = 8  # what local servers take for a key ("EMPTY") is an ordinary word
 _MOST_TOKENS = 1 << 40
-_OPEN_THINK, _CLOSE_THINK = "<think>", "</think>"
 
 # As OpenAI, vLLM, SGLang, llama.cpp, TGI, Anthropic and Google word it.
 _TOO_LONG = re.compile(
@@ -77,15 +76,14 @@ def read_completion(received: bytes, key: str, api_key: str | None) -> Answer | 
     except (orjson.JSONDecodeError, LookupError, TypeError, AttributeError):
         detail = error_detail(received, api_key)
         return Failure(kind="bad_body", detail=detail, is_maybe_billed=True)
-    text, inline_reasoning = _without_thinking(_string(content))
     is_refused = bool(_string(refusal)) or finish_reason == "content_filter"
-    text = text or _string(refusal)
+    text = _string(content) or _string(refusal)
     failure = "refused" if is_refused else None if text else "no_content"
     finished = f"finish_reason: {_string(finish_reason)}"
     return Answer(
         key=key,
         text=redacted(text, api_key),
-        reasoning=redacted(_string(reasoning) or inline_reasoning, api_key),
+        reasoning=redacted(_string(reasoning), api_key),
         finish_reason=redacted(_string(finish_reason), api_key),
         num_prompt_tokens=_count(counts[0]),
         num_output_tokens=_count(counts[1]),
@@ -132,15 +130,6 @@ def redacted(text: str | None, api_key: str | None) -> str | None:
         return text
     escaped = orjson.dumps(api_key).decode()[1:-1]
     return text.replace(api_key, "<api key>").replace(escaped, "<api key>")
-
-
-def _without_thinking(content: str | None) -> tuple[str | None, str | None]:
-    """Returns text and reasoning of a model whose server leaves its thinking in the content."""
-    start = (content or "").lstrip()
-    if not start.startswith(_OPEN_THINK):
-        return content, None
-    thinking, _, text = start.removeprefix(_OPEN_THINK).partition(_CLOSE_THINK)
-    return text.lstrip(), thinking.strip()
 
 
 def _string(value: Any) -> str | None:

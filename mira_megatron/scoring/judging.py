@@ -78,8 +78,8 @@ class Form(Protocol[Row]):
     def judge_in_process(self, view_text: str) -> str:
         """Returns the rule judge's answer."""
 
-    def is_readable(self, text: str) -> bool:
-        """Returns whether anything of an answer can be used."""
+    def is_readable(self, answer: Answer) -> bool:
+        """Returns whether anything of an answer can be used; not asked of failures."""
 
     def row(self, record_id: str, view: View, reply: Reply) -> Row:
         """Returns what is kept of the reply about one record."""

@@ -14,6 +14,7 @@ from mira_megatron.rubric import prompts, replies, rule_judge
 from mira_megatron.rubric.anchor_files import read_anchors
 from mira_megatron.rubric.views import View
 from mira_megatron.scoring.asking import Reply, explained, failure_status
+from mira_megatron.scoring.completion import Answer
 from mira_megatron.scoring.judging import Judge
 from mira_megatron.shards import json_digest, write_parquet
 
@@ -46,9 +47,9 @@ class RatingForm:
         verdict = rule_judge.rate(self.family, view_text, self.names)
         return replies.format_reply(self.names, verdict)
 
-    def is_readable(self, text: str) -> bool:
+    def is_readable(self, answer: Answer) -> bool:
         """Returns whether any slot was answered; 14 of 15 are data with one null."""
-        return replies.parse_reply(text, self.names).status != "unparsed"
+        return replies.parse_reply(answer.text or "", self.names).status != "unparsed"
 
     def row(self, record_id: str, view: View, reply: Reply) -> Rating:
         """Returns the rating: what could be read, or why there is nothing."""

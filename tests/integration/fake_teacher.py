@@ -48,9 +48,9 @@ def number_of(prompt: str) -> int:
 Fault = Callable[[Asked, str], "web.Response | None"]  # None: no answer, ever
 
 
-def completion(text: str | None, **message: Any) -> web.Response:
+def completion(text: str | None, *, finish_reason: str = "stop", **message: Any) -> web.Response:
     """Returns a reply that says `text`."""
-    choice = {"index": 0, "message": {"content": text, **message}, "finish_reason": "stop"}
+    choice = {"message": {"content": text, **message}, "finish_reason": finish_reason}
     return web.json_response({"choices": [choice], "usage": USAGE})
 
 
@@ -71,7 +71,7 @@ def refusal(asked: Asked, text: str) -> web.Response:
 
 def half(asked: Asked, text: str) -> web.Response:
     """Answers the first half, cut off in the middle of a line."""
-    return completion(text[: len(text) // 2])
+    return completion(text[: len(text) // 2], finish_reason="length")
 
 
 def chinese(asked: Asked, text: str) -> web.Response:

@@ -108,6 +108,7 @@ def write_recipe(
             for name in sources
         },
         "rubric": TABLE,
+        "midtrain": {},
         "aggregate": {"scoring": TABLE, "trim_fraction": 0.1, "min_slots": 5},
         "select": {"budget_tokens": budget_tokens},
         "arms": {ARM: {"score": TABLE, "scope": scope}},

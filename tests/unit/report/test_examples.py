@@ -72,7 +72,8 @@ def arm_of(*sources: JudgedSource) -> JudgedArm:
 def dropped_examples(folder: Path, *records: SmallRecord) -> list[Example]:
     workspace = report_workspace(write_run(folder, {"wiki": [*records, HELD_OUT]}))
     arm = read_arm(workspace, ARM, read_documents(workspace, ["wiki"]))
-    return read_examples(workspace, TABLE, choose_examples(arm, is_kept=False, seed=7))
+    choices = choose_examples(arm, is_kept=False, seed=7)
+    return read_examples(workspace, TABLE, {"wiki": ANCHORS}, choices)
 
 
 def test_examples_of_one_source_take_the_three_rules_in_turn() -> None:

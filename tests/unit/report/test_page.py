@@ -3,6 +3,8 @@ from __future__ import annotations
 import csv
 import io
 import re
+import shutil
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -11,6 +13,7 @@ from small_run import ARM, HELD_OUT, SmallRecord, finish, write_report, write_ru
 
 from mira_megatron import layout
 from mira_megatron.atomic_files import write_json
+from mira_megatron.records import NUM_SLOTS
 from mira_megatron.report import report
 from mira_megatron.report.page import judge_name
 from mira_megatron.stage import Run, unit_state
@@ -95,6 +98,22 @@ def test_page_shows_control_and_direction_characters_as_signs(tmp_path: Path) ->
     page = hostile_page(tmp_path)
     assert re.findall("[\x00-\x08\x0b-\x1f\x7f\u202a-\u202e\u2066-\u2069]", page) == []
     assert "\u2400\u241b[31m[U+202E]gnp.exe[U+2066]" in page
+
+
+def test_page_of_a_recipe_that_trains_nothing_has_no_training(tmp_path: Path) -> None:
+    recipe = write_run(tmp_path, {"wiki": RECORDS})
+    shutil.rmtree(recipe.run_folder / "checkpoints")
+    values = {name: value for name, value in recipe.values.items() if name != "midtrain"}
+    page = write_report(replace(recipe, values=values))
+    assert f"Arm {ARM} keeps" in page
+    assert "Training" not in page
+    assert "loss" not in page
+
+
+def test_page_shows_the_anchors_of_every_group(tmp_path: Path) -> None:
+    page = write_report(write_run(tmp_path, {"wiki": RECORDS, "qa": RECORDS}))
+    assert "Group text-wiki" in page
+    assert page.count("half of it") == 2 * NUM_SLOTS  # the example of every anchor
 
 
 def test_page_needs_nothing_from_elsewhere(tmp_path: Path) -> None:

@@ -89,7 +89,7 @@ def _ask(
                     seed=7,
                     api_key=None,
                     store=store,
-                    is_readable=lambda text: text != _GARBAGE,
+                    is_readable=lambda answer: answer.text != _GARBAGE,
                     num_questions=len(numbers),
                     title="discover modules",
                 )
@@ -173,7 +173,7 @@ def test_ask_all_half_a_character_fails_its_record_only(tmp_path: Path) -> None:
                     seed=7,
                     api_key=None,
                     store=store,
-                    is_readable=bool,
+                    is_readable=lambda answer: True,
                     num_questions=2,
                     title="t",
                 )

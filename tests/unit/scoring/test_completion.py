@@ -26,14 +26,8 @@ def test_read_completion_keeps_reasoning_apart_from_the_text(name: str) -> None:
     assert answer.reasoning == "First I drafted [A1] x: 9/10"
 
 
-def test_read_completion_thinking_left_in_the_content_is_reasoning() -> None:
-    answer = _read({"content": "\n<think>\nnine?</think>\n\noverall: 30 (</think> is quoted)"})
-    assert answer.text == "overall: 30 (</think> is quoted)"
-    assert answer.reasoning == "nine?"
-
-
-def test_read_completion_thinking_that_never_ended_is_no_content() -> None:
-    answer = _read({"content": "<think>on and on"}, "length")
+def test_read_completion_that_ended_before_its_text_began_is_no_content() -> None:
+    answer = _read({"content": "", "reasoning": "on and on"}, "length")
     assert (answer.failure, answer.reasoning) == ("no_content", "on and on")
     assert answer.failure_detail == "finish_reason: length"
     assert answer.is_completion
