@@ -19,7 +19,7 @@ from random import Random
 from mira_megatron.rubric.replies import ParsedReply, parse_reply
 
 NUM_ANSWERS = 20_000
-REPEATS = 3
+REPEATS = 5
 BARS = {0.1: 2.0, 1.0: 0.7}  # share of damaged answers, and how fast against the peer
 
 # The published anchors of a text group: names repeat, and hold dashes, slashes and brackets.

@@ -16,7 +16,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import cast
 
-from mira_megatron.config import Recipe
+from mira_megatron.config import Recipe, nearest
+from mira_megatron.grouping.source_groups import source_groups
 from mira_megatron.manifest import read_manifest
 from mira_megatron.stage import Resources, Run, Unit, check_unit, run_unit, unit_state
 
@@ -62,6 +63,8 @@ def run_stages(recipe: Recipe, stages: Sequence[str], resources: Resources) -> N
     _check_upstream([unit for unit in units if unit.stage in stages], units, run)
     for stage in STAGES:
         if stage in stages:
+            if stage == "anchor":  # the first that reads them; which groups there are is known
+                _warn_of_unused_scorers(recipe)
             for unit in stage_units(recipe, stage):
                 run_unit(unit, run, resources)
 
@@ -70,6 +73,14 @@ def unit_states(recipe: Recipe, stages: Sequence[str]) -> list[tuple[Unit, str]]
     """Returns every unit of the stages named with its state, without running anything."""
     run = Run(folder=recipe.run_folder, reuse=recipe.reuse)
     return [(unit, unit_state(unit, run)) for unit in recipe_units(recipe) if unit.stage in stages]
+
+
+def _warn_of_unused_scorers(recipe: Recipe) -> None:
+    groups = source_groups(recipe)
+    for name in recipe.mapping("scorers"):
+        if name not in groups:
+            tail = nearest(name, groups)
+            logger.warning("scorers.%s: no source is in a group of that name.%s", name, tail)
 
 
 def _check_upstream(wanted: Sequence[Unit], units: Sequence[Unit], run: Run) -> None:

@@ -73,18 +73,15 @@ def units(recipe: Recipe) -> list[Unit]:
 def _found_unit(recipe: Recipe, group: SourceGroup) -> Unit:
     config = recipe.section("anchor", AnchorConfig)
     embedder = recipe.section("embedder", EmbedderConfig)
+    judgments = tuple(layout.judgments(recipe.rubric, source) for source in group.founders)
     return Unit(
         stage="anchor",
         name=group.name,
         folder=layout.anchors(recipe.rubric, group.name),
         version=VERSION,
-        config={
-            "family": group.family,
-            "seed": recipe.seed,
-            **fingerprinted(config),
-            "embedder": fingerprinted(embedder),
-        },
-        upstream=tuple(layout.judgments(recipe.rubric, source) for source in group.founders),
+        config=_unit_config(recipe, group),
+        upstream=judgments,
+        outlives=judgments,  # labels were paid for on these anchors, and scorers trained
         raw_inputs={f"founder {source}": group.family for source in group.founders},
         work="mira_megatron.rubric.anchor:find",
         settings=AnchorSettings(
@@ -104,7 +101,9 @@ def _given_unit(recipe: Recipe, group: SourceGroup, given: GivenAnchors) -> Unit
         name=group.name,
         folder=layout.anchors(recipe.rubric, group.name),
         version=VERSION,
-        config={"family": group.family, "given": True, "fields": dict(given.fields)},
+        config=_unit_config(recipe, group),
+        # Inputs, not settings: given anchors take the place of found ones, which are set aside.
+        raw_inputs={f"anchor field {ours}": theirs for ours, theirs in given.fields.items()},
         raw_files=lambda: {"anchors file": file_digest(given.path)},
         work="mira_megatron.rubric.anchor:adopt",
         settings=GivenSettings(
@@ -114,6 +113,18 @@ def _given_unit(recipe: Recipe, group: SourceGroup, given: GivenAnchors) -> Unit
             given=given,
         ),
     )
+
+
+def _unit_config(recipe: Recipe, group: SourceGroup) -> dict[str, Any]:
+    """Returns what decides a group's anchors, were they to be found."""
+    if "anchor" not in recipe.values:
+        return {"family": group.family}
+    return {
+        "family": group.family,
+        "seed": recipe.seed,
+        **fingerprinted(recipe.section("anchor", AnchorConfig)),
+        "embedder": fingerprinted(recipe.section("embedder", EmbedderConfig)),
+    }
 
 
 def _rubric_name(recipe: Recipe, group: SourceGroup) -> str:

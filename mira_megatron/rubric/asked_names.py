@@ -19,7 +19,9 @@ from mira_megatron.rubric.reply_lines import (
 )
 
 FIELDS = ("overall", "training_recommendation", "domain_tag", "brief")
-FIELD_KEYS = tuple(field_key(name.replace("_", " ")) for name in FIELDS)
+FIELD_KEYS = tuple(
+    map(field_key, ("overall(?: score)?", "training recommendation", "domain tag", "brief"))
+)
 
 _SCORE_INSIDE = re.compile(SCORE)
 _NAME_END = re.compile(r"[:：—–―]| - ")

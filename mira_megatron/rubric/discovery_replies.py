@@ -45,6 +45,7 @@ _FORBIDDEN = (
     ("a record's marker", re.compile(r"(?:BEGIN|END)\s+RECORD")),
     ("a control token", re.compile(r"<\|[^|<>]{0,40}\|>|<｜")),
 )
+_FILLED_BLANK = re.compile(rf"<(?!\||(?:{UNFILLED.pattern[1:]}))([^<>]*)>", re.IGNORECASE)
 _SCORE_IN_NAME = re.compile(r"\d\s?[/／⁄∕]\s?10(?!\d)")
 
 
@@ -127,8 +128,8 @@ def _usable(lines: Sequence[ProposalLine]) -> tuple[tuple[Proposal, ...], Counte
 
 def _name(written: str) -> str:
     name = tidy(_printable(written))
-    is_filled_blank = name.startswith("<") and name.endswith(">") and not UNFILLED.search(name)
-    return one_line(name[1:-1] if is_filled_blank else name)
+    filled_blank = _FILLED_BLANK.fullmatch(name)
+    return one_line(filled_blank[1] if filled_blank else name)
 
 
 def _printable(text: str) -> str:

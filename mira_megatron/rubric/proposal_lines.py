@@ -103,7 +103,7 @@ class ProposalReader:
         name = _SIGN_BEFORE_NAME.sub("", line[start : found.start()])
         # **Name:** 7/10 leaves half of its marks before the colon, and *args: 7/10 has no other.
         for mark in ("**", "*", "`"):
-            if mark in line[found.start() : found.start(1)]:
+            if mark in line[found.start() : _start_of_score(found)]:
                 name = name.lstrip().removeprefix(mark)
         return self._add(part, name, found, line[end.end() :])
 
@@ -143,8 +143,16 @@ def _score_after_name(line: str, start: int) -> re.Match[str] | None:
     Names hold colons, slashes and dashes of their own, and now and then a share such as 7/10.
     """
     candidates = list(islice(GAP_AND_SCORE.finditer(line, start), 4))
-    parted = [found for found in candidates if _PARTED.search(line, found.start(), found.start(1))]
+    parted = [
+        found
+        for found in candidates
+        if _PARTED.search(line, found.start(), _start_of_score(found))
+    ]
     for found in parted:
         if _SET_OFF.match(line, found.end()):
             return found
     return parted[0] if parted else None
+
+
+def _start_of_score(found: re.Match[str]) -> int:
+    return found.start(1) if found[1] else found.start(3)

@@ -77,13 +77,14 @@ def marker(letters: str) -> str:
     """Returns the pattern of [A1] and its variants; groups: the letter, the number."""
     return (
         rf"[{_OPEN}]?+[{_ORNAMENT}]{{0,3}}+([{letters}])[{_SPACE}]?+[-#.]?+[{_SPACE}]?+(\d{{1,3}}+)"
-        rf"[{_ORNAMENT}]{{0,2}}+(?:[{_CLOSE}]|(?!\w))[{_BOLD}]{{0,3}}+[{_SPACE}]?+[.、{_COLON}]?"
+        rf"[{_ORNAMENT}]{{0,2}}+(?:[{_CLOSE}]|(?!\w))[{_BOLD}]{{0,3}}+"
+        rf"(?:[{_SPACE}]?[.、{_COLON}](?![{_ORNAMENT}(（<]{{0,6}}+[-−]?\d))?"
     )
 
 
 def bracketed(letters: str) -> re.Pattern[str]:
     """Returns the pattern of a line that starts with a marker in brackets, whatever follows it."""
-    return re.compile(rf"{LEAD}(?=[\[【［]){marker(letters)}")
+    return re.compile(rf"{LEAD}(?=[{_OPEN}]){marker(letters)}")
 
 
 def field_key(words: str) -> str:

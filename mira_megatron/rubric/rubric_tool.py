@@ -62,7 +62,8 @@ def freeze(console: Console, path: Path, *, output: Path | None = None) -> None:
     _print_lines(
         console,
         f"{frozen.path}: {previous} -> {frozen.rubric_version}\n"
-        f"Use it with scorers.<group>.anchors_path, under a new rubric name (rubric=NAME).",
+        "Name it in the recipe as scorers.<group>.anchors_path and run again: that group is "
+        "labelled and rated anew, and what it had is kept aside.",
     )
 
 
@@ -73,7 +74,11 @@ def anchor_files(given: Path) -> list[Path]:
     if str(given) in published_names():
         return [PUBLISHED / f"{given}.jsonl"]
     for pattern in ("", "*/", "*/*/", "anchors/*/*/"):
-        found = sorted(given.glob(f"{pattern}{layout.ANCHORS}"))
+        found = [
+            path
+            for path in sorted(given.glob(f"{pattern}{layout.ANCHORS}"))
+            if ".superseded-" not in path.parent.name
+        ]
         if found:
             return found
     raise FileNotFoundError(

@@ -44,6 +44,7 @@ _LINE = re.compile(
 _NUM_SLOT_GROUPS = 6
 _MARKED = bracketed(_A)
 _START = re.compile(rf"{LEAD}(?:{marker(_A)})?")
+_SHARE = re.compile(r"\d[^\w:：]{0,4}(?:[/／⁄∕]|out of)")
 _UNREADABLE = re.compile(r"<score>|\d\s?[/／⁄∕]")  # a blank, or a score that is none
 
 
@@ -203,10 +204,10 @@ class SlotReader:
             self._pieces[slot] = []
         return pieces
 
-    def _begin_field(self, key: str, text: str) -> list[str] | None:
+    def _begin_field(self, key: str, text: str) -> list[str]:
         if key != "brief":
             self.fields.setdefault(key, []).append(text)
-            return None
+            return []
         self._briefs.append([text])
         return self._briefs[-1]
 
@@ -242,8 +243,10 @@ def _is_name(line: str, found: re.Match[str], name: str) -> bool:
     written = found[3].strip(" *_`")
     if written == name:
         return True
-    if " - " in written or (found[4] and line[found.start(4) : found.end(5)] in name):
+    if " - " in written or _SHARE.search(written):
         return False
+    if found[4] and line[found.start(4) : found.end(5)] in name:
+        return False  # it may be the name's own
     gap = line[found.end(3) : found.start(4) if found[4] else found.start(6)]
     if ":" in gap or "：" in gap:
         return True

@@ -14,6 +14,11 @@ from mira_megatron.records import DISCOVERY_ANSWER_SCHEMA, JUDGMENT_SCHEMA
 from mira_megatron.rubric import discover
 from mira_megatron.rubric.discovery_prompts import discover_prompt_key
 from mira_megatron.rubric.rule_judge import MODEL_NAME, dimension_names
+from mira_megatron.rubric.views import View
+from mira_megatron.scoring.asking import Reply
+from mira_megatron.scoring.completion import Answer
+from mira_megatron.scoring.judge_config import JudgeConfig
+from mira_megatron.scoring.judging import Judge
 from mira_megatron.stage import Resources, Run, Unit, run_unit
 
 Make = Callable[..., Recipe]
@@ -104,3 +109,16 @@ def test_discover_more_records_are_another_configuration(
 def test_discover_no_record_at_all_is_refused(undiscovered: Callable[[int], Recipe]) -> None:
     with pytest.raises(ValueError, match="records_per_source=0"):
         discover.units(undiscovered(0))
+
+
+def test_discover_answer_that_was_cut_off_keeps_its_whole_lines(tmp_path: Path) -> None:
+    judge = Judge(config=JudgeConfig(engine="rule_judge"), seed=0, tokenizer=None, answers=tmp_path)
+    form = discover.DiscoveryForm(source="notes", family="text", judge=judge)
+    text = "[D1] Clear Names: 3/10 — It names x.\n[D2] Depth: 4/10 — It says"
+    answer = Answer(key="r", text=text, finish_reason="length")
+    view = View(text="x", policy="whole", num_record_tokens=None, num_shown_tokens=None)
+    reply = Reply(key="r", answer=answer, num_attempts=1, is_readable=form.is_readable(answer))
+    row, judgments = form.row("r", view, reply)
+    assert [judgment.dimension for judgment in judgments] == ["Clear Names"]
+    assert (row["status"], row["reason"]) == ("partial", "cut off at max_tokens")
+    assert row["raw"] == text
