@@ -14,13 +14,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import numpy as np
 import openai
 import orjson
 
 from mira_megatron.atomic_files import write_bytes
+from mira_megatron.endpoints import base_url
 from mira_megatron.grouping.embedders import EmbedderConfig
 from mira_megatron.grouping.unit_vectors import Floats
 from mira_megatron.progress import track
@@ -67,17 +67,10 @@ def embed_texts(
 def _endpoint(
     url: str, config: EmbedderConfig, api_key: str | None, cache_folder: Path | None
 ) -> _Endpoint:
-    parts = urlsplit(url)
-    is_base_url = parts.scheme in ("http", "https") and parts.hostname and not parts.query
-    if not is_base_url or parts.username is not None:
-        raise ValueError(
-            f"embedder.endpoints: {parts.hostname or url!r} must be a base URL such as "
-            "http://127.0.0.1:8000/v1, without a user name, key or query in it"
-        )
     if api_key is not None and not (api_key.isascii() and api_key.isprintable()):
         raise ValueError("the API key holds characters that no HTTP header can carry")
     client = openai.OpenAI(
-        base_url=url,
+        base_url=base_url(url),
         api_key=api_key or "none",  # without one the package looks for a variable of its own
         timeout=config.timeout_seconds,
         max_retries=config.max_retries,

@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from mira_megatron import layout
 from mira_megatron.corpus.sampling import sample_ids
+from mira_megatron.endpoints import api_key
 from mira_megatron.grouping.embedders import embed
 from mira_megatron.grouping.group import SampleSettings
 from mira_megatron.grouping.unit_vectors import Floats
@@ -74,14 +75,11 @@ def sample_vectors(
 ) -> dict[str, Floats]:
     """Returns the vectors of each source's sampled records, all embedded together."""
     key_name = settings.embedder.api_key_env
-    api_key = workspace.resources.secrets.get(key_name) if key_name else None
-    if key_name and api_key is None:
-        raise ValueError(f"embedder.api_key_env names {key_name}, which is not set")
     vectors = embed(
         sample["text"].to_pylist(),
         settings.embedder,
         seed=settings.seed,
-        api_key=api_key,
+        api_key=api_key(key_name, workspace.resources.secrets, "embedder"),
         cache_folder=workspace.scratch,
     )
     rows_of: dict[str, list[int]] = {}

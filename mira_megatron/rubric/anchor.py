@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 from mira_megatron import layout
 from mira_megatron.atomic_files import write_bytes, write_json
 from mira_megatron.config import Recipe, fingerprinted
+from mira_megatron.endpoints import api_key
 from mira_megatron.grouping.embedders import EmbedderConfig, embed
 from mira_megatron.grouping.source_groups import SourceGroup, source_groups
 from mira_megatron.grouping.unit_vectors import Floats
@@ -205,12 +206,11 @@ def usable_judgments(judgments: pa.Table, family: str) -> tuple[pa.Table, dict[s
 
 def _embedded(workspace: Workspace, settings: AnchorSettings, texts: Sequence[str]) -> Floats:
     key_name = settings.embedder.api_key_env
-    api_key = workspace.resources.secrets.get(key_name) if key_name else None
     return embed(
         texts,
         settings.embedder,
         seed=settings.seed,
-        api_key=api_key,
+        api_key=api_key(key_name, workspace.resources.secrets, "embedder"),
         cache_folder=workspace.scratch / "embeddings",
         fold_numbers=True,  # "3 of 4" and "7 of 9" are one thing to have said
     )

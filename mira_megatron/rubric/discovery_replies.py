@@ -45,7 +45,7 @@ _FORBIDDEN = (
     ("a record's marker", re.compile(r"(?:BEGIN|END)\s+RECORD")),
     ("a control token", re.compile(r"<\|[^|<>]{0,40}\|>|<｜")),
 )
-_FILLED_BLANK = re.compile(rf"<(?!\||(?:{UNFILLED.pattern[1:]}))([^<>]*)>", re.IGNORECASE)
+_FILLED_BLANK = re.compile(r"<([^<>|][^<>]*)>")
 _SCORE_IN_NAME = re.compile(r"\d\s?[/／⁄∕]\s?10(?!\d)")
 
 
@@ -128,7 +128,7 @@ def _usable(lines: Sequence[ProposalLine]) -> tuple[tuple[Proposal, ...], Counte
 
 def _name(written: str) -> str:
     name = tidy(_printable(written))
-    filled_blank = _FILLED_BLANK.fullmatch(name)
+    filled_blank = None if UNFILLED.fullmatch(name) else _FILLED_BLANK.fullmatch(name)
     return one_line(filled_blank[1] if filled_blank else name)
 
 

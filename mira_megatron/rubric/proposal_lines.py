@@ -144,9 +144,7 @@ def _score_after_name(line: str, start: int) -> re.Match[str] | None:
     """
     candidates = list(islice(GAP_AND_SCORE.finditer(line, start), 4))
     parted = [
-        found
-        for found in candidates
-        if _PARTED.search(line, found.start(), _start_of_score(found))
+        found for found in candidates if _PARTED.search(line, found.start(), _start_of_score(found))
     ]
     for found in parted:
         if _SET_OFF.match(line, found.end()):

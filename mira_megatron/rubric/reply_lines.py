@@ -33,7 +33,7 @@ GAP = rf"(?:[{_COLON}{_ORNAMENT}(（=]|(?<!\d)[{DASH}])[{_ORNAMENT}(（<]{{0,6}}
 _ENDED = rf"(?![.．,，]?\d|[{_SPACE}]?[{_SLASH}][{_SPACE}]?\d)"
 # Groups: the number, what it is out of, n/a. \d takes the digits of any script, as float() does.
 SCORE = (
-    rf"(?:([-−]?\d{{1,6}}(?:[.．٫]\d{{1,6}}|[,，]\d{{1,2}})?)[{_ORNAMENT}>)）]{{0,6}}+"
+    rf"(?:([-−]?\d{{1,6}}(?:[.．٫]\d{{1,20}}|[,，]\d{{1,2}})?)[{_ORNAMENT}>)）]{{0,6}}+"
     rf"(?:[{_SLASH}]|out[{_SPACE}]{{1,3}}of)[{_ORNAMENT}<(]{{0,6}}+(\d{{1,6}}){_ENDED}"
     rf"|([Nn][{_SPACE}]?[.{_SLASH}][{_SPACE}]?[Aa])(?![A-Za-z])\.?"
     rf"(?:[{_SPACE}]?[{_SLASH}][{_SPACE}]?10)?)"
@@ -49,7 +49,7 @@ TAIL = (
 USUAL_GAP = rf"(?:: (?=\d)|{GAP}|[{_COLON}]?[{_ORNAMENT}]{{0,4}}+\n[{_ORNAMENT}]{{0,4}}+)"
 USUAL_SCORE = (
     rf"(\d{{1,2}}/10(?= [^{_SLASH}])|[Nn]/[Aa](?![A-Za-z./／])"
-    rf"|\d{{1,2}}(?:\.\d{{1,6}})?[{_ORNAMENT}]{{0,4}}+[/／][{_ORNAMENT}]{{0,4}}+(?:10|１０){_ENDED})"
+    rf"|\d{{1,2}}(?:\.\d{{1,20}})?[{_ORNAMENT}]{{0,4}}+[/／][{_ORNAMENT}]{{0,4}}+(?:10|１０){_ENDED})"
 )
 USUAL_TAIL = rf"(?: [—–\-] |{TAIL})"
 

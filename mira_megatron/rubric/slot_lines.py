@@ -74,7 +74,8 @@ class SlotReader:
                 if run is not None and run.end() > position:
                     pieces, position = self._take(run), run.end()
                     pieces = None if pieces and text.endswith("\n\n", 0, position) else pieces
-                    damaged = f"[A{(run.lastindex or 0) // 2 + 1}]"  # or it had not stopped there
+                    # The next slot's line would not have stopped the run if it were whole.
+                    damaged = f"[A{(run.lastindex or 0) // 2 + 1}]"
                     continue
             end = text.find("\n", position)
             line = text[position:] if end < 0 else text[position:end]

@@ -14,11 +14,11 @@ from email.utils import parsedate_to_datetime
 from itertools import count
 from types import TracebackType
 from typing import Any, Self
-from urllib.parse import urlsplit
 
 import aiohttp
 import orjson
 
+from mira_megatron.endpoints import base_url
 from mira_megatron.scoring.completion import Answer, Failure, read_completion, read_error, shown
 
 _MAX_BODY_BYTES = 16 << 20  # no chat completion is larger; a longer body is not one
@@ -78,7 +78,7 @@ class Endpoints:
         settings: EndpointSettings,
         on_lost: Callable[[Request], bool] = lambda request: True,
     ) -> None:
-        self._urls = [_completions_url(url) for url in urls]
+        self._urls = [f"{base_url(url)}/chat/completions" for url in urls]
         if not self._urls:
             raise ValueError(
                 "no endpoint given: expected base URLs such as http://127.0.0.1:8000/v1"
@@ -183,17 +183,6 @@ class Endpoints:
             return Failure(
                 kind="connection", detail=detail, is_passing=True, is_maybe_billed=is_sent
             )
-
-
-def _completions_url(endpoint: str) -> str:
-    parts = urlsplit(endpoint)
-    is_base_url = parts.scheme in ("http", "https") and parts.hostname and not parts.query
-    if not is_base_url or parts.username is not None:
-        raise ValueError(
-            f"endpoint {parts.hostname or endpoint!r}: expected a base URL such as "
-            "http://127.0.0.1:8000/v1, without a user name, key or query in it"
-        )
-    return f"{endpoint.rstrip('/')}/chat/completions"
 
 
 def _session(settings: EndpointSettings) -> aiohttp.ClientSession:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from itertools import chain
@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 from mira_megatron import layout
 from mira_megatron.config import Recipe, fingerprinted
 from mira_megatron.corpus.sampling import sample_ids
+from mira_megatron.endpoints import api_key as api_key_of
 from mira_megatron.records import RECORD_SCHEMA, Record, records_from_table
 from mira_megatron.rubric import rule_judge
 from mira_megatron.rubric.views import View, ViewMaker
@@ -212,7 +213,9 @@ def judge_parts(
             for _ in map_shards(_judge_in_process, tasks, workers=workers, title=title):
                 pass
         case _:
-            api_key = _api_key(judge.config, workspace.resources.secrets)
+            api_key = api_key_of(
+                judge.config.api_key_env, workspace.resources.secrets, workspace.unit.stage
+            )
             asyncio.run(_ask(parts, form, judge, api_key, title))
     return [_outcomes(part.output) for part in parts]
 
@@ -292,11 +295,3 @@ def _outcomes(output: Path) -> Counter[str]:
     """Returns how many records of a written part ended how."""
     columns = pq.read_table(output, columns=["status", "reason"]).to_pydict()
     return Counter(map(outcome, columns["status"], columns["reason"]))
-
-
-def _api_key(config: JudgeConfig, secrets: Mapping[str, str]) -> str | None:
-    if config.api_key_env is None:
-        return None
-    if config.api_key_env not in secrets:
-        raise ValueError(f"api_key_env names {config.api_key_env}, which is not set")
-    return secrets[config.api_key_env]

@@ -1,8 +1,5 @@
 """Runs `mira` and ends it as kill -9 does, at one of its calls of os.replace.
 
-    python killed_at.py before|after K WORDS...    kills just before or after the K-th call
-    python killed_at.py never 0 WORDS...           its last line of output is the number of calls
-
 os.replace is where a finished file gets its name, so these are the moments between two states of
 the disk. What is patched belongs to the standard library; `mira` itself is left as it is.
 """
@@ -12,6 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from unittest import mock
 
@@ -37,9 +35,13 @@ class KillingReplace:
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-if __name__ == "__main__":
-    replace = KillingReplace(sys.argv[1], int(sys.argv[2]))
+def main_killed(words: Sequence[str]) -> int:
+    """Runs `mira` with all words but two: before|after|never, and the number of the call.
+
+    The last line of its output is the number of calls, if it came to its end.
+    """
+    replace = KillingReplace(words[0], int(words[1]))
     with mock.patch.object(os, "replace", replace):
-        exit_code = main(sys.argv[3:])
+        exit_code = main(words[2:])
     sys.stdout.write(f"\n{replace.num_calls}\n")
-    sys.exit(exit_code)
+    return exit_code

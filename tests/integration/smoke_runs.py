@@ -7,7 +7,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from forked_mira import Main, forked
+from killed_at import main_killed
+
+from mira_megatron.cli import main
 from mira_megatron.pipeline import STAGES as STAGE_MODULES
 
 Case = TypeVar("Case")
@@ -25,7 +28,7 @@ STAGES = tuple(STAGE_MODULES)
 SMOKE = Path(__file__).parents[2] / "recipes" / "smoke.yaml"
 # One word that turns the rule judge into an endpoint; nothing answers there.
 OTHER_JUDGE = (
-    "score={rubric: rule_judge, engine: endpoint, model: other, temperature: 0, top_p: 1, "
+    "score={engine: endpoint, model: other, temperature: 0, top_p: 1, "
     "max_tokens: 64, endpoints: ['http://127.0.0.1:9/v1']}"
 )
 ARM = "mira_group"
@@ -39,6 +42,7 @@ SMALL = (
     "ingest.records_per_part=10",
     "tokenize.train_vocab_size=512",
     "tokenize.train_chars=60000",
+    "tokenize.validation_max_tokens=1000",
     "blend.sequence_length=64",
     "midtrain.training.train_iters=2",
     "midtrain.training.warmup_iters=1",
@@ -88,19 +92,28 @@ def ended(command: Sequence[object], **environment: str) -> Ended:
 
 
 def killed_at(moment: str, call: int, *words: object) -> Ended:
-    """Runs `mira` under killed_at.py: ended before or after a call of os.replace, or never."""
-    script = Path(__file__).with_name("killed_at.py")
-    return ended([sys.executable, script, moment, call, *words, "--workers=1"])
+    """Runs `mira` as killed_at.py does: ended before or after a call of os.replace, or never."""
+    return _forked(main_killed, moment, call, *words, "--workers=1")
 
 
-def mira(*words: object, workers: int = 1) -> Ended:
-    """Runs `mira` with these words."""
-    return ended([sys.executable, "-m", "mira_megatron.cli", *words, f"--workers={workers}"])
+def mira(*words: object) -> Ended:
+    """Runs `mira` with these words, in one process."""
+    return _forked(main, *words, "--workers=1")
 
 
-def smoke(command: str, run_folder: Path, *overrides: str, workers: int = 1) -> Ended:
+def mira_rubric(*words: object) -> Ended:
+    """Runs `mira rubric` with these words."""
+    return _forked(main, "rubric", *words)
+
+
+def _forked(function: Main, *words: object) -> Ended:
+    exit_code, output = forked(function, [str(word) for word in words], _TIMEOUT_SECONDS)
+    return Ended(exit_code, output.decode())
+
+
+def smoke(command: str, run_folder: Path, *overrides: str) -> Ended:
     """Runs one command on the small smoke run in `run_folder`."""
-    return mira(*smoke_words(command, run_folder, *overrides), workers=workers)
+    return mira(*smoke_words(command, run_folder, *overrides))
 
 
 def smoke_words(command: str, run_folder: Path, *overrides: str, recipe: Path = SMOKE) -> list[str]:

@@ -226,7 +226,7 @@ def test_nothing_more_is_asked_once_an_answer_is_wrong(server: EmbeddingServer) 
 def test_url_that_is_no_base_url_is_refused_without_its_key(
     server: EmbeddingServer, url: str
 ) -> None:
-    with pytest.raises(ValueError, match="must be a base URL") as error:
+    with pytest.raises(ValueError, match="expected a base URL") as error:
         embed(["a"], config(server, endpoints=[url]), seed=1)
     assert KEY not in str(error.value)
 

@@ -21,6 +21,8 @@ from mira_megatron.scoring.judge_config import JudgeConfig
 from mira_megatron.scoring.judging import Judge
 from mira_megatron.stage import Resources, Run, Unit, run_unit
 
+pytest_plugins = ("judged_recipes",)
+
 Make = Callable[..., Recipe]
 
 

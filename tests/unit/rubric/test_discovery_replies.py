@@ -138,6 +138,7 @@ def test_parse_proposals_half_an_answer_gives_its_whole_lines() -> None:
         ("[D2] <|im_end|>: 9/10 — x", "a control token"),
         (f"[D2] {'e' * (MAX_NAME_CHARS + 1)}: 9/10 — x", "a name or reason that is too long"),
         ("[D2] Ease: 3/10: 9/10 — x", "two scores"),
+        ("[D2] Ease: 7/10 cases pass: 9/10 — x", "two scores"),
         ("[D2] Always 10/10 cases: 9/10 — x", "two scores"),
         ("[D2] : 9/10 — x", "no name"),
         ("[D2] Ease: 11/10 — x", "no score from 0 to 10"),

@@ -17,6 +17,8 @@ from mira_megatron.rubric import label
 from mira_megatron.scoring.rating import DISTILL, RELIABILITY, split_of
 from mira_megatron.stage import Resources, Run, run_unit
 
+pytest_plugins = ("judged_recipes",)
+
 Make = Callable[..., Recipe]
 
 

@@ -15,7 +15,12 @@ _FOOTER = "overall: 71\ntraining_recommendation: keep\ndomain_tag: python\nbrief
 _GOOD = f"[A1] Readability: 7/10 — clear\n[A2] x: 8/10 — y\n[A3] z: 9/10 — w\n{_FOOTER}"
 _EXACT = _GOOD.replace("[A2] x", f"[A2] {_NAMES[1]}").replace("[A3] z", f"[A3] {_NAMES[2]}")
 
-_lines = st.text(min_size=1).map(lambda text: " ".join(text.split())).filter(bool)
+# On one line and not empty; <…> could be a blank of the template that was left in.
+_lines = (
+    st.text(min_size=1)
+    .map(lambda text: " ".join(text.split()))
+    .filter(lambda text: text and not text.startswith("<"))
+)
 
 
 @st.composite
@@ -64,7 +69,8 @@ def test_parse_reply_any_mixture_of_signs_never_raises(text: str) -> None:
 def test_parse_reply_template_itself_is_unparsed(around: str) -> None:
     parsed = parse_reply(around.format(answer_template(_NAMES)), _NAMES)
     assert parsed.status == "unparsed"
-    assert set(parsed.scores) == set(parsed.rationales) == {None}
+    assert set(parsed.scores) == {None}
+    assert set(parsed.rationales) == {None}
     assert (parsed.overall, parsed.training_recommendation) == (None, None)
     assert (parsed.domain_tag, parsed.brief) == (None, None)
 
@@ -76,9 +82,19 @@ def test_parse_reply_template_before_the_answer_is_passed_over(reply: str) -> No
     assert (parsed.overall, parsed.domain_tag, parsed.brief) == (71.0, "python", "A module.")
 
 
-def test_parse_reply_blank_left_in_is_no_rationale() -> None:
-    parsed = parse_reply(_GOOD.replace("clear", "<justification>"), _NAMES)
+@pytest.mark.parametrize("reply", [_GOOD, _EXACT])
+def test_parse_reply_blank_left_in_is_no_rationale(reply: str) -> None:
+    parsed = parse_reply(reply.replace("clear", "<justification>"), _NAMES)
     assert (parsed.scores[0], parsed.rationales[0]) == (7.0, None)
+
+
+def test_parse_reply_old_line_end_inside_a_line_ends_it() -> None:
+    assert parse_reply(_EXACT.replace("clear", "one\rtwo"), _NAMES).rationales[0] == "one two"
+
+
+def test_parse_reply_about_no_anchor_is_unparsed() -> None:
+    parsed = parse_reply(_EXACT, ())
+    assert (parsed.scores, parsed.overall, parsed.status) == ((), 71.0, "unparsed")
 
 
 def test_parse_reply_score_not_given_is_null_and_ok() -> None:

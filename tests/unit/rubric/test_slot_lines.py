@@ -103,6 +103,8 @@ def test_slot_line_with_usual_liberties_is_read(line: str) -> None:
         "[A1] Practical Actionability: clear, and only 7/10 of it",
         "[A1] is fine in 7/10 cases",
         "[A1] Practical - all in all, 7/10",
+        "[A1] Practical - all in all: 7/10",
+        "[A1] 7-8/10 — 5/10 — clear",
         "[A1] Practical Actionability: 7 of 10 lines\n-3/10",
         "[A1] Practical Actionability\n-3/10 — clear",
         "[A1] Practical Actionability\n7-8/10 — clear",
@@ -182,17 +184,19 @@ def test_slot_answered_twice_alike_or_without_a_score_counts(again: str) -> None
     assert (parsed.scores[2], parsed.status) == (3.0, "ok")
 
 
-def test_score_inside_an_anchor_name_is_not_an_answer() -> None:
+@pytest.mark.parametrize("marker", ["[A{}]", "【A{}】"])
+def test_score_inside_an_anchor_name_is_not_an_answer(marker: str) -> None:
     names = ("Signal-to-Noise: 3/10", "N/A handling")
-    reply = "- [A1] Signal-to-Noise: 3/10: 8/10 — x\n- [A2] N/A handling: 4/10 — y"
+    lines = ("Signal-to-Noise: 3/10: 8/10 — x", "N/A handling: 4/10 — y")
+    reply = "\n".join(f"- {marker.format(n)} {line}" for n, line in enumerate(lines, 1))
     assert parse_reply(reply, names).scores == (8.0, 4.0)
     assert parse_reply("[A1] signal to noise: 3/10 — x", names).scores[0] is None
 
 
 def test_names_without_numbers_are_read_where_they_are_unique() -> None:
-    reply = "\n".join(f"{n}. **{name}**: {n}/10 — r" for n, name in enumerate(_NAMES, 1))
+    reply = "\n".join(f"{n}. **{name}**: 7/10 — r" for n, name in enumerate(_NAMES, 1))
     parsed = parse_reply(reply, _NAMES)
-    assert parsed.scores == (None, 2.0, 3.0, None, 5.0, 6.0)
+    assert parsed.scores == (None, 7.0, 7.0, None, 7.0, 7.0)
 
 
 def test_names_counted_from_zero_decide_instead_of_numbers() -> None:

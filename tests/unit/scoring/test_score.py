@@ -14,6 +14,8 @@ from mira_megatron.records import RATING_SCHEMA
 from mira_megatron.scoring import score
 from mira_megatron.stage import Resources, Run, Unit, run_unit
 
+pytest_plugins = ("judged_recipes",)
+
 Make = Callable[..., Recipe]
 
 

@@ -1,3 +1,5 @@
+"""Recipes over a few notes that a judge can be asked about, as fixtures."""
+
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
