@@ -37,6 +37,16 @@ STAGES = {
     "midtrain": "mira_megatron.training.midtrain",
     "report": "mira_megatron.report.report",
 }
+# A recipe may end early, with a rubric or a blend: a stage is left out where it has none of these.
+_NEEDED_SECTIONS = {
+    "score": {"score"},
+    "aggregate": {"aggregate"},
+    "tokenize": {"tokenize"},
+    "select": {"select", "arms"},
+    "blend": {"blend"},
+    "midtrain": {"midtrain"},
+    "report": {"select", "arms"},
+}
 
 
 def recipe_units(recipe: Recipe) -> list[Unit]:
@@ -49,7 +59,13 @@ def recipe_units(recipe: Recipe) -> list[Unit]:
 
 
 def stage_units(recipe: Recipe, stage: str) -> list[Unit]:
-    """Returns the units of one stage; NotYetKnown where they depend on groups not yet found."""
+    """Returns the units of one stage, none where the recipe ends before it.
+
+    Raises NotYetKnown where they depend on groups not yet found.
+    """
+    sections = _NEEDED_SECTIONS.get(stage)
+    if sections and not sections & set(recipe.values):
+        return []
     return cast("list[Unit]", importlib.import_module(STAGES[stage]).units(recipe))
 
 

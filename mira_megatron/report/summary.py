@@ -71,7 +71,9 @@ def print_summary(console: Console, recipe: Recipe) -> None:
         if "midtrain" in recipe.values:
             _print_line(console, training_line(recipe.run_folder, arm))
         _print_path(console, "Blend", recipe.run_folder / layout.blend(arm) / layout.BLEND)
-    _print_path(console, "Report", recipe.run_folder / layout.REPORT / "index.html")
+    if recipe.mapping("arms"):
+        _print_path(console, "Report", recipe.run_folder / layout.REPORT / "index.html")
+    _print_line(console, f"Rubric: mira rubric show {recipe.path}")
 
 
 def print_status(console: Console, recipe: Recipe, states: Sequence[tuple[Unit, str]]) -> None:

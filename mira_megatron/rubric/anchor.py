@@ -41,6 +41,7 @@ class AnchorSettings:
 
     group: str
     family: str
+    founders: tuple[str, ...]  # sources
     rubric_name: str  # that the version starts with
     seed: int
     config: AnchorConfig
@@ -88,6 +89,7 @@ def _found_unit(recipe: Recipe, group: SourceGroup) -> Unit:
         settings=AnchorSettings(
             group=group.name,
             family=group.family,
+            founders=group.founders,
             rubric_name=_rubric_name(recipe, group),
             seed=recipe.seed,
             config=config,
@@ -222,6 +224,7 @@ def _clusters_json(
     return {
         "group": settings.group,
         "rubric_version": anchors[0].rubric_version,
+        "founders": list(settings.founders),
         "num_judgments": num_judgments,
         "slots": [asdict(slot) for slot in found.slots],
         "near_duplicate_cosine": settings.config.near_duplicate_cosine,

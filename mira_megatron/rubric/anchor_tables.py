@@ -104,7 +104,8 @@ def notes(clusters: Mapping[str, Any] | None) -> list[str]:
     """Returns what the clusters say beside the table: stability, and slots that are nearly one."""
     if not clusters or "slots" not in clusters:
         return []
-    found = []
+    founders = ", ".join(clusters["founders"])
+    found = [f"Found in {clusters['num_judgments']:,} judgments of {founders}."]
     for part, resamples in clusters["resamples"].items():
         rands = [one["adjusted_rand"] for one in resamples if one["adjusted_rand"] is not None]
         if rands:

@@ -32,12 +32,7 @@ class MidtrainSettings:
 
 
 def units(recipe: Recipe) -> list[Unit]:
-    """Returns one unit per arm; sample length and seed are those of the blend and the recipe.
-
-    None without a section `midtrain`: the blend may be trained on elsewhere.
-    """
-    if "midtrain" not in recipe.values:
-        return []
+    """Returns one unit per arm; sample length and seed are those of the blend and the recipe."""
     where = f"{recipe.path}: midtrain"
     sections = recipe.values.get("midtrain") or {}
     if not isinstance(sections, Mapping) or set(sections) != {"model", "training"}:

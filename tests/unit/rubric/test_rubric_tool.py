@@ -92,6 +92,8 @@ def test_show_adds_stability_and_near_duplicates_of_the_clusters(tmp_path: Path)
     path = saved(tmp_path / "anchors.jsonl", slots)
     clusters = {
         "rubric_version": slots[0].rubric_version,
+        "founders": ["left", "right"],
+        "num_judgments": 1200,
         "slots": [{"anchor_id": "A1", "name_share": 0.6}, {"anchor_id": "A2", "name_share": None}],
         "resamples": {"all": [{"adjusted_rand": 0.5}, {"adjusted_rand": 0.75}]},
         "near_duplicates": [
@@ -101,6 +103,7 @@ def test_show_adds_stability_and_near_duplicates_of_the_clusters(tmp_path: Path)
     write_json(tmp_path / "clusters.json", clusters)
     text = printed(lambda console: show(console, [path]), 200)
     assert "60%" in text
+    assert "Found in 1,200 judgments of left, right." in text
     assert "Near duplicates: A1 Name 1 and A2 Name 2 (cosine 0.93)" in text
     assert "one of 2 resamples" in text
     assert "0.50 to 0.75" in text
