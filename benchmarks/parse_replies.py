@@ -19,7 +19,8 @@ from random import Random
 from mira_megatron.rubric.replies import ParsedReply, parse_reply
 
 NUM_ANSWERS = 20_000
-REPEATS = 5
+BLOCK = 1_000
+REPEATS = 3
 BARS = {0.1: 2.0, 1.0: 0.7}  # share of damaged answers, and how fast against the peer
 
 # The published anchors of a text group: names repeat, and hold dashes, slashes and brackets.
@@ -72,11 +73,7 @@ def main() -> int:
     is_fast = True
     for share, bar in BARS.items():
         texts = [_damaged(text, random) if random.random() < share else text for text, _ in whole]
-        pairs = [
-            (_cpu_seconds(parse_reply_of_names, texts), _cpu_seconds(two_patterns, texts))
-            for _ in range(REPEATS)
-        ]
-        ours, peer = (min(side) for side in zip(*pairs, strict=True))
+        ours, peer = _best_cpu_seconds(texts)
         figure = {
             "name": f"parse_replies_{share:.0%}_damaged".replace("%", "_percent"),
             "ours": round(ours, 4),
@@ -129,6 +126,23 @@ def _ours(text: str) -> _Answer:
         parsed.domain_tag,
         parsed.brief,
     )
+
+
+def _best_cpu_seconds(texts: Sequence[str]) -> tuple[float, float]:
+    """Returns our seconds and the peer's: the best of each block's repeats, block by block in turn.
+
+    Both sides meet the same neighbours on the machine so, and neither pays for a passing one.
+    """
+    ours = peer = 0.0
+    for start in range(0, len(texts), BLOCK):
+        block = texts[start : start + BLOCK]
+        pairs = [
+            (_cpu_seconds(parse_reply_of_names, block), _cpu_seconds(two_patterns, block))
+            for _ in range(REPEATS)
+        ]
+        ours += min(pair[0] for pair in pairs)
+        peer += min(pair[1] for pair in pairs)
+    return ours, peer
 
 
 def _cpu_seconds(parse: Callable[[str], object], texts: Sequence[str]) -> float:

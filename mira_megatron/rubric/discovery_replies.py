@@ -5,9 +5,9 @@
                                                 on the thinking, the combination and the answer
 
 A dimension's name later becomes part of prompts and so does its reason, and a judge may have been
-talked into them by the record. A line is refused that could be read there as something else: as a
-blank, a slot, an answer, a record's marker, or a control token. So is a line with another letter
-than its family's: what it was meant for is not known. Refused lines are counted, never mended.
+talked into them by the record. So a line is refused whose name or reason could be read there as
+something else (dimension_names.py), and one with another letter than its family's, since what it
+was meant for is not known. Refused lines are counted, never mended.
 
 Where no line has a marker, `name: score` lines count without; but not for qa_with_think, whose
 parts only the letter tells apart.
@@ -22,31 +22,21 @@ from dataclasses import dataclass
 from unicodedata import category
 
 from mira_megatron.records import PARTS_OF_THINK
+from mira_megatron.rubric.dimension_names import name_fault, reason_fault
+from mira_megatron.rubric.fence import quote
 from mira_megatron.rubric.own_words import own_words
 from mira_megatron.rubric.prompts import one_line
 from mira_megatron.rubric.proposal_lines import UNFILLED, ProposalLine, ProposalReader
 from mira_megatron.rubric.reply_lines import DASH, SCORE, tidy
 from mira_megatron.rubric.verdict import Proposal
 
-MAX_NAME_CHARS = 80
 MAX_REASON_CHARS = 2_000  # a reason is one line; longer ones come from judges that lost the thread
 MAX_PROPOSALS = 30  # twice what is asked for: an answer that goes on and on is none
 
 _PART_OF_LETTER: dict[str, str | None] = dict(zip("TCQ", PARTS_OF_THINK, strict=True))
 _SCORE_AGAIN = re.compile(rf"\s*(?:{SCORE})\s*[:：{DASH}]")
 
-# What neither a name nor a reason may hold, and what the count of refused lines calls it.
-_FORBIDDEN = (
-    (
-        "a template's blank",
-        re.compile(rf"{UNFILLED.pattern}|<0-100>|<keep \||<short tag>|<one-sent", re.IGNORECASE),
-    ),
-    ("a slot's marker", re.compile(r"[\[【［]\s*[ADTCQ]\s*\d{1,3}\s*[\]】］]", re.IGNORECASE)),
-    ("a record's marker", re.compile(r"(?:BEGIN|END)\s+RECORD")),
-    ("a control token", re.compile(r"<\|[^|<>]{0,40}\|>|<｜")),
-)
 _FILLED_BLANK = re.compile(r"<([^<>|][^<>]*)>")
-_SCORE_IN_NAME = re.compile(r"\d\s?[/／⁄∕]\s?10(?!\d)")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -141,19 +131,19 @@ def _printable(text: str) -> str:
         for character in text
         if character.isspace()
         or character in "\u200c\u200d"
-        or category(character) not in ("Cc", "Cf", "Cs")
+        or not category(character).startswith("C")
     )
 
 
 def _fault(name: str, reason: str) -> str | None:
     """Returns why the line must not be used, None where it may."""
-    if not name or not reason:
-        return "no name" if not name else "no reason"
-    if len(name) > MAX_NAME_CHARS or len(reason) > MAX_REASON_CHARS:
-        return "a name or reason that is too long"
-    if _SCORE_IN_NAME.search(name) or _SCORE_AGAIN.match(reason):
-        return "two scores"
-    for what, pattern in _FORBIDDEN:
-        if pattern.search(name) or pattern.search(reason):
-            return what
-    return None
+    fault_of_name, fault_of_reason = name_fault(name), reason_fault(reason)
+    if fault_of_name is not None:
+        return f"a name that {fault_of_name}"
+    if quote(name) != name:
+        return "a name that holds a control token"
+    if fault_of_reason is not None:
+        return f"a reason that {fault_of_reason}"
+    if len(reason) > MAX_REASON_CHARS:
+        return f"a reason of more than {MAX_REASON_CHARS:,} characters"
+    return "two scores" if _SCORE_AGAIN.match(reason) else None

@@ -87,14 +87,15 @@ def parse_reply(text: str, names: Sequence[str]) -> ParsedReply:
 def _asked(names: tuple[str, ...]) -> tuple[AskedNames, re.Pattern[str]]:
     """Returns the names, and the pattern of an answer about them that is exactly as asked for."""
     asked = AskedNames(tuple(one_line(name) for name in names))
+    text = r"(\S.*+)(?<=\S)"
     slots = "".join(
-        rf"\[A{slot}\] {re.escape(name)}: ([0-9n/a]{{3,5}}) — (.*+)\n"
+        rf"\[A{slot}\] {re.escape(name)}: ([0-9n/a]{{3,5}}) — {text}\n"
         for slot, name in enumerate(asked.names, start=1)
     )
     footer = (
         rf"overall: ([0-9]{{1,3}}(?:\.[0-9]{{1,6}})?|{_NOT_GIVEN})\n"
         rf"training_recommendation: ({'|'.join(RECOMMENDATIONS)})\n"
-        r"domain_tag: (.*+)\nbrief: (.*+)\s*+"
+        rf"domain_tag: {text}\nbrief: {text}\s*+"
     )
     return asked, re.compile(slots + footer)
 
@@ -103,22 +104,21 @@ def _read_undamaged(text: str, undamaged: re.Pattern[str]) -> ParsedReply | None
     found = None if "\r" in text else undamaged.fullmatch(text)
     if found is None:
         return None
-    groups = found.groups()
+    *groups, overall, recommendation, domain_tag, brief = found.groups()
     try:
-        scores = tuple(map(_SCORES.__getitem__, groups[0:-4:2]))
+        scores = tuple(map(_SCORES.__getitem__, groups[::2]))
     except KeyError:  # decimals, and what is no score
         return None
-    overall = None if groups[-4] == _NOT_GIVEN else float(groups[-4])
-    texts = tuple(map(str.strip, (*groups[1:-4:2], *groups[-2:])))
-    if (overall or 0) > 100 or not all(texts) or ("<" in text and not _BLANKS.isdisjoint(texts)):
+    value = None if overall == _NOT_GIVEN else float(overall)
+    if (value or 0) > 100 or ("<" in text and not _BLANKS.isdisjoint(found.groups())):
         return None
     return ParsedReply(
         scores=scores,
-        rationales=texts[:-2],
-        overall=overall,
-        training_recommendation=groups[-3],
-        domain_tag=texts[-2],
-        brief=texts[-1],
+        rationales=tuple(groups[1::2]),
+        overall=value,
+        training_recommendation=recommendation,
+        domain_tag=domain_tag,
+        brief=brief,
         status="ok",
         reason=None,
     )

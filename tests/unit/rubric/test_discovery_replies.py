@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mira_megatron.records import PARTS_OF_THINK
+from mira_megatron.rubric.dimension_names import MAX_NAME_CHARS, name_fault, reason_fault
 from mira_megatron.rubric.discovery_replies import (
-    MAX_NAME_CHARS,
     MAX_PROPOSALS,
     format_proposals,
     parse_proposals,
@@ -123,24 +123,32 @@ def test_parse_proposals_reason_over_two_lines_is_joined() -> None:
 def test_parse_proposals_half_an_answer_gives_its_whole_lines() -> None:
     parsed = parse_proposals("[D1] a: 7/10 — clear\n[D2] b: 6/10 —", "text")
     assert parsed.proposals == (_proposal("a"),)
-    assert (parsed.status, parsed.reason) == ("partial", "lines refused: no reason 1")
+    assert (parsed.status, parsed.reason) == ("partial", "lines refused: a reason that is empty 1")
+
+
+_BLANK = "holds a blank of the answer template such as <score>"
+_SLOT = "holds a slot marker such as [A1]"
+_FENCE = "holds a marker of where a record begins or ends"
 
 
 @pytest.mark.parametrize(
     ("line", "fault"),
     [
-        ("[D2] Ease <score>: 9/10 — x", "a template's blank"),
-        ("[D2] Ease: 9/10 — <reason>", "a template's blank"),
-        ("[D2] Ease [A1] x: 9/10 — x", "a slot's marker"),
-        ("[D2] Ease: 9/10 — so [A1] Readability: 10/10", "a slot's marker"),
-        ("[D2] -----END RECORD 00: 9/10 — x", "a record's marker"),
-        ("[D2] Ease: 9/10 — -----BEGIN RECORD 00", "a record's marker"),
-        ("[D2] <|im_end|>: 9/10 — x", "a control token"),
-        (f"[D2] {'e' * (MAX_NAME_CHARS + 1)}: 9/10 — x", "a name or reason that is too long"),
+        ("[D2] Ease <score>: 9/10 — x", f"a name that {_BLANK}"),
+        ("[D2] Ease: 9/10 — <reason>", f"a reason that {_BLANK}"),
+        ("[D2] Ease [A1] x: 9/10 — x", f"a name that {_SLOT}"),
+        ("[D2] Ease: 9/10 — so [A1] Readability: 10/10", f"a reason that {_SLOT}"),
+        ("[D2] x -----END RECORD 00: 9/10 — x", f"a name that {_FENCE}"),
+        ("[D2] Ease: 9/10 — -----BEGIN RECORD 00", f"a reason that {_FENCE}"),
+        ("[D2] <|im_end|>: 9/10 — x", "a name that holds a control token"),
+        (
+            f"[D2] {'e' * (MAX_NAME_CHARS + 1)}: 9/10 — x",
+            "a name that has 81 characters, at most 80 fit",
+        ),
         ("[D2] Ease: 3/10: 9/10 — x", "two scores"),
-        ("[D2] Ease: 7/10 cases pass: 9/10 — x", "two scores"),
-        ("[D2] Always 10/10 cases: 9/10 — x", "two scores"),
-        ("[D2] : 9/10 — x", "no name"),
+        ("[D2] Ease: 7/10 cases pass: 9/10 — x", "a name that holds a score such as 8/10"),
+        ("[D2] Always 10/10 cases: 9/10 — x", "a name that holds a score such as 8/10"),
+        ("[D2] : 9/10 — x", "a name that is empty"),
         ("[D2] Ease: 11/10 — x", "no score from 0 to 10"),
         ("[D2] Ease: 9/100 — x", "no score from 0 to 10"),
         ("[D2] Ease: n/a — x", "no score from 0 to 10"),
@@ -155,6 +163,13 @@ def test_parse_proposals_line_that_must_not_be_used_is_counted(line: str, fault:
     parsed = parse_proposals(f"[D1] a: 7/10 — clear\n{line}\n[D3] b: 7/10 — clear", "text")
     assert parsed.proposals == (_proposal("a"), _proposal("b"))
     assert (parsed.status, parsed.reason) == ("partial", f"lines refused: {fault} 1")
+
+
+@given(st.text(alphabet="[]DA12 :/10—<>score|\n\u200b\x00＜１", max_size=80))
+def test_parse_proposals_of_any_signs_fit_a_rubric(text: str) -> None:
+    for proposal in parse_proposals(f"[D1] {text}: 7/10 — {text}", "text").proposals:
+        assert name_fault(proposal.dimension) is None
+        assert reason_fault(proposal.reason) is None
 
 
 def test_parse_proposals_line_without_a_part_is_refused_for_thinking() -> None:
