@@ -52,8 +52,9 @@ def _quantifier(num: int, total: int) -> str:
     share = num / total if total else 0.0
     if share in (0, 1):
         return "all" if share else "no"
-    bounds = ((0.25, "few"), (0.5, "some"), (0.9, "most"))
-    return next((word for bound, word in bounds if share < bound), "nearly all")
+    if share <= 0.5:
+        return "few" if share < 0.25 else "some"
+    return "most" if share < 0.9 else "nearly all"
 
 
 def placed(value: float, *, low: float, high: float, words: tuple[str, str, str]) -> str:

@@ -35,7 +35,8 @@ def test_scaled_log_never_falls_with_the_value(value: float, more: float) -> Non
 
 
 @pytest.mark.parametrize(
-    ("num", "word"), [(0, "no"), (1, "few"), (5, "some"), (10, "most"), (19, "nearly all")]
+    ("num", "word"),
+    [(0, "no"), (1, "few"), (5, "some"), (10, "some"), (11, "most"), (18, "nearly all")],
 )
 def test_quantified_says_the_share_in_words_and_numbers(num: int, word: str) -> None:
     assert quantified(num, 20, "calls fail") == f"{word} calls fail: {num} of 20"
