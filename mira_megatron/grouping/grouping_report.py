@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
 from mira_megatron.grouping.clustering import ALIKE, ALONE, GIVEN, SILHOUETTE, UNLIKE
 from mira_megatron.grouping.family_groups import PINNED, FamilyGroups, Group
+from mira_megatron.written_tables import markdown_table, markdown_text
 
 _DECIMALS = 6
 
@@ -42,12 +43,12 @@ def similarity(grouped: FamilyGroups, embedder: Mapping[str, Any]) -> dict[str, 
 
 def groups_page(rubric: str, grouped: FamilyGroups, embedder: Mapping[str, Any]) -> str:
     """Returns the groups of a family as Markdown: members, why, and how alike all sources are."""
-    model = f" ({_escaped(str(embedder['model']))})" if embedder["model"] else ""
+    model = f" ({markdown_text(str(embedder['model']))})" if embedder["model"] else ""
     lines = [
-        f"# Source groups: rubric {_escaped(rubric)}, family {_escaped(grouped.family)}",
+        f"# Source groups: rubric {markdown_text(rubric)}, family {markdown_text(grouped.family)}",
         "",
         f"Each source is the mean direction of its sampled records, embedded by "
-        f"{_escaped(str(embedder['engine']))}{model} in {embedder['dimensions']} dimensions.",
+        f"{markdown_text(str(embedder['engine']))}{model} in {embedder['dimensions']} dimensions.",
         "",
         *_group_table(grouped),
         "",
@@ -86,22 +87,22 @@ def _cosines_inside(grouped: FamilyGroups, group: Group) -> list[float]:
     ]
 
 
-def _group_table(grouped: FamilyGroups) -> Iterator[str]:
+def _group_table(grouped: FamilyGroups) -> list[str]:
     sampled = dict(zip(grouped.sources, grouped.num_records, strict=True))
     rows = []
     for group in grouped.groups:
         inside = _inside(grouped, group)
-        members = [f"{_escaped(name)} ({sampled[name]:,})" for name in group.sources]
+        members = [f"{markdown_text(name)} ({sampled[name]:,})" for name in group.sources]
         cosines = [_shown(inside["mean_cosine"]), _shown(inside["lowest_cosine"])]
-        rows.append([_escaped(group.name), ", ".join(members), *cosines, group.method])
+        rows.append([markdown_text(group.name), ", ".join(members), *cosines, group.method])
     header = ["group", "sources (records sampled)", "mean cosine inside", "lowest", "formed by"]
-    return _table(header, rows)
+    return markdown_table(header, rows)
 
 
 def _reasons(grouped: FamilyGroups) -> Iterator[str]:
     pinned = [group for group in grouped.groups if group.method == PINNED]
     if pinned:
-        yield "* Pinned by descriptors: " + ", ".join(_escaped(group.name) for group in pinned)
+        yield "* Pinned by descriptors: " + ", ".join(markdown_text(group.name) for group in pinned)
     found = grouped.partition
     if found is None:
         made = sorted({group.method for group in grouped.groups} - {PINNED})
@@ -114,7 +115,9 @@ def _reasons(grouped: FamilyGroups) -> Iterator[str]:
         yield "* Silhouettes (cosine; 1 is perfect, 0 means that groups run into each other):"
         yield ""
         header = ["groups", *(str(k) for k in found.silhouettes)]
-        yield from _table(header, [["silhouette", *map(_shown, found.silhouettes.values())]])
+        yield from markdown_table(
+            header, [["silhouette", *map(_shown, found.silhouettes.values())]]
+        )
         yield ""
     if grouped.stability is None:
         yield "* Stability: not measured, it takes two sources to cluster and a resample."
@@ -147,7 +150,7 @@ def _reason(grouped: FamilyGroups, chosen_by: str, num_sources: int, num_groups:
     return reasons[chosen_by]
 
 
-def _cosine_table(grouped: FamilyGroups) -> Iterator[str]:
+def _cosine_table(grouped: FamilyGroups) -> list[str]:
     group_of = {source: group.name for group in grouped.groups for source in group.sources}
     header = ["", "source", *(str(number + 1) for number in range(len(grouped.sources)))]
     rows = []
@@ -158,19 +161,8 @@ def _cosine_table(grouped: FamilyGroups) -> Iterator[str]:
             f"**{cosine:.3f}**" if group_of[source] == group_of[other] else f"{cosine:.3f}"
             for other, cosine in zip(grouped.sources, cosines, strict=True)
         ]
-        rows.append([str(number + 1), _escaped(source), *cells])
-    return _table(header, rows)
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    yield f"| {' | '.join(header)} |"
-    yield f"|{' --- |' * len(header)}"
-    for row in rows:
-        yield f"| {' | '.join(row)} |"
-
-
-def _escaped(text: str) -> str:
-    return "".join(f"\\{char}" if char in "\\`*_{}[]<>()#+|!~" else char for char in text)
+        rows.append([str(number + 1), markdown_text(source), *cells])
+    return markdown_table(header, rows)
 
 
 def _shown(value: float | None) -> str:

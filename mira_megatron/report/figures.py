@@ -10,7 +10,7 @@ import numpy as np
 
 from mira_megatron.report.outcomes import JudgedSource, Outcome
 from mira_megatron.report.training_course import LossPoint, TrainingCourse
-from mira_megatron.report.written_numbers import decimal, grouped
+from mira_megatron.written_numbers import decimal, grouped
 
 NUM_BINS = 20  # of half a point each, from 0 to 10
 _FLAT = 1e-6  # relative; a curve that varies less gets an axis as high as its values

@@ -14,11 +14,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mira_megatron import layout
-from mira_megatron.report.written_numbers import decimal
 from mira_megatron.retention.documents import scope_name
 from mira_megatron.retention.keep_masks import read_keep_mask
 from mira_megatron.shards import read_part
 from mira_megatron.stage import Workspace
+from mira_megatron.written_numbers import decimal
 
 
 class Outcome(IntEnum):

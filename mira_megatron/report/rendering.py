@@ -8,7 +8,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from mira_megatron.report.written_numbers import decimal, grouped, percent
+from mira_megatron.written_numbers import decimal, grouped, percent
 
 _C0_PICTURES = 0x2400  # U+2400 … show the control characters U+0000 … one by one
 _DELETE_PICTURE = 0x2421

@@ -14,7 +14,6 @@ from typing import Any, TypeVar
 import orjson
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -24,8 +23,9 @@ from mira_megatron.config import Recipe
 from mira_megatron.grouping.source_groups import group_of_source
 from mira_megatron.manifest import manifest_summary, read_manifest
 from mira_megatron.report.training_course import read_training_course
-from mira_megatron.report.written_numbers import decimal, grouped, percent, size
 from mira_megatron.stage import Unit
+from mira_megatron.written_numbers import decimal, grouped, percent, size
+from mira_megatron.written_tables import terminal_table
 
 Number = TypeVar("Number", int, float)
 
@@ -78,7 +78,7 @@ def print_summary(console: Console, recipe: Recipe) -> None:
 
 def print_status(console: Console, recipe: Recipe, states: Sequence[tuple[Unit, str]]) -> None:
     """Prints the state of every unit with what its manifest counts."""
-    table = _table(f"Units of {recipe.path.stem}")
+    table = terminal_table(f"Units of {recipe.path.stem}")
     for heading in ("Stage", "Unit", "State"):
         table.add_column(heading, overflow="fold")
     for heading in ("In", "Out", "Size", "Seconds"):
@@ -150,7 +150,7 @@ def training_line(run_folder: Path, arm: str) -> str:
 
 def _arm_table(arm: str, lines: Sequence[SourceLine]) -> Table:
     # Names may fold; numbers keep to one line, and with it their alignment.
-    table = _table(f"Arm {arm}")
+    table = terminal_table(f"Arm {arm}")
     for heading in ("Source", "Group"):
         table.add_column(heading, overflow="fold")
     for heading in ("Records", "Tokens", "Kept\ntokens", "Kept", "Mean\nscore"):
@@ -207,17 +207,6 @@ def _unit_counts(folder: Path) -> list[Text]:
         Text(size(summary["size_bytes"])),
         Text(decimal(summary["seconds"], 1)),
     ]
-
-
-def _table(title: str) -> Table:
-    return Table(
-        title=Text(title, style="bold"),
-        title_justify="left",
-        box=box.SIMPLE_HEAD,
-        pad_edge=False,
-        padding=(0, 1, 0, 0),
-        header_style="bold",
-    )
 
 
 def _print_line(console: Console, line: str) -> None:

@@ -9,8 +9,8 @@ from rich.table import Table
 from rich.text import Text
 
 from mira_megatron.records import Anchor
-from mira_megatron.report.written_numbers import grouped
-from mira_megatron.rubric.anchor_tables import escaped, markdown_table, plain_table
+from mira_megatron.written_numbers import grouped
+from mira_megatron.written_tables import markdown_table, markdown_text, terminal_table
 
 _HEADINGS = ("Before", "After", "Change", "Name", "Judgments before", "Judgments after")
 
@@ -77,7 +77,7 @@ def differences(before: Sequence[Anchor], after: Sequence[Anchor]) -> list[Diffe
 
 def diff_table(title: str, found: Sequence[Difference]) -> Table:
     """Returns the differences for the terminal."""
-    table = plain_table(title)
+    table = terminal_table(title)
     for heading in _HEADINGS:
         is_number = heading.startswith("Judgments")
         table.add_column(
@@ -93,9 +93,8 @@ def diff_table(title: str, found: Sequence[Difference]) -> Table:
 
 def diff_markdown(title: str, found: Sequence[Difference]) -> str:
     """Returns the differences as Markdown."""
-    return "\n".join(
-        [f"# {escaped(title)}", "", *markdown_table(_HEADINGS, map(_cells, found)), ""]
-    )
+    rows = [list(map(markdown_text, _cells(difference))) for difference in found]
+    return "\n".join([f"# {markdown_text(title)}", "", *markdown_table(_HEADINGS, rows), ""])
 
 
 def _cells(difference: Difference) -> tuple[str, ...]:

@@ -6,20 +6,16 @@ in the terminal they are plain text, in which square brackets mean nothing.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rich import box
 from rich.console import Group
-from rich.table import Table
 from rich.text import Text
 
 from mira_megatron.records import Anchor
-from mira_megatron.report.written_numbers import MISSING, grouped, percent
+from mira_megatron.written_numbers import MISSING, grouped, percent
+from mira_megatron.written_tables import markdown_table, markdown_text, terminal_table
 
-_MARKUP = re.compile(r"^[-+#=]|[\\`*_\[\]|~$]")
-_ENTITIES = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;"})
 _HEADINGS = (
     "Slot",
     "Part",
@@ -65,7 +61,7 @@ def rubric_table(
 ) -> Group:
     """Returns the rubric for the terminal, followed by what is to be known about it."""
     headings, *rows = slot_rows(anchors, clusters)
-    table = plain_table(f"{title}  {anchors[0].rubric_version}")
+    table = terminal_table(f"{title}  {anchors[0].rubric_version}")
     for heading in headings:
         is_folded = heading in _FOLDED
         table.add_column(
@@ -85,14 +81,14 @@ def rubric_markdown(
 ) -> str:
     """Returns the rubric as a page: table, notes, and each slot's medoid and references."""
     headings, *rows = slot_rows(anchors, clusters)
-    shown = [f"- {escaped(note)}" for note in notes(clusters)]
+    shown = [f"- {markdown_text(note)}" for note in notes(clusters)]
     return "\n".join(
         [
-            f"# {escaped(title)}",
+            f"# {markdown_text(title)}",
             "",
-            f"Version {escaped(anchors[0].rubric_version)}.",
+            f"Version {markdown_text(anchors[0].rubric_version)}.",
             "",
-            *markdown_table(headings, rows),
+            *markdown_table(headings, [list(map(markdown_text, row)) for row in rows]),
             "",
             *([*shown, ""] if shown else []),
             *(line for anchor in anchors for line in _anchor_section(anchor)),
@@ -123,42 +119,18 @@ def notes(clusters: Mapping[str, Any] | None) -> list[str]:
     return found
 
 
-def markdown_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    """Returns the lines of a table, its cells escaped."""
-    return [
-        f"| {' | '.join(headings)} |",
-        f"|{'---|' * len(headings)}",
-        *(f"| {' | '.join(map(escaped, row))} |" for row in rows),
-    ]
-
-
-def escaped(text: str) -> str:
-    """Returns text on one line that Markdown shows as it is: no markup, no HTML, no table cell."""
-    return _MARKUP.sub(r"\\\g<0>", " ".join(text.split()).translate(_ENTITIES))
-
-
-def plain_table(title: str) -> Table:
-    """Returns an empty table in this package's terminal style."""
-    return Table(
-        title=Text(title, style="bold"),
-        title_justify="left",
-        box=box.SIMPLE_HEAD,
-        pad_edge=False,
-        padding=(0, 1, 0, 0),
-        header_style="bold",
-    )
-
-
 def _anchor_section(anchor: Anchor) -> list[str]:
     if anchor.medoid is None and not anchor.references and anchor.description is None:
         return []
-    lines = [f"## {anchor.anchor_id} {escaped(anchor.name)}", ""]
+    lines = [f"## {anchor.anchor_id} {markdown_text(anchor.name)}", ""]
     if anchor.description is not None:
-        lines += [escaped(anchor.description), ""]
+        lines += [markdown_text(anchor.description), ""]
     if anchor.medoid is not None:
-        lines.append(f"- named by ({anchor.medoid.score:g}/10) {escaped(anchor.medoid.reason)}")
+        lines.append(
+            f"- named by ({anchor.medoid.score:g}/10) {markdown_text(anchor.medoid.reason)}"
+        )
     lines += [
-        f"- {reference.level} ({reference.score:g}/10) {escaped(reference.reason)}"
+        f"- {reference.level} ({reference.score:g}/10) {markdown_text(reference.reason)}"
         for reference in anchor.references
     ]
     return [*lines, ""]

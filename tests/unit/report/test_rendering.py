@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from markupsafe import Markup
 
 from mira_megatron.report.rendering import visible
-from mira_megatron.report.written_numbers import decimal, grouped, percent, size
+from mira_megatron.written_numbers import decimal, grouped, percent, size
 
 
 def test_visible_keeps_line_breaks_tabs_and_joined_characters() -> None:

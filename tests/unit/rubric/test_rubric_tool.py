@@ -13,8 +13,8 @@ from mira_megatron.atomic_files import write_json
 from mira_megatron.records import Anchor
 from mira_megatron.rubric.anchor_diff import differences
 from mira_megatron.rubric.anchor_files import read_anchors, with_version, write_anchors
-from mira_megatron.rubric.anchor_tables import escaped
 from mira_megatron.rubric.rubric_tool import diff, freeze, show
+from mira_megatron.written_tables import markdown_text
 
 
 def printed(work: Callable[[Console], None], width: int = 100) -> str:
@@ -124,8 +124,8 @@ def test_show_markdown_is_not_wrapped_and_escapes_names(tmp_path: Path) -> None:
     ("text", "shown"),
     [("# a", "\\# a"), ("- a", "\\- a"), ("a - b", "a - b"), ("a\nb", "a b"), ("`a`", "\\`a\\`")],
 )
-def test_escaped_leaves_no_markup(text: str, shown: str) -> None:
-    assert escaped(text) == shown
+def test_markdown_text_leaves_no_markup(text: str, shown: str) -> None:
+    assert markdown_text(text) == shown
 
 
 def _changes(before: tuple[Anchor, ...], after: tuple[Anchor, ...]) -> dict[str, str]:
