@@ -141,6 +141,9 @@ def typed(config_class: type[Config], values: Mapping[str, Any], *, where: str) 
         key: _whole(value, f"{where}.{key}") if _is_whole(fields[key], value) else value
         for key, value in values.items()
     }
+    missing = [name for name in _needed(config_class) if name not in converted]
+    if missing:
+        raise ValueError(f"{where}: needs {', '.join(missing)}; recipes/demo.yaml has an example")
     try:
         merged = OmegaConf.merge(OmegaConf.structured(config_class), converted)
         return typing.cast("Config", OmegaConf.to_object(merged))
@@ -149,6 +152,16 @@ def typed(config_class: type[Config], values: Mapping[str, Any], *, where: str) 
         raise ValueError(f"{where}{key}: {_first_line(error)}") from error
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from error
+
+
+def _needed(config_class: type[Any]) -> list[str]:
+    """Returns the fields that have no default."""
+    nothing = dataclasses.MISSING
+    return [
+        field.name
+        for field in dataclasses.fields(config_class)
+        if field.default is nothing and field.default_factory is nothing
+    ]
 
 
 def fingerprinted(config: Any) -> dict[str, Any]:

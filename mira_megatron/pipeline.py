@@ -48,6 +48,15 @@ _NEEDED_SECTIONS = {
     "report": {"select", "arms"},
 }
 
+# What a recipe may be told to read although none of its sections makes it.
+_MADE_BY = {
+    "judgments": "discover",
+    "anchors": "anchor",
+    "ratings": "score",
+    "record_scores": "aggregate",
+    "tokens": "tokenize",
+}
+
 
 def recipe_units(recipe: Recipe) -> list[Unit]:
     """Returns every unit of the recipe in running order; ValueError for a setting that is wrong.
@@ -124,10 +133,16 @@ def _ancestors(wanted: Sequence[Unit], by_folder: Mapping[str, Unit], run: Run) 
             if folder not in by_folder:
                 raise ValueError(
                     f"{run.folder / folder}: {unit.label} reads this folder, but no stage of this "
-                    "recipe makes it. Correct the name in the recipe."
+                    f"recipe makes it. {_way_out(folder)}"
                 )
             if folder not in found:
                 found.add(folder)
                 to_visit.append(by_folder[folder])
     made_now = {unit.folder for unit in wanted}
     return [unit for folder, unit in by_folder.items() if folder in found - made_now]
+
+
+def _way_out(folder: str) -> str:
+    maker = _MADE_BY.get(folder.partition("/")[0])
+    section = f"Add a section `{maker}`, or correct" if maker else "Correct"
+    return f"{section} the name in the recipe."

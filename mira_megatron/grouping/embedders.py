@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 
+from mira_megatron.config import Recipe, fingerprinted
 from mira_megatron.grouping.unit_vectors import Floats, unit_rows
+from mira_megatron.shards import file_digest, json_digest
 
 ENGINES = ("tfidf_svd", "endpoint", "sentence_transformers")
 _OF_ENDPOINTS = ("endpoints", "api_key_env", "shortened_by_server")
@@ -58,6 +61,24 @@ class EmbedderConfig:
         for name in _OF_ENDPOINTS:
             if self.engine != "endpoint" and getattr(self, name):
                 raise ValueError(f"{name} is for engine=endpoint, not for engine={self.engine}")
+
+
+def recipe_embedder(recipe: Recipe) -> EmbedderConfig:
+    """Returns the section `embedder`; a model that is a folder is relative to the recipe's."""
+    config = recipe.section("embedder", EmbedderConfig)
+    folder = recipe.path_of(config.model) if config.model else None
+    is_local = config.engine == "sentence_transformers" and folder is not None and folder.is_dir()
+    return replace(config, model=str(folder)) if is_local else config
+
+
+def embedder_fingerprint(config: EmbedderConfig) -> dict[str, Any]:
+    """Returns what decides the vectors: the settings, and the files of a model that is a folder."""
+    folder = Path(config.model or "")
+    if config.engine != "sentence_transformers" or not folder.is_absolute():
+        return fingerprinted(config)
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    digests = [[path.relative_to(folder).as_posix(), file_digest(path)] for path in files]
+    return {**fingerprinted(config), "model": folder.name, "model_files": json_digest(digests)}
 
 
 def embed(

@@ -6,7 +6,7 @@ import logging
 
 from mira_megatron import layout
 from mira_megatron.atomic_files import write_bytes, write_json
-from mira_megatron.config import fingerprinted
+from mira_megatron.grouping.embedders import embedder_fingerprint
 from mira_megatron.grouping.family_groups import group_family
 from mira_megatron.grouping.group import FoundingSettings
 from mira_megatron.grouping.grouping_report import groups_page, similarity
@@ -44,7 +44,7 @@ def found(workspace: Workspace, settings: FoundingSettings) -> WorkResult:
     write_json(
         workspace.folder / layout.SOURCE_GROUPS, {"rubric": settings.rubric, "groups": entries}
     )
-    embedder = fingerprinted(settings.sample.embedder)
+    embedder = embedder_fingerprint(settings.sample.embedder)
     write_json(workspace.folder / "similarity.json", similarity(grouped, embedder))
     page = groups_page(settings.rubric, grouped, embedder)
     write_bytes(workspace.folder / "groups.md", page.encode())

@@ -15,7 +15,11 @@ from mira_megatron import layout
 from mira_megatron.config import Recipe, check_name, fingerprinted, nearest
 from mira_megatron.corpus.recipe_sources import recipe_sources
 from mira_megatron.corpus.sources import SourceConfig
-from mira_megatron.grouping.embedders import EmbedderConfig
+from mira_megatron.grouping.embedders import (
+    EmbedderConfig,
+    embedder_fingerprint,
+    recipe_embedder,
+)
 from mira_megatron.grouping.source_groups import families, founders
 from mira_megatron.manifest import read_manifest
 from mira_megatron.records import FAMILIES
@@ -105,7 +109,7 @@ def units(recipe: Recipe) -> list[Unit]:
             raise ValueError(f"{recipe.path}: group.founders: {name!r} is no source of this recipe")
     sample = SampleSettings(
         records_per_source=config.records_per_source,
-        embedder=recipe.section("embedder", EmbedderConfig),
+        embedder=recipe_embedder(recipe),
         seed=recipe.seed,
     )
     founded = {family: founders(recipe, family) for family in families(recipe)}
@@ -147,7 +151,7 @@ def _founding(
         config={
             **fingerprinted(config),
             "num_groups": config.num_groups.get(family),
-            "embedder": fingerprinted(sample.embedder),
+            "embedder": embedder_fingerprint(sample.embedder),
             "seed": sample.seed,
             "pins": pins,
         },
@@ -174,7 +178,7 @@ def _joining(recipe: Recipe, name: str, source: SourceConfig, sample: SampleSett
         version=VERSION,
         config={
             "records_per_source": sample.records_per_source,
-            "embedder": fingerprinted(sample.embedder),
+            "embedder": embedder_fingerprint(sample.embedder),
             "seed": sample.seed,
         },
         upstream=(layout.groups(recipe.rubric, source.family), records),

@@ -52,7 +52,7 @@ def founders(recipe: Recipe, family: str) -> tuple[str, ...]:
     begun = [recipe.run_folder / folder / INTENT]
     begun += [run_folder / folder / MANIFEST for run_folder in recipe.reuse]
     for path in begun:
-        if path.exists() and set(_sources_read(path)) <= set(sources):
+        if path.exists() and not _has_failed(path) and set(_sources_read(path)) <= set(sources):
             return _sources_read(path)
     wanted = (recipe.values.get("group") or {}).get("founders") or sources
     return tuple(name for name in sources if name in wanted) or sources
@@ -135,6 +135,11 @@ def _sources_read(path: Path) -> tuple[str, ...]:
     """Returns the sources whose records a manifest or an intent names as inputs."""
     inputs = _read(path)["inputs"]
     return tuple(sorted(name[len(_RECORDS) :] for name in inputs if name.startswith(_RECORDS)))
+
+
+def _has_failed(path: Path) -> bool:
+    """Whether what was begun ended with a message: nothing was founded, so anything may change."""
+    return _read(path).get("failure") is not None
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -73,7 +73,9 @@ def print_summary(console: Console, recipe: Recipe) -> None:
         _print_path(console, "Blend", recipe.run_folder / layout.blend(arm) / layout.BLEND)
     if recipe.mapping("arms"):
         _print_path(console, "Report", recipe.run_folder / layout.REPORT / "index.html")
-    _print_line(console, f"Rubric: mira rubric show {recipe.path}")
+    rubric = recipe.run_folder / layout.anchors(recipe.rubric, "")
+    if rubric.is_dir():
+        _print_line(console, f"Rubric: mira rubric show {rubric}")
 
 
 def print_status(console: Console, recipe: Recipe, states: Sequence[tuple[Unit, str]]) -> None:

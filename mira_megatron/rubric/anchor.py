@@ -19,7 +19,12 @@ from mira_megatron import layout
 from mira_megatron.atomic_files import write_bytes, write_json
 from mira_megatron.config import Recipe, fingerprinted
 from mira_megatron.endpoints import api_key
-from mira_megatron.grouping.embedders import EmbedderConfig, embed
+from mira_megatron.grouping.embedders import (
+    EmbedderConfig,
+    embed,
+    embedder_fingerprint,
+    recipe_embedder,
+)
 from mira_megatron.grouping.source_groups import SourceGroup, source_groups
 from mira_megatron.grouping.unit_vectors import Floats
 from mira_megatron.manifest import Counts
@@ -74,7 +79,7 @@ def units(recipe: Recipe) -> list[Unit]:
 
 def _found_unit(recipe: Recipe, group: SourceGroup) -> Unit:
     config = recipe.section("anchor", AnchorConfig)
-    embedder = recipe.section("embedder", EmbedderConfig)
+    embedder = recipe_embedder(recipe)
     judgments = tuple(layout.judgments(recipe.rubric, source) for source in group.founders)
     return Unit(
         stage="anchor",
@@ -126,7 +131,7 @@ def _unit_config(recipe: Recipe, group: SourceGroup) -> dict[str, Any]:
         "family": group.family,
         "seed": recipe.seed,
         **fingerprinted(recipe.section("anchor", AnchorConfig)),
-        "embedder": fingerprinted(recipe.section("embedder", EmbedderConfig)),
+        "embedder": embedder_fingerprint(recipe_embedder(recipe)),
     }
 
 

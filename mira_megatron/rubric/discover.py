@@ -30,15 +30,14 @@ from mira_megatron.rubric.discovery_replies import (
     parse_proposals,
 )
 from mira_megatron.rubric.given_anchors import given_anchors
+from mira_megatron.rubric.teacher import taught_stage
 from mira_megatron.rubric.views import View
 from mira_megatron.scoring.asking import Reply, explained, failure_status
 from mira_megatron.scoring.completion import Answer
-from mira_megatron.scoring.judge_config import JudgeConfig
 from mira_megatron.scoring.judging import (
     Judge,
     judge_fingerprint,
     judge_parts,
-    make_judge,
     sampled_parts,
 )
 from mira_megatron.shards import write_parquet
@@ -151,8 +150,7 @@ def units(recipe: Recipe) -> list[Unit]:
     """
     if "discover" not in recipe.values:
         return []
-    config = recipe.section("discover", DiscoverConfig)
-    judge = make_judge(recipe, recipe.section("teacher", JudgeConfig))
+    config, judge = taught_stage(recipe, "discover", DiscoverConfig)
     return [
         _unit(recipe, config, judge, source, group.family)
         for group in source_groups(recipe).values()
@@ -176,6 +174,8 @@ def _unit(recipe: Recipe, config: DiscoverConfig, judge: Judge, source: str, fam
             "seed": recipe.seed,
         },
         upstream=(layout.records(source),),
+        # Anchors rest on what was said of the records of that day; nothing is asked again.
+        outlives=(layout.records(source),),
         work="mira_megatron.rubric.discover:discover",
         settings=DiscoverSettings(
             source=source,

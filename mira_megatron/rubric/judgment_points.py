@@ -63,8 +63,10 @@ def too_few(where: str, part: str | None, what: str, found: int, least: int) -> 
     """Returns the error for judgments that do not make enough clusters."""
     of_part = f" part {part}:" if part else ""
     return ValueError(
-        f"{where}:{of_part} {found:,} {what}, but {least} anchors need at least {least}. Raise "
-        "discover.records_per_source, or give the group's anchors with scorers.<group>.anchors_path"
+        f"{where}:{of_part} {found:,} {what}, but {least} anchors need at least {least}. Give the "
+        "group's anchors with scorers.<group>.anchors_path; or raise discover.records_per_source, "
+        "or pin its sources to a larger group with `group:`, under a new rubric=NAME (what a "
+        "teacher has answered is not asked again)"
     )
 
 

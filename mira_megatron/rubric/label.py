@@ -19,13 +19,12 @@ from mira_megatron.config import Recipe
 from mira_megatron.grouping.source_groups import SourceGroup, source_groups
 from mira_megatron.manifest import Counts
 from mira_megatron.rubric.prompts import score_prompt_key
-from mira_megatron.scoring.judge_config import JudgeConfig
+from mira_megatron.rubric.teacher import taught_stage
 from mira_megatron.scoring.judging import (
     Judge,
     JudgedPart,
     judge_fingerprint,
     judge_parts,
-    make_judge,
     sampled_parts,
 )
 from mira_megatron.scoring.rating import (
@@ -71,8 +70,7 @@ def units(recipe: Recipe) -> list[Unit]:
     """Returns one unit per source; none without a section `label`."""
     if "label" not in recipe.values:
         return []
-    config = recipe.section("label", LabelConfig)
-    judge = make_judge(recipe, recipe.section("teacher", JudgeConfig))
+    config, judge = taught_stage(recipe, "label", LabelConfig)
     return [
         _unit(recipe, config, judge, source, group)
         for group in source_groups(recipe).values()

@@ -81,9 +81,9 @@ def anchor_files(given: Path) -> list[Path]:
         ]
         if found:
             return found
+    tail = "" if given.parent != Path() else nearest(str(given), published_names())
     raise FileNotFoundError(
-        f"{given}: no file of anchors, no folder with {layout.ANCHORS}, and no published table."
-        f"{nearest(str(given), published_names())}"
+        f"{given}: no file of anchors, no folder with {layout.ANCHORS}, no published table.{tail}"
     )
 
 

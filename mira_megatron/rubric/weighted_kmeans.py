@@ -20,6 +20,8 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # s
 
 from mira_megatron.grouping.unit_vectors import Floats, unit_rows
 
+_MAX_COPIES_BYTES = 8 << 30
+
 Indices = NDArray[np.int64]
 
 
@@ -55,6 +57,8 @@ def cluster(
     There are fewer clusters than asked for where there are fewer different vectors.
     """
     num_clusters = _num_distinct(vector_ND, at_most=num_clusters)
+    # scikit-learn copies the vectors for every start that is under way.
+    threads = min(threads, num_starts, _MAX_COPIES_BYTES // max(1, vector_ND.nbytes))
     states = np.random.SeedSequence(seed).generate_state(num_starts)
 
     def start(state: int) -> KMeans:
@@ -65,7 +69,7 @@ def cluster(
 
     # Of BLAS it is the whole process's: without this one, the first start to end would lift it.
     with threadpool_limits(limits=1):
-        with ThreadPoolExecutor(max(1, min(threads, num_starts))) as pool:
+        with ThreadPoolExecutor(max(1, threads)) as pool:
             best = min(pool.map(start, states), key=lambda kmeans: float(kmeans.inertia_))
         # Vectors that hardly differ can leave a cluster without a point.
         filled, label_N = np.unique(best.labels_, return_inverse=True)

@@ -1,13 +1,20 @@
 from __future__ import annotations
 
 import random
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import orjson
 import pytest
 
-from mira_megatron.config import fingerprinted, typed
-from mira_megatron.grouping.embedders import EmbedderConfig, embed
+from mira_megatron.config import fingerprinted, load_recipe, typed
+from mira_megatron.grouping.embedders import (
+    EmbedderConfig,
+    embed,
+    embedder_fingerprint,
+    recipe_embedder,
+)
 
 CONFIG = EmbedderConfig(engine="tfidf_svd", dimensions=8, max_chars=200)
 
@@ -102,3 +109,26 @@ def test_wrong_setting_is_refused(settings: dict[str, Any], message: str) -> Non
     with pytest.raises(ValueError, match="embedder") as error:
         typed(EmbedderConfig, given, where="recipe.yaml: embedder")
     assert message in str(error.value)
+
+
+def test_embedder_model_folder_is_the_recipes_and_known_by_its_files(tmp_path: Path) -> None:
+    model = tmp_path / "minilm"
+    model.mkdir()
+    (model / "weights").write_bytes(b"one")
+    settings = {"engine": "sentence_transformers", "dimensions": 4, "max_chars": 10}
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_bytes(orjson.dumps({"embedder": {**settings, "model": "minilm"}}))
+    config = recipe_embedder(load_recipe(recipe))
+    assert config.model == str(model)
+    first = embedder_fingerprint(config)
+    assert first["model"] == "minilm"
+    (model / "weights").write_bytes(b"two")
+    assert embedder_fingerprint(config)["model_files"] != first["model_files"]
+
+
+def test_embedder_model_of_a_hub_is_known_by_its_name(tmp_path: Path) -> None:
+    settings = {"engine": "sentence_transformers", "dimensions": 4, "max_chars": 10}
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_bytes(orjson.dumps({"embedder": {**settings, "model": "org/minilm"}}))
+    config = recipe_embedder(load_recipe(recipe))
+    assert (config.model, embedder_fingerprint(config)["model"]) == ("org/minilm", "org/minilm")

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -21,6 +22,12 @@ pytest_plugins = ("judged_recipes",)
 
 Make = Callable[..., Recipe]
 
+LABEL = {"records_per_source": 5, "reliability_fraction": 0.4}
+ENDPOINT = {
+    **{"engine": "endpoint", "model": "m", "endpoints": ["http://127.0.0.1:9/v1"]},
+    **{"temperature": 0.7, "top_p": 0.95, "max_tokens": 100},
+}
+
 
 def _rows(folder: Path) -> pa.Table:
     return pa.concat_tables(pq.read_table(path) for path in sorted(folder.glob("*.parquet")))
@@ -31,6 +38,29 @@ def _label(recipe: Recipe) -> tuple[Manifest, Path]:
     (unit,) = label.units(recipe)
     run = Run(folder=recipe.run_folder)
     return run_unit(unit, run, Resources()), run.folder / unit.folder
+
+
+def test_label_section_changes_what_it_names_of_its_teacher(judged_recipe: Make) -> None:
+    recipe = judged_recipe(label={**LABEL, "max_tokens": 4000}, teacher=ENDPOINT)
+    recipe = replace(recipe, values={**recipe.values, "score": ENDPOINT})
+    (unit,) = label.units(recipe)
+    assert (unit.config["max_tokens"], unit.config["temperature"]) == (4000, 0.7)
+
+
+def test_label_without_a_teacher_says_which_section_is_missing(judged_recipe: Make) -> None:
+    recipe = judged_recipe(label=LABEL)
+    values = {name: value for name, value in recipe.values.items() if name != "teacher"}
+    with pytest.raises(ValueError, match="label: needs a section `teacher`"):
+        label.units(replace(recipe, values=values))
+
+
+def test_teacher_whose_anchors_the_scorer_cannot_rate_is_refused_unpaid(
+    judged_recipe: Make,
+) -> None:
+    recipe = judged_recipe(label=LABEL)
+    values = {**recipe.values, "teacher": ENDPOINT, "scorers": {}}
+    with pytest.raises(ValueError, match="rule_judge cannot rate what a model names"):
+        label.units(replace(recipe, values=values))
 
 
 def test_label_writes_one_rating_per_sampled_record_in_record_order(judged_recipe: Make) -> None:

@@ -71,7 +71,7 @@ def test_show_finds_the_groups_of_a_run_folder(tmp_path: Path, depth: str) -> No
 
 
 def test_show_of_nothing_names_what_was_looked_for(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"no folder with anchors\.jsonl, and no published"):
+    with pytest.raises(FileNotFoundError, match=r"no folder with anchors\.jsonl, no published"):
         printed(lambda console: show(console, [tmp_path]))
 
 
