@@ -20,7 +20,7 @@ from rich.text import Text
 
 from mira_megatron import layout
 from mira_megatron.config import Recipe
-from mira_megatron.grouping.source_groups import group_of_source
+from mira_megatron.grouping.source_groups import NotYetKnown, group_of_source
 from mira_megatron.manifest import manifest_summary, read_manifest
 from mira_megatron.report.training_course import read_training_course
 from mira_megatron.stage import Unit
@@ -92,9 +92,19 @@ def print_status(console: Console, recipe: Recipe, states: Sequence[tuple[Unit, 
         )
     console.print(table)
     _print_line(console, f"Run folder: {recipe.run_folder}")
+    if not _has_groups(recipe):
+        _print_line(console, "Source groups are still to be found; their units stand in by family")
     for state, number in Counter(state for _, state in states).items():
         meaning = _STATE_MEANINGS.get(state)
         _print_line(console, f"{number:,} {state}{f': {meaning}' if meaning else ''}")
+
+
+def _has_groups(recipe: Recipe) -> bool:
+    try:
+        group_of_source(recipe)
+    except NotYetKnown:
+        return False
+    return True
 
 
 def source_lines(recipe: Recipe, arm: str, score_table: str) -> list[SourceLine]:
