@@ -14,7 +14,6 @@ import sys
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TypeGuard
 
 from rich.console import Console
 from rich.logging import RichHandler
@@ -22,6 +21,7 @@ from rich.logging import RichHandler
 from mira_megatron import __version__, layout
 from mira_megatron.atomic_files import NO_SPACE
 from mira_megatron.config import Recipe, load_recipe
+from mira_megatron.endpoints import unusable_api_keys
 from mira_megatron.pipeline import STAGES, run_stages, unit_states
 from mira_megatron.stage import Resources
 
@@ -97,7 +97,9 @@ def _run(arguments: argparse.Namespace) -> int:
     if arguments.command == "status" or arguments.dry_run:
         summary.print_status(console, recipe, unit_states(recipe, stages))
         return 0
-    resources = Resources(workers=arguments.workers, secrets=_secrets(recipe))
+    secrets = _secrets(recipe)
+    _check_keys(recipe, stages, secrets)
+    resources = Resources(workers=arguments.workers, secrets=secrets)
     run_stages(recipe, stages, resources)
     if arguments.command == "run":
         summary.print_summary(console, recipe)
@@ -127,14 +129,46 @@ def _rubric_of(path: Path) -> Path:
 
 def _secrets(recipe: Recipe) -> dict[str, str]:
     """Returns the environment variables that the recipe names as API keys, and no others."""
-    sections = [recipe.values.get(name) for name in ("embedder", "teacher", "score")]
-    sections += recipe.mapping("scorers").values()
-    named = {str(section["api_key_env"]) for section in sections if _names_key(section)}
+    keyed = [section for stage in STAGES for section in _keyed_sections(recipe, stage).values()]
+    named = {str(section["api_key_env"]) for section in keyed if section.get("api_key_env")}
     return {name: os.environ[name] for name in sorted(named) if name in os.environ}
 
 
-def _names_key(section: object) -> TypeGuard[Mapping[str, object]]:
-    return isinstance(section, Mapping) and section.get("api_key_env") is not None
+def _check_keys(recipe: Recipe, stages: Sequence[str], secrets: Mapping[str, str]) -> None:
+    """Raises ValueError for a key that a stage still to be run will miss, before any is run."""
+    to_run = {unit.stage for unit, state in unit_states(recipe, stages) if state != "done"}
+    keyed = {
+        name: section
+        for stage in STAGES
+        if stage in to_run
+        for name, section in _keyed_sections(recipe, stage).items()
+    }
+    problems = unusable_api_keys(keyed, secrets)
+    if problems:
+        raise ValueError(f"{recipe.path}: {'; '.join(problems)}")
+
+
+def _keyed_sections(recipe: Recipe, stage: str) -> dict[str, Mapping[str, object]]:
+    """Returns the sections that say whom a stage asks, by the name that messages give them."""
+    own = _mapping(recipe.values.get(stage))
+    match stage:
+        case "group" | "anchor":
+            return {"embedder": _mapping(recipe.values.get("embedder"))}
+        case "discover" | "label":
+            return {"teacher": {**_mapping(recipe.values.get("teacher")), **own}}
+        case "score":
+            scorers = recipe.mapping("scorers").items()
+            return {
+                "score": own,
+                **{f"scorers.{name}": {**own, **_mapping(entry)} for name, entry in scorers},
+            }
+        case _:
+            return {}
+
+
+def _mapping(section: object) -> Mapping[str, object]:
+    # What is no mapping is refused, with file and section, by the stage that reads it.
+    return section if isinstance(section, Mapping) else {}
 
 
 def _refuse(error: Exception) -> int:

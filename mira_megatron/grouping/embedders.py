@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from mira_megatron.config import Recipe, fingerprinted
+from mira_megatron.endpoints import check_key_name
 from mira_megatron.grouping.unit_vectors import Floats, unit_rows
 from mira_megatron.shards import file_digest, json_digest
 
@@ -58,6 +59,7 @@ class EmbedderConfig:
             )
         if self.engine == "endpoint" and not self.endpoints:
             raise ValueError("engine=endpoint needs endpoints, such as [http://127.0.0.1:8000/v1]")
+        check_key_name(self.api_key_env)
         for name in _OF_ENDPOINTS:
             if self.engine != "endpoint" and getattr(self, name):
                 raise ValueError(f"{name} is for engine=endpoint, not for engine={self.engine}")

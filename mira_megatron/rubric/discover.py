@@ -21,7 +21,7 @@ from mira_megatron import layout
 from mira_megatron.config import Recipe
 from mira_megatron.grouping.source_groups import source_groups
 from mira_megatron.manifest import Counts
-from mira_megatron.records import DISCOVERY_ANSWER_SCHEMA, JUDGMENT_SCHEMA, Judgment
+from mira_megatron.records import DISCOVERY_ANSWER_SCHEMA, JUDGMENT_SCHEMA, Judgment, Record
 from mira_megatron.rubric import rule_judge
 from mira_megatron.rubric.discovery_prompts import discover_messages, discover_prompt_key
 from mira_megatron.rubric.discovery_replies import (
@@ -90,7 +90,7 @@ class DiscoveryForm:
         return self._parsed(answer).status != "unparsed"
 
     def row(
-        self, record_id: str, view: View, reply: Reply
+        self, record: Record, view: View, reply: Reply
     ) -> tuple[dict[str, Any], list[Judgment]]:
         """Returns the answer's row, and the judgments that could be read from it."""
         answer = reply.answer
@@ -98,7 +98,7 @@ class DiscoveryForm:
         parsed = parse_proposals("", self.family) if failed_as else self._parsed(answer)
         judgments = [
             Judgment(
-                record_id=record_id,
+                record_id=record.record_id,
                 source=self.source,
                 part=proposal.part,
                 dimension=proposal.dimension,
@@ -110,7 +110,7 @@ class DiscoveryForm:
             for proposal in parsed.proposals
         ]
         answered = {
-            "record_id": record_id,
+            "record_id": record.record_id,
             "num_judgments": len(judgments),
             "status": failed_as or parsed.status,
             "reason": explained(answer) if failed_as else parsed.reason,

@@ -1,13 +1,22 @@
-"""Paid answers, kept under the digest of what was asked.
+"""Paid answers, kept under the digest of what was asked, and what may have been paid for nothing.
 
-A folder of append-only segments, `<uuid>.jsonl`, one per process that writes, one answer per line.
-An answer is handed to the operating system before it is used, so a killed process loses none that
-it had received; it is forced to disk after every 64 answers or 5 seconds, whichever is first, so a
-power failure loses at most those. A line that was cut off at the end of a segment is ignored.
+A folder of append-only segments, `<uuid>.jsonl`, one per process that writes. Lines are of three
+kinds:
+
+    {"sent": 7, "model", "most"}   written before a request is sent: the most that it can cost
+    {"key", "model", ...}          an answer (StoredAnswer)
+    {"ended": 7}                   beside the answer to what was sent, or for a failure without cost
+
+What was sent and has not ended, because its answer was lost or the process killed, is charged at
+its most. A line is handed to the operating system before the next step is taken, so a killed
+process forgets nothing; it is forced to disk after every 64 answers or 5 seconds, whichever is
+first, so a power failure loses at most those. A line that was cut off at the end of a segment is
+ignored.
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,6 +37,7 @@ from mira_megatron.scoring.completion import Answer
 _ANSWERS_PER_SYNC = 64
 _SECONDS_PER_SYNC = 5.0
 _SUFFIX = ".jsonl"
+_LOCK = ".lock"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,10 +47,22 @@ class Charged:
     num_prompt_tokens: int = 0
     num_output_tokens: int = 0
 
+    def __add__(self, other: Charged) -> Charged:
+        return Charged(
+            num_prompt_tokens=self.num_prompt_tokens + other.num_prompt_tokens,
+            num_output_tokens=self.num_output_tokens + other.num_output_tokens,
+        )
+
+    def __sub__(self, other: Charged) -> Charged:
+        return Charged(
+            num_prompt_tokens=self.num_prompt_tokens - other.num_prompt_tokens,
+            num_output_tokens=self.num_output_tokens - other.num_output_tokens,
+        )
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StoredAnswer:
-    """One line of a segment."""
+    """An answer as a line of a segment has it."""
 
     key: str  # see question_key
     model: str
@@ -69,6 +91,12 @@ class StoredAnswer:
 
 
 @dataclass(frozen=True, slots=True)
+class _Sent:
+    model: str
+    most: Charged
+
+
+@dataclass(frozen=True, slots=True)
 class _Place:
     segment: Path
     offset: int
@@ -86,6 +114,24 @@ def question_key(
     return digest.hexdigest()
 
 
+@contextmanager
+def asking_alone(folder: Path) -> Iterator[None]:
+    """Keeps other processes from asking with the same folder of answers until the block ends.
+
+    Two that asked at once would pay twice for one question, and each up to the spend ceiling.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / _LOCK).open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ValueError(
+                f"{folder}: another process is asking with this answers folder. Wait for it to "
+                "end, or use another one (answers_folder in the section teacher or score)."
+            ) from error
+        yield
+
+
 class AnswerStore:
     """The answers in a folder, of which this process adds those it pays for.
 
@@ -96,14 +142,15 @@ class AnswerStore:
         self.folder = folder
         self._places: dict[bytes, _Place] = {}
         self._charged: dict[str, Charged] = {}
+        self._sent: dict[int, _Sent] = {}  # by this process, and not ended
+        self._num_sent = 0
         self._segment: FileIO | None = None
         self._path = folder / f"{uuid4().hex}{_SUFFIX}"
         self._num_bytes = 0
         self._num_unsynced = 0
         self._last_sync = time.monotonic()
         for path in sorted(folder.glob(f"*{_SUFFIX}")):
-            for place, stored in _read_segment(path):
-                self._take_in(place, stored)
+            self._read(path)
 
     def __enter__(self) -> Self:
         return self
@@ -125,7 +172,10 @@ class AnswerStore:
         return bytes.fromhex(key) in self._places
 
     def charged(self, model: str) -> Charged:
-        """Returns the tokens of all answers of a model; an answer paid for twice counts twice."""
+        """Returns the tokens of all answers of a model, and the most of what has not ended.
+
+        An answer paid for twice counts twice.
+        """
         return self._charged.get(model, Charged())
 
     def get(self, key: str) -> StoredAnswer | None:
@@ -135,41 +185,91 @@ class AnswerStore:
             return None
         with place.segment.open("rb") as file:
             file.seek(place.offset)
-            return _parse(file.read(place.num_bytes))
+            return _stored(orjson.loads(file.read(place.num_bytes)))
 
-    def put(self, stored: StoredAnswer) -> None:
-        """Writes an answer; from then on a killed process has it.
+    def send(self, model: str, most: Charged) -> int:
+        """Notes what is about to be sent; returns its number, for `put` or `end`.
+
+        Raises OSError as `put` does.
+        """
+        number, self._num_sent = self._num_sent, self._num_sent + 1
+        self._write(_line({"sent": number, "model": model, "most": most}))
+        self._sent[number] = _Sent(model, most)
+        self._charge(model, most)
+        return number
+
+    def end(self, number: int) -> None:
+        """Notes that what was sent has cost nothing; raises OSError as `put` does."""
+        self._write(_line({"ended": number}))
+        self._discharge(self._sent.pop(number))
+
+    def put(self, stored: StoredAnswer, number: int | None = None) -> None:
+        """Writes an answer, with the number of what it answers; a killed process has it.
 
         Raises OSError (one of atomic_files.NO_SPACE) with the way out when the disk is full.
         """
-        line = orjson.dumps(stored, option=orjson.OPT_APPEND_NEWLINE)
+        line = _line(stored)
+        place = _Place(self._path, self._num_bytes, len(line))
+        self._write(line if number is None else line + _line({"ended": number}))
+        self._take_in(stored, place)
+        if number is not None:
+            self._discharge(self._sent.pop(number))
         with _explaining_full_disk(self._path):
-            segment = self._opened()
-            _write_whole(segment, line)
-            self._sync_now_and_then(segment)
-        self._take_in(_Place(self._path, self._num_bytes, len(line)), stored)
-        self._num_bytes += len(line)
+            self._sync_now_and_then()
 
-    def _take_in(self, place: _Place, stored: StoredAnswer) -> None:
-        # Of two answers to one question, paid for by processes side by side, the first stands.
+    def _write(self, lines: bytes) -> None:
+        with _explaining_full_disk(self._path):
+            if self._segment is None:
+                self.folder.mkdir(parents=True, exist_ok=True)
+                self._segment = FileIO(self._path, "xb")
+            _write_whole(self._segment, lines)
+        self._num_bytes += len(lines)
+
+    def _read(self, path: Path) -> None:
+        """Takes in every whole line of a segment."""
+        offset = 0
+        sent: dict[int, _Sent] = {}
+        with path.open("rb") as file:
+            for number, line in enumerate(file, start=1):
+                if not line.endswith(b"\n"):  # the last, cut off by a kill or a full disk
+                    return
+                try:
+                    self._read_line(orjson.loads(line), _Place(path, offset, len(line)), sent)
+                except (ValueError, TypeError, KeyError) as error:
+                    raise ValueError(
+                        f"{path}:{number}: not a stored answer ({error}). Restore the file, or "
+                        "delete this line to have its question paid for again."
+                    ) from error
+                offset += len(line)
+
+    def _read_line(self, content: Any, place: _Place, sent: dict[int, _Sent]) -> None:
+        """Takes in one line; `sent` is what its segment says was sent and has not ended."""
+        if "sent" in content:
+            most = Charged(**content["most"])
+            sent[content["sent"]] = _Sent(content["model"], most)
+            self._charge(content["model"], most)
+        elif "ended" in content:
+            self._discharge(sent.pop(content["ended"]))
+        else:
+            self._take_in(_stored(content), place)
+
+    def _take_in(self, stored: StoredAnswer, place: _Place) -> None:
+        # Of two answers to one question, the first stands.
         self._places.setdefault(bytes.fromhex(stored.key), place)
-        so_far = self.charged(stored.model)
-        self._charged[stored.model] = Charged(
-            num_prompt_tokens=so_far.num_prompt_tokens + stored.charged.num_prompt_tokens,
-            num_output_tokens=so_far.num_output_tokens + stored.charged.num_output_tokens,
-        )
+        self._charge(stored.model, stored.charged)
 
-    def _opened(self) -> FileIO:
-        if self._segment is None:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            self._segment = FileIO(self._path, "xb")
-        return self._segment
+    def _charge(self, model: str, charged: Charged) -> None:
+        self._charged[model] = self.charged(model) + charged
 
-    def _sync_now_and_then(self, segment: FileIO) -> None:
+    def _discharge(self, sent: _Sent) -> None:
+        self._charged[sent.model] = self.charged(sent.model) - sent.most
+
+    def _sync_now_and_then(self) -> None:
+        assert self._segment is not None
         self._num_unsynced += 1
         is_due = time.monotonic() - self._last_sync >= _SECONDS_PER_SYNC
         if is_due or self._num_unsynced >= _ANSWERS_PER_SYNC:
-            os.fsync(segment.fileno())
+            os.fsync(self._segment.fileno())
             self._num_unsynced, self._last_sync = 0, time.monotonic()
 
 
@@ -193,25 +293,10 @@ def _write_whole(segment: FileIO, line: bytes) -> None:
         written += segment.write(line[written:])
 
 
-def _read_segment(path: Path) -> Iterator[tuple[_Place, StoredAnswer]]:
-    """Yields every whole line of a segment and where it stands."""
-    offset = 0
-    with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            if not line.endswith(b"\n"):  # the last, cut off by a kill or a full disk
-                return
-            try:
-                stored = _parse(line)
-            except (ValueError, TypeError, KeyError) as error:
-                raise ValueError(
-                    f"{path}:{number}: not a stored answer ({error}). Restore the file, or delete "
-                    "this line to have its question paid for again."
-                ) from error
-            yield _Place(path, offset, len(line)), stored
-            offset += len(line)
+def _line(content: object) -> bytes:
+    return orjson.dumps(content, option=orjson.OPT_APPEND_NEWLINE)
 
 
-def _parse(line: bytes) -> StoredAnswer:
-    content = orjson.loads(line)
+def _stored(content: dict[str, Any]) -> StoredAnswer:
     bytes.fromhex(content["key"])
     return StoredAnswer(**{**content, "charged": Charged(**content["charged"])})

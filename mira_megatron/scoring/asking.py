@@ -3,15 +3,18 @@
 At most `max_in_flight` requests exist at any time. An answer is kept before it is used. An answer
 that cannot be read is asked for again, with the next seed, up to `max_attempts` times. What fails
 is a typed failure of its record; the run is stopped only when too many records have failed for it
-to end well, or when the next request could lead above the spend ceiling.
+to end well, when the first requests all failed as they do where a key, model or URL is wrong, or
+when the next request could lead above the spend ceiling. However it is stopped, what is in flight
+is answered and kept first.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections import Counter, deque
-from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import TypeVar
@@ -23,6 +26,7 @@ from mira_megatron.scoring.answer_store import AnswerStore, Charged, StoredAnswe
 from mira_megatron.scoring.completion import Answer
 from mira_megatron.scoring.endpoint import Endpoints, EndpointSettings, Request
 from mira_megatron.scoring.judge_config import JudgeConfig
+from mira_megatron.scoring.look_ahead import LookAhead
 from mira_megatron.scoring.spending import Prices, Spending
 
 logger = logging.getLogger(__name__)
@@ -31,6 +35,15 @@ Value = TypeVar("Value")
 
 # Failures that are a status of their own; every other one is `failed`.
 _STATUS_OF_FAILURE = {"refused": "refused", "too_long": "too_long"}
+# Failures that come of a setting, with what is to be looked at. When the first requests all end in
+# these, so will the others.
+_SETTING_AT_FAULT = {
+    "http_401": "the API key (api_key_env={api_key_env})",
+    "http_403": "the API key, or what it may do (api_key_env={api_key_env})",
+    "http_404": "the model's name (model={model}) and the URL",
+    "connection": "the URL, or start the endpoint",
+}
+_FIRST_REQUESTS = 20
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,7 +61,6 @@ class Reply:
     key: str
     answer: Answer
     num_attempts: int  # answers asked for, the last of which is this one
-    is_readable: bool
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -93,48 +105,76 @@ async def ask_all(
 ) -> AsyncGenerator[Reply, None]:
     """Yields one reply per question, in the order in which they are settled.
 
-    Raises ValueError, once what is in flight is answered and kept, when more than
-    `judge.max_failed_fraction` of `num_questions` got no usable answer (nothing is yielded any more
-    from there on), or when the next request does not fit under `judge.spend_ceiling`.
+    `questions` is gone through in a thread, a few ahead of what is asked. Raises ValueError, once
+    what is in flight is answered and kept, when more than `judge.max_failed_fraction` of
+    `num_questions` got no usable answer or the endpoint seems to be set wrongly (nothing is yielded
+    any more from there on), or when the next request does not fit under `judge.spend_ceiling`.
+    Cancelled, it ends when what is in flight is answered and kept; a second time, at once.
     """
-    asking = _Asking(
-        questions=iter(questions),
-        judge=judge,
-        seed=seed,
-        store=store,
-        is_readable=is_readable,
-        num_questions=num_questions,
-        title=title,
-    )
-    settings = _endpoint_settings(judge, api_key)
-    with track(title, num_questions) as advance:
-        async with Endpoints(judge.endpoints, settings, asking.on_lost) as endpoints:
-            while True:
-                pending = asking.next_pending() if endpoints.has_room else None
-                if pending is not None:
-                    answer = asking.known(pending)
-                    if answer is None:
-                        endpoints.start(asking.request(pending))
-                        continue
-                elif endpoints.num_in_flight:
-                    answer = await endpoints.next_answer()
-                    pending = asking.receive(answer)
-                else:
-                    break
-                reply = asking.settle(pending, answer)
-                if asking.is_hopeless:
-                    endpoints.end()
-                elif reply is not None:
-                    advance()
-                    yield reply
+    async with LookAhead(iter(questions)) as look_ahead:
+        asking = _Asking(
+            questions=look_ahead,
+            judge=judge,
+            seed=seed,
+            store=store,
+            is_readable=is_readable,
+            num_questions=num_questions,
+            title=title,
+        )
+        settings = _endpoint_settings(judge, api_key)
+        with track(title, num_questions) as advance:
+            async with Endpoints(judge.endpoints, settings, asking.on_lost) as endpoints:
+                try:
+                    async with aclosing(_replies(asking, endpoints)) as replies:
+                        async for reply in replies:
+                            advance()
+                            yield reply
+                except (asyncio.CancelledError, ValueError):
+                    await _drain(asking, endpoints)
+                    raise
     asking.finish()
+
+
+async def _replies(asking: _Asking, endpoints: Endpoints) -> AsyncGenerator[Reply, None]:
+    while True:
+        pending = await asking.next_pending() if endpoints.has_room else None
+        if pending is not None:
+            answer = asking.known(pending)
+            if answer is None:
+                endpoints.start(asking.request(pending))
+                await asyncio.sleep(0)  # lets it leave before the next question is looked at
+                continue
+        elif endpoints.num_in_flight:
+            answer = await endpoints.next_answer()
+            pending = asking.receive(answer)
+        else:
+            return
+        reply = asking.settle(pending, answer)
+        if asking.is_hopeless:
+            endpoints.end()
+        elif reply is not None:
+            yield reply
+
+
+async def _drain(asking: _Asking, endpoints: Endpoints) -> None:
+    """Keeps the answers to what is in flight: they are paid for."""
+    endpoints.end()
+    if endpoints.num_in_flight:
+        logger.warning(
+            "%s: stopping. Waiting for %d answers in flight, which are paid for; interrupt once "
+            "more to give them up",
+            asking.title,
+            endpoints.num_in_flight,
+        )
+    while endpoints.num_in_flight:
+        asking.receive(await endpoints.next_answer())
 
 
 @dataclass(kw_only=True, slots=True)
 class _Asking:
     """What is left to ask, what is in flight, and what came of the rest."""
 
-    questions: Iterator[Question]
+    questions: LookAhead[Question]
     judge: JudgeConfig
     seed: int
     store: AnswerStore
@@ -152,29 +192,36 @@ class _Asking:
     first_useless: str = ""
     num_settled: int = 0
     num_requests: int = 0
+    num_received: int = 0
+    num_shut_out: int = 0  # of the first received, before one that no wrong setting explains
 
     def __post_init__(self) -> None:
         self.prices = Prices.per_million(
             prompt=self.judge.price_per_million_prompt_tokens,
             output=self.judge.price_per_million_output_tokens,
         )
-        spent = self.prices.cost(self.store.charged(_given(self.judge.model)))
-        self.spending = Spending(spent=spent, ceiling=self.judge.spend_ceiling)
+        self.spending = Spending(
+            store=self.store,
+            model=_given(self.judge.model),
+            prices=self.prices,
+            ceiling=self.judge.spend_ceiling,
+        )
         self.most_useless = Fraction(str(self.judge.max_failed_fraction)) * self.num_questions
 
     @property
     def is_hopeless(self) -> bool:
-        """Returns whether too many records have failed for the run to end well."""
-        return self.useless.total() > self.most_useless
+        """Returns whether so much has failed that the run will not end well."""
+        is_shut_out = self.num_shut_out >= _FIRST_REQUESTS
+        return is_shut_out or self.useless.total() > self.most_useless
 
-    def next_pending(self) -> _Pending | None:
+    async def next_pending(self) -> _Pending | None:
         """Returns what to ask next; None where nothing is left, or something must come back first.
 
         What is returned and not in the store has its most set aside under the ceiling.
         """
         if self.is_hopeless:
             return None
-        pending, self.held = self.held or self._following(), None
+        pending, self.held = self.held or await self._following(), None
         if pending is None or self._may_start(pending):
             return pending
         self.held = pending
@@ -209,12 +256,13 @@ class _Asking:
         pending = self.in_flight.pop(answer.key)
         assert pending.stored_as is not None
         self.asked.remove(pending.stored_as)
-        charged = Charged()
+        stored = None
         if answer.is_completion:
             stored = _stored(answer, pending, _given(self.judge.model))
-            self.store.put(stored)
-            charged = stored.charged
-        self.spending.settle(answer.key, self.prices.cost(charged))
+        self.spending.settle(answer.key, stored)
+        self.num_received += 1
+        if self.num_received == self.num_shut_out + 1 and answer.failure in _SETTING_AT_FAULT:
+            self.num_shut_out += 1
         return pending
 
     def settle(self, pending: _Pending, answer: Answer) -> Reply | None:
@@ -231,12 +279,7 @@ class _Asking:
             reason = explained(answer) if answer.failure else "no line of it could be read"
             self.useless[outcome(status, reason)] += 1
             self.first_useless = self.first_useless or f"{status}, {reason}"
-        return Reply(
-            key=answer.key,
-            answer=answer,
-            num_attempts=pending.num_attempts,
-            is_readable=is_readable,
-        )
+        return Reply(key=answer.key, answer=answer, num_attempts=pending.num_attempts)
 
     def finish(self) -> None:
         """Raises ValueError where the end came before its time; else says what was asked."""
@@ -244,18 +287,19 @@ class _Asking:
             raise ValueError(self._too_many_failures())
         if self.held is not None:
             raise ValueError(self._ceiling_reached(self.held))
+        spent = self.spending.committed
         logger.info(
             "%s: %s records, %s requests%s",
             self.title,
             f"{self.num_settled:,}",
             f"{self.num_requests:,}",
-            f", {float(self.spending.spent):,.4f} spent in all" if self.spending.spent else "",
+            f", {float(spent):,.4f} spent in all" if spent else "",
         )
 
-    def _following(self) -> _Pending | None:
+    async def _following(self) -> _Pending | None:
         if self.again:
             return self.again.popleft()
-        question = next(self.questions, None)
+        question = await self.questions.next()
         return None if question is None else self._pending(question, 1)
 
     def _pending(self, question: Question, num_attempts: int) -> _Pending:
@@ -288,28 +332,47 @@ class _Asking:
         # An equal record's question is being answered: wait, rather than pay twice.
         if pending.stored_as in self.asked:
             return False
-        return self.spending.reserve(pending.question.key, self.prices.cost(pending.most))
+        return self.spending.reserve(pending.question.key, pending.most)
 
     def _too_many_failures(self) -> str:
         kinds = ", ".join(f"{kind} {num:,}" for kind, num in sorted(self.useless.items()))
         endpoints = ", ".join(self.judge.endpoints)
+        is_too_many = self.useless.total() > self.most_useless
         is_none_usable = self.num_settled == self.useless.total()
         return (
             f"{self.title}: {self.useless.total():,} of {self.num_questions:,} records got no "
-            f"usable answer ({kinds}), more than max_failed_fraction="
-            f"{self.judge.max_failed_fraction} allows. The first: {self.first_useless}. "
-            + (f"Nothing usable came from {endpoints}. " if is_none_usable else "")
-            + "Repair the endpoint and run the same command again"
+            f"usable answer ({kinds}), "
             + (
-                f": what was paid for is kept in {self.store.folder}, answers that cannot be read "
-                "among it (raise max_attempts to have those asked for once more)."
-                if len(self.store)
-                else "."
+                f"more than max_failed_fraction={self.judge.max_failed_fraction} allows"
+                if is_too_many
+                else f"and the first {_FIRST_REQUESTS} requests all failed like this"
             )
+            + f". The first: {self.first_useless}. "
+            + (f"Nothing usable came from {endpoints}. " if is_none_usable else "")
+            + self._way_out()
+        )
+
+    def _way_out(self) -> str:
+        """Returns what to look at, going by the failure that most records have."""
+        ((kind, _),) = self.useless.most_common(1)
+        at_fault = _SETTING_AT_FAULT.get(kind.removeprefix("failed: "))
+        if at_fault is not None:
+            judge = self.judge
+            settings = at_fault.format(model=judge.model, api_key_env=judge.api_key_env)
+            way_out = f"Correct {settings}; then run the same command again"
+        elif kind.startswith("failed: "):
+            way_out = "Run the same command again when the endpoint is well"
+        else:
+            way_out = "See whether this model answers as asked, and run the same command again"
+        if not len(self.store):
+            return f"{way_out}."
+        return (
+            f"{way_out}: what was paid for is kept in {self.store.folder}, answers that cannot be "
+            "read among it (a raised max_attempts has those asked for once more)."
         )
 
     def _ceiling_reached(self, held: _Pending) -> str:
-        spent, most = self.spending.spent, self.prices.cost(held.most)
+        spent, most = self.spending.committed, self.prices.cost(held.most)
         return (
             f"{self.title}: {float(spent):,.4f} of spend_ceiling={self.judge.spend_ceiling} is "
             f"spent and the next request can cost up to {float(most):,.4f}; "

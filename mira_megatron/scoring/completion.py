@@ -120,8 +120,13 @@ def error_detail(received: bytes, api_key: str | None) -> str:
 
 
 def shown(detail: str, api_key: str | None) -> str:
-    """Returns the beginning of a server's words, without the API key."""
-    return (redacted(detail, api_key) or "")[:_MAX_DETAIL_CHARS]
+    """Returns the beginning of a server's words, without the API key, as one line.
+
+    Whatever does not print becomes a blank: line breaks and escape sequences could forge log lines,
+    and controls of writing direction what a line says.
+    """
+    beginning = (redacted(detail, api_key) or "")[:_MAX_DETAIL_CHARS]
+    return "".join(char if char.isprintable() else " " for char in beginning)
 
 
 def redacted(text: str | None, api_key: str | None) -> str | None:

@@ -28,7 +28,7 @@ _LONGEST_WAIT_SECONDS = 120.0  # also where a server asks for more
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EndpointSettings:
-    """What to ask for, and how patiently."""
+    """What to ask for, and how patiently; JudgeConfig has checked it."""
 
     model: str
     temperature: float
@@ -40,18 +40,6 @@ class EndpointSettings:
     request_fields: Mapping[str, Any] = field(default_factory=dict)  # null leaves a field out
     backoff_seconds: float = 0.5  # before the first retry; doubles each time
     api_key: str | None = field(default=None, repr=False)
-
-    def __post_init__(self) -> None:
-        for name in ("max_tokens", "max_in_flight", "timeout_seconds"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"{name}={getattr(self, name)} must be above 0")
-        for name in ("max_retries", "backoff_seconds", "temperature"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name}={getattr(self, name)} must not be negative")
-        if not 0 < self.top_p <= 1:
-            raise ValueError(f"top_p={self.top_p} must be in (0, 1]")
-        if self.api_key is not None and not (self.api_key.isascii() and self.api_key.isprintable()):
-            raise ValueError("the API key holds characters that no HTTP header can carry")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -7,10 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from mira_megatron.endpoints import base_url, check_key_name
+
 ENGINES = ("rule_judge", "endpoint")
 # Fields of a request's body that a setting of the same name decides; null leaves them out.
 _OPTIONAL_FIELDS = ("temperature", "top_p", "max_tokens", "seed")
-_FIXED_FIELDS = ("model", "messages", "n", "stream")
+_FIXED_FIELDS = ("model", "messages", "n", "best_of", "stream")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -26,13 +28,15 @@ class JudgeConfig:
     top_p: float | None = None
     max_tokens: int | None = None
     # engine=endpoint only:
-    max_attempts: int = 1  # answers asked for while none can be read, all at one temperature
     request_fields: dict[str, Any] = field(default_factory=dict)  # more fields of the request body
     endpoints: list[str] = field(default_factory=list, metadata={"execution": True})
     api_key_env: str | None = field(default=None, metadata={"execution": True})
     max_in_flight: int = field(default=64, metadata={"execution": True})
     timeout_seconds: float = field(default=600.0, metadata={"execution": True})
     max_retries: int = field(default=5, metadata={"execution": True})
+    # Answers asked for while none can be read. Like a retry it decides which records have an
+    # answer, never what an answer is: one that could be read stands, whatever this is raised to.
+    max_attempts: int = field(default=1, metadata={"execution": True})
     max_failed_fraction: float = field(default=0.01, metadata={"execution": True})
     # A ceiling in the currency of the prices; with both prices at 1 it counts million tokens.
     price_per_million_prompt_tokens: float = field(default=0.0, metadata={"execution": True})
@@ -49,16 +53,30 @@ class JudgeConfig:
                 raise ValueError(f"engine=endpoint needs {name}")
             if self.engine == "rule_judge" and is_given:
                 raise ValueError(f"{name} is for engine=endpoint; engine=rule_judge takes none")
-        if self.max_attempts < 1:
-            raise ValueError(f"max_attempts={self.max_attempts} must be at least 1")
+        self._check_ranges()
         if (self.max_record_tokens is None) != (self.tokenizer is None):
             raise ValueError("max_record_tokens and tokenizer go together: give both or neither")
         if self.max_record_tokens is not None and self.max_record_tokens < 64:
             raise ValueError(f"max_record_tokens={self.max_record_tokens} must be at least 64")
         if not 0 <= self.max_failed_fraction <= 1:
             raise ValueError(f"max_failed_fraction={self.max_failed_fraction} must be in [0, 1]")
+        for endpoint in self.endpoints:
+            base_url(endpoint)
+        check_key_name(self.api_key_env)
         self._check_prices()
         _check_request_fields(self.request_fields, self.max_tokens)
+
+    def _check_ranges(self) -> None:
+        for name in ("max_tokens", "max_attempts", "max_in_flight", "timeout_seconds"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < math.inf:
+                raise ValueError(f"{name}={value} must be a number above 0")
+        for name in ("max_retries", "temperature"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value < math.inf:
+                raise ValueError(f"{name}={value} must be a number of at least 0")
+        if self.top_p is not None and not 0 < self.top_p <= 1:
+            raise ValueError(f"top_p={self.top_p} must be in (0, 1]")
 
     def _check_prices(self) -> None:
         names = ("price_per_million_prompt_tokens", "price_per_million_output_tokens")
@@ -80,10 +98,10 @@ def _check_request_fields(fields: Mapping[str, Any], max_tokens: int | None) -> 
                 f"request_fields.{name}: this field of a request is not free to set"
                 + (f"; use the setting {name}" if name in ("model", *_OPTIONAL_FIELDS[:3]) else "")
             )
-    # Some vendors take this name only; either way max_tokens bounds what an answer can cost.
-    completion_tokens = fields.get("max_completion_tokens", max_tokens)
-    if "max_completion_tokens" in fields and completion_tokens != max_tokens:
+    # Some vendors take only the second name; one of the two has to bound what an answer can cost.
+    bound = fields.get("max_completion_tokens")
+    if ("max_tokens" in fields or "max_completion_tokens" in fields) and bound != max_tokens:
         raise ValueError(
-            f"request_fields.max_completion_tokens={completion_tokens!r} must equal "
-            f"max_tokens={max_tokens}, with request_fields.max_tokens=null"
+            f"request_fields.max_completion_tokens={bound!r} must equal max_tokens={max_tokens}, "
+            "also where request_fields.max_tokens=null leaves out the other name"
         )

@@ -27,7 +27,7 @@ from mira_megatron.endpoints import api_key as api_key_of
 from mira_megatron.records import RECORD_SCHEMA, Record, records_from_table
 from mira_megatron.rubric import rule_judge
 from mira_megatron.rubric.views import View, ViewMaker
-from mira_megatron.scoring.answer_store import AnswerStore
+from mira_megatron.scoring.answer_store import AnswerStore, asking_alone
 from mira_megatron.scoring.asking import Question, Reply, ask_all, outcome
 from mira_megatron.scoring.completion import Answer
 from mira_megatron.scoring.judge_config import JudgeConfig
@@ -65,7 +65,6 @@ class Judge:
             config.top_p,
             config.max_tokens,
             config.request_fields,
-            config.max_attempts,
             self.seed,
         )
 
@@ -82,7 +81,7 @@ class Form(Protocol[Row]):
     def is_readable(self, answer: Answer) -> bool:
         """Returns whether anything of an answer can be used; not asked of failures."""
 
-    def row(self, record_id: str, view: View, reply: Reply) -> Row:
+    def row(self, record: Record, view: View, reply: Reply) -> Row:
         """Returns what is kept of the reply about one record."""
 
     def write(self, output: Path, rows: Sequence[Row]) -> None:
@@ -213,9 +212,9 @@ def judge_parts(
             for _ in map_shards(_judge_in_process, tasks, workers=workers, title=title):
                 pass
         case _:
-            api_key = api_key_of(
-                judge.config.api_key_env, workspace.resources.secrets, workspace.unit.stage
-            )
+            section = "score" if workspace.unit.stage == "score" else "teacher"
+            secrets = workspace.resources.secrets
+            api_key = api_key_of(judge.config.api_key_env, secrets, section)
             asyncio.run(_ask(parts, form, judge, api_key, title))
     return [_outcomes(part.output) for part in parts]
 
@@ -238,9 +237,8 @@ def _judge_in_process(task: _InProcess) -> None:
             key=record.record_id,
             answer=Answer(key=record.record_id, text=text),
             num_attempts=1,
-            is_readable=True,
         )
-        rows.append(task.form.row(record.record_id, view, reply))
+        rows.append(task.form.row(record, view, reply))
     task.form.write(task.part.output, rows)
 
 
@@ -249,7 +247,7 @@ async def _ask(
 ) -> None:
     """Asks about every record of the parts that are not there yet, or in which something failed."""
     view_maker = ViewMaker(judge.config.max_record_tokens, judge.tokenizer)
-    asked: dict[str, tuple[View, _OpenPart]] = {}
+    asked: dict[str, tuple[Record, View, _OpenPart]] = {}
 
     def questions() -> Iterator[Question]:
         for part in parts:
@@ -259,10 +257,10 @@ async def _ask(
             opened = _OpenPart(part=part, record_ids=[record.record_id for record in records])
             for record in records:
                 view = view_maker.view(record)
-                asked[record.record_id] = view, opened
+                asked[record.record_id] = record, view, opened
                 yield Question(key=record.record_id, messages=form.messages(view.text))
 
-    with AnswerStore(judge.answers) as store:
+    with asking_alone(judge.answers), AnswerStore(judge.answers) as store:
         replies = ask_all(
             questions(),
             judge.config,
@@ -275,8 +273,8 @@ async def _ask(
         )
         async with aclosing(replies):
             async for reply in replies:
-                view, opened = asked.pop(reply.key)
-                opened.rows[reply.key] = form.row(reply.key, view, reply)
+                record, view, opened = asked.pop(reply.key)
+                opened.rows[reply.key] = form.row(record, view, reply)
                 if len(opened.rows) == len(opened.record_ids):
                     rows = [opened.rows[record_id] for record_id in opened.record_ids]
                     form.write(opened.part.output, rows)

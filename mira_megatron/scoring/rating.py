@@ -9,7 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 import xxhash
 
-from mira_megatron.records import RATING_SCHEMA, TEACHER_RATING_SCHEMA, Anchor, Rating
+from mira_megatron.records import RATING_SCHEMA, TEACHER_RATING_SCHEMA, Anchor, Rating, Record
 from mira_megatron.rubric import prompts, replies, rule_judge
 from mira_megatron.rubric.anchor_files import read_anchors
 from mira_megatron.rubric.views import View
@@ -22,6 +22,14 @@ ANSWER_MODE = "full"
 DISTILL, RELIABILITY = "distill", "reliability"
 
 _HASHES = 1 << 64
+
+
+@dataclass(frozen=True, slots=True)
+class RatedRecord:
+    """A rating, and what tells on which side of the split its record is."""
+
+    rating: Rating
+    content_hash: str
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,13 +59,13 @@ class RatingForm:
         """Returns whether any slot was answered; 14 of 15 are data with one null."""
         return replies.parse_reply(answer.text or "", self.names).status != "unparsed"
 
-    def row(self, record_id: str, view: View, reply: Reply) -> Rating:
+    def row(self, record: Record, view: View, reply: Reply) -> RatedRecord:
         """Returns the rating: what could be read, or why there is nothing."""
         answer = reply.answer
         failed_as = failure_status(answer)
         parsed = replies.parse_reply("" if failed_as else answer.text or "", self.names)
-        return Rating(
-            record_id=record_id,
+        rating = Rating(
+            record_id=record.record_id,
             content_key=self._content_key(view.text),
             model=self.judge.model,
             prompt_key=prompts.score_prompt_key(self.family),
@@ -79,15 +87,16 @@ class RatingForm:
             raw=answer.text,
             reasoning=answer.reasoning,
         )
+        return RatedRecord(rating, record.content_hash)
 
-    def write(self, output: Path, rows: Sequence[Rating]) -> None:
+    def write(self, output: Path, rows: Sequence[RatedRecord]) -> None:
         """Writes a part of RATING_SCHEMA, or TEACHER_RATING_SCHEMA where there is a split."""
-        ratings = [asdict(rating) for rating in rows]
+        ratings = [asdict(row.rating) for row in rows]
         schema = RATING_SCHEMA
         if self.reliability_fraction is not None:
             schema = TEACHER_RATING_SCHEMA
-            for rating in ratings:
-                rating["split"] = split_of(rating["record_id"], self.reliability_fraction)
+            for rating, row in zip(ratings, rows, strict=True):
+                rating["split"] = split_of(row.content_hash, self.reliability_fraction)
         write_parquet(output, pa.Table.from_pylist(ratings, schema=schema))
 
     def _content_key(self, view_text: str) -> str:
@@ -104,12 +113,12 @@ class RatingForm:
         )
 
 
-def split_of(record_id: str, reliability_fraction: float) -> str:
-    """Returns which half a labelled record belongs to, by a hash of its id.
+def split_of(content_hash: str, reliability_fraction: float) -> str:
+    """Returns which half a labelled record belongs to, by a hash of what it holds.
 
-    Exact duplicates, whose ids differ in a suffix only, are on one side.
+    Records of equal content are on one side, within a source and across sources.
     """
-    place = xxhash.xxh3_64_intdigest(f"split:{record_id.partition('-')[0]}".encode())
+    place = xxhash.xxh3_64_intdigest(f"split:{content_hash}".encode())
     return RELIABILITY if place < reliability_fraction * _HASHES else DISTILL
 
 

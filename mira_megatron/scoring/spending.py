@@ -1,7 +1,9 @@
 """A ceiling on what a judge may cost, which holds whatever order answers come in.
 
-Spent is what answers cost, those of earlier runs included. What is in flight is reserved at the
-most it can cost, so that nothing is started which could lead above the ceiling.
+Spent is what answers cost, those of earlier runs included, and at its most what brought no answer
+but may have been billed. What is in flight is set aside at the most it can cost, so that nothing is
+started which could lead above the ceiling. The answer store remembers all of it, so that neither
+another run nor kill -9 makes room under the ceiling.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Self
 
-from mira_megatron.scoring.answer_store import Charged
+from mira_megatron.scoring.answer_store import AnswerStore, Charged, StoredAnswer
 
 _MILLION = 1_000_000
 
@@ -34,36 +36,43 @@ class Prices:
 
 
 class Spending:
-    """What has been spent and what is reserved; without a ceiling everything fits."""
+    """What a model has cost, and what is set aside for it; without a ceiling everything fits."""
 
-    def __init__(self, *, spent: Fraction, ceiling: float | None) -> None:
-        self.spent = spent
+    def __init__(
+        self, *, store: AnswerStore, model: str, prices: Prices, ceiling: float | None
+    ) -> None:
+        self._store = store
+        self._model = model
+        self._prices = prices
         self._ceiling = None if ceiling is None else Fraction(str(ceiling))
-        self._reserved: dict[str, Fraction] = {}
+        self._sent: dict[str, tuple[int, Charged]] = {}
 
     @property
     def committed(self) -> Fraction:
         """Returns what is spent, and the most that everything in flight can add to it."""
-        return self.spent + sum(self._reserved.values(), Fraction(0))
+        return self._prices.cost(self._store.charged(self._model))
 
-    def reserve(self, key: str, most: Fraction) -> bool:
+    def reserve(self, key: str, most: Charged) -> bool:
         """Sets aside the most that a request can cost; False where it does not fit."""
-        assert key not in self._reserved, key
-        if self._ceiling is not None and self.committed + most > self._ceiling:
+        assert key not in self._sent, key
+        most_committed = self.committed + self._prices.cost(most)
+        if self._ceiling is not None and most_committed > self._ceiling:
             return False
-        self._reserved[key] = most
+        self._sent[key] = self._store.send(self._model, most), most
         return True
 
     def lose(self, key: str) -> bool:
-        """Counts a request that may have been billed as spent, and sets its most aside again.
+        """Leaves a request that may have been billed as spent, and sets its most aside again.
 
         False, and nothing set aside, where another attempt does not fit.
         """
-        most = self._reserved.pop(key)
-        self.spent += most
+        _, most = self._sent.pop(key)
         return self.reserve(key, most)
 
-    def settle(self, key: str, cost: Fraction) -> None:
-        """Counts what a request cost in the end, and sets nothing more aside for it."""
-        self._reserved.pop(key, None)
-        self.spent += cost
+    def settle(self, key: str, stored: StoredAnswer | None) -> None:
+        """Keeps the answer, charged at what it cost; None for a request that cost nothing."""
+        number, _ = self._sent.pop(key, (None, None))
+        if stored is not None:
+            self._store.put(stored, number)
+        elif number is not None:
+            self._store.end(number)

@@ -17,6 +17,7 @@ from mira_megatron.pipeline import run_stages
 from mira_megatron.stage import Resources
 
 NUM_NOTES = 60
+_AFTER_LABEL = ("score", "aggregate", "tokenize", "arms", "select", "blend", "midtrain")
 JUDGMENTS = "judgments/mira/notes"
 RATINGS = "teacher_ratings/mira/notes"
 
@@ -38,6 +39,8 @@ def teacher_recipe(folder: Path, teacher: FakeTeacher, **settings: Any) -> Path:
     recipe["teacher"] = teacher_section(teacher, **settings)
     recipe["discover"] = {"records_per_source": NUM_NOTES}
     recipe["label"] = {"records_per_source": NUM_NOTES, "reliability_fraction": 0.3}
+    for later in _AFTER_LABEL:  # there is no scorer yet
+        recipe.pop(later, None)
     path.write_text(yaml.safe_dump(recipe))
     run_stages(load_recipe(path), ["ingest"], Resources())
     return path
@@ -78,4 +81,5 @@ def rows(recipe: Path, unit: str, stem: str = "part") -> pa.Table:
 def num_stored(recipe: Path) -> int:
     """Returns how many whole answers are kept."""
     segments = (run_folder(recipe) / "answers").glob("*.jsonl")
-    return sum(segment.read_bytes().count(b"\n") for segment in segments)
+    lines = [line for path in segments for line in path.read_bytes().splitlines(keepends=True)]
+    return sum(line.startswith(b'{"key"') and line.endswith(b"\n") for line in lines)

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -189,6 +189,47 @@ def test_record_that_failed_in_an_interrupted_run_is_asked_about_by_the_next(
     assert totals(recipe, JUDGMENTS) == {"ok": NUM_NOTES}
 
 
+def test_spend_ceiling_holds_over_runs_that_are_killed_and_requests_without_an_answer(
+    tmp_path: Path, teacher: FakeTeacher
+) -> None:
+    # At most the prompt's bytes + 2,048 tokens each: four in flight, or one more after any run.
+    prices = {"price_per_million_prompt_tokens": 0, "price_per_million_output_tokens": 1000}
+    recipe = teacher_recipe(tmp_path, teacher, spend_ceiling=10, **prices)
+    teacher.fault = silence
+    process = started("discover", recipe)
+    wait_until(lambda: teacher.asked.total() == IN_FLIGHT, process)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert_refused(mira("discover", recipe), "8.1920 of spend_ceiling=10.0 is spent")
+    assert teacher.asked.total() == IN_FLIGHT
+
+
+def test_interrupted_run_keeps_what_is_in_flight(tmp_path: Path, teacher: FakeTeacher) -> None:
+    recipe = teacher_recipe(tmp_path, teacher)
+    teacher.seconds_per_answer = 0.3
+    process = started("discover", recipe)
+    wait_until(lambda: teacher.asked.total() >= 2 * IN_FLIGHT, process)
+    process.send_signal(signal.SIGINT)
+    assert process.wait() == 130
+    assert num_stored(recipe) == teacher.asked.total() < NUM_NOTES
+
+
+def test_answers_folder_that_another_process_asks_with_is_refused(
+    tmp_path: Path, teacher: FakeTeacher
+) -> None:
+    answers = f"teacher.answers_folder={tmp_path / 'shared'}"
+    recipes = [teacher_recipe(tmp_path / name, teacher) for name in ("one", "other")]
+    teacher.seconds_per_answer = 0.3
+    process = started("discover", recipes[0], answers)
+    wait_until(lambda: teacher.asked.total() >= 1, process)
+    assert_refused(mira("discover", recipes[1], answers), "another process", "answers_folder")
+    process.send_signal(signal.SIGINT)
+    process.wait()
+    teacher.seconds_per_answer = 0.0
+    assert_done(mira("discover", recipes[1], answers))
+    assert set(teacher.asked.values()) == {1}
+
+
 def expected_totals(teacher: FakeTeacher) -> dict[str, int]:
     """Returns how many of the records asked about are to end how."""
     outcomes = list(FAULTS.values())
@@ -202,11 +243,22 @@ def statuses(part: Path) -> list[str]:
 
 def kill_after(num_answered: int, teacher: FakeTeacher, *words: object) -> None:
     """Runs `mira` until the teacher has answered so often, and ends it as kill -9 does."""
-    command = [sys.executable, "-m", "mira_megatron.cli", *map(str, words), "--workers=1"]
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, start_new_session=True)
+    process = started(*words)
     try:
-        while teacher.num_answered < num_answered and process.poll() is None:
-            time.sleep(0.005)
+        wait_until(lambda: teacher.num_answered >= num_answered, process)
     finally:
         os.killpg(process.pid, signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL, "the run ended before it could be killed"
+        process.wait()
+
+
+def started(*words: object) -> subprocess.Popen[bytes]:
+    """Returns a running `mira`, in a process group of its own."""
+    command = [sys.executable, "-m", "mira_megatron.cli", *map(str, words), "--workers=1"]
+    return subprocess.Popen(command, stderr=subprocess.DEVNULL, start_new_session=True)
+
+
+def wait_until(is_so: Callable[[], bool], process: subprocess.Popen[bytes]) -> None:
+    """Waits while the process runs."""
+    while not is_so():
+        assert process.poll() is None, "the run ended too early"
+        time.sleep(0.005)

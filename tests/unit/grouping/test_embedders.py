@@ -91,6 +91,14 @@ def test_settings_that_decide_vectors_are_fingerprinted() -> None:
     }
 
 
+def test_embedder_key_in_the_place_of_its_name_is_refused_unseen() -> None:
+    settings = {"engine": "endpoint", "model": "m", "endpoints": ["http://127.0.0.1:9/v1"]}
+    values = {**settings, "dimensions": 8, "max_chars": 100, "api_key_env": "sk-live-0123"}
+    with pytest.raises(ValueError, match="not the name of an environment variable") as error:
+        typed(EmbedderConfig, values, where="recipe.yaml: embedder")
+    assert "sk-live" not in str(error.value)
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

@@ -10,7 +10,7 @@ import pytest
 
 from mira_megatron.config import Recipe
 from mira_megatron.manifest import Manifest
-from mira_megatron.records import DISCOVERY_ANSWER_SCHEMA, JUDGMENT_SCHEMA
+from mira_megatron.records import DISCOVERY_ANSWER_SCHEMA, JUDGMENT_SCHEMA, Record
 from mira_megatron.rubric import discover
 from mira_megatron.rubric.discovery_prompts import discover_prompt_key
 from mira_megatron.rubric.rule_judge import MODEL_NAME, dimension_names
@@ -24,6 +24,19 @@ from mira_megatron.stage import Resources, Run, Unit, run_unit
 pytest_plugins = ("judged_recipes",)
 
 Make = Callable[..., Recipe]
+
+_RECORD = Record(
+    record_id="r",
+    content_hash="c",
+    source="notes",
+    family="text",
+    text="x",
+    payload=None,
+    meta=None,
+    control_spans=(),
+    num_chars=1,
+    origin="notes.jsonl:1",
+)
 
 
 def _unit(recipe: Recipe) -> Unit:
@@ -119,8 +132,8 @@ def test_discover_answer_that_was_cut_off_keeps_its_whole_lines(tmp_path: Path) 
     text = "[D1] Clear Names: 3/10 — It names x.\n[D2] Depth: 4/10 — It says"
     answer = Answer(key="r", text=text, finish_reason="length")
     view = View(text="x", policy="whole", num_record_tokens=None, num_shown_tokens=None)
-    reply = Reply(key="r", answer=answer, num_attempts=1, is_readable=form.is_readable(answer))
-    row, judgments = form.row("r", view, reply)
+    reply = Reply(key="r", answer=answer, num_attempts=1)
+    row, judgments = form.row(_RECORD, view, reply)
     assert [judgment.dimension for judgment in judgments] == ["Clear Names"]
     assert (row["status"], row["reason"]) == ("partial", "cut off at max_tokens")
     assert row["raw"] == text

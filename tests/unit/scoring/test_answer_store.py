@@ -9,7 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from mira_megatron.scoring.answer_store import AnswerStore, Charged, StoredAnswer, question_key
+from mira_megatron.scoring.answer_store import (
+    AnswerStore,
+    Charged,
+    StoredAnswer,
+    asking_alone,
+    question_key,
+)
 from mira_megatron.scoring.completion import Answer
 
 _KEYS = [f"{number:032x}" for number in range(3)]
@@ -113,6 +119,62 @@ def test_charged_counts_every_answer_of_a_model_twice_paid_ones_twice(tmp_path: 
     again = AnswerStore(tmp_path)
     assert again.charged("m") == Charged(num_prompt_tokens=20, num_output_tokens=4)
     assert again.charged("nobody") == Charged()
+
+
+def test_what_was_sent_is_charged_at_its_most_until_it_has_ended(tmp_path: Path) -> None:
+    most = Charged(num_prompt_tokens=100, num_output_tokens=50)
+    with AnswerStore(tmp_path) as store:
+        answered, free, lost = (store.send("m", most) for _ in range(3))
+        assert store.charged("m") == most + most + most
+        store.put(_stored(_KEYS[0]), answered)
+        store.end(free)
+        at_last = store.charged("m")
+    assert lost not in (answered, free)
+    assert at_last == most + Charged(num_prompt_tokens=10, num_output_tokens=2)
+    again = AnswerStore(tmp_path)
+    assert (again.charged("m"), len(again)) == (at_last, 1)
+    assert again.get(_KEYS[0]) == _stored(_KEYS[0])
+
+
+def test_answer_whose_end_was_cut_off_stays_charged_at_the_most_as_well(tmp_path: Path) -> None:
+    most = Charged(num_prompt_tokens=100, num_output_tokens=50)
+    with AnswerStore(tmp_path) as store:
+        store.put(_stored(_KEYS[0]), store.send("m", most))
+    (segment,) = tmp_path.iterdir()
+    os.truncate(segment, segment.stat().st_size - 1)
+    again = AnswerStore(tmp_path)
+    assert _KEYS[0] in again
+    assert again.charged("m") == most + Charged(num_prompt_tokens=10, num_output_tokens=2)
+
+
+def test_end_of_what_was_never_sent_is_refused_with_file_and_line(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_bytes(b'{"ended": 3}\n')
+    with pytest.raises(ValueError, match=r"a\.jsonl:1: not a stored answer"):
+        AnswerStore(tmp_path)
+
+
+def test_asking_alone_refuses_another_one_until_it_ends(tmp_path: Path) -> None:
+    folder = tmp_path / "answers"
+    for _ in range(2):
+        with (
+            asking_alone(folder),
+            pytest.raises(ValueError, match="another process is asking") as caught,
+            asking_alone(folder),
+        ):
+            pass
+        assert str(folder) in str(caught.value)
+
+
+def test_what_was_sent_is_charged_after_kill_9(tmp_path: Path) -> None:
+    script = (
+        "import os, signal, sys; from pathlib import Path\n"
+        "from mira_megatron.scoring.answer_store import *\n"
+        "store = AnswerStore(Path(sys.argv[1]))\n"
+        "store.send('m', Charged(num_prompt_tokens=7, num_output_tokens=8))\n"
+        "os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=False)
+    assert AnswerStore(tmp_path).charged("m") == Charged(num_prompt_tokens=7, num_output_tokens=8)
 
 
 def test_answer_put_is_there_after_kill_9(tmp_path: Path) -> None:

@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import threading
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ class _Teacher:
         default_factory=lambda: {"prompt_tokens": 10, "completion_tokens": 5}
     )
     asked: Counter[tuple[str, int]] = field(default_factory=Counter)
+    gate: asyncio.Event | None = None  # no answer before it is open
     num_open: int = 0
     most_open: int = 0
 
@@ -40,7 +42,10 @@ class _Teacher:
         self.asked[content, seed] += 1
         self.num_open += 1
         self.most_open = max(self.most_open, self.num_open)
-        await asyncio.sleep(0.001 * (hash((content, seed)) % 4))
+        for _ in range((int(content) + seed) % 4):
+            await asyncio.sleep(0)  # others overtake
+        if self.gate is not None:
+            await self.gate.wait()
         self.num_open -= 1
         answer = self.reply(int(content), seed)
         if isinstance(answer, int):
@@ -63,6 +68,38 @@ def _questions(numbers: Sequence[int]) -> Iterator[Question]:
         yield Question(key=f"{place}-{number}", messages=messages)
 
 
+def _judge(url: str, **changes: Any) -> JudgeConfig:
+    values = {
+        "engine": "endpoint",
+        "model": "m",
+        "temperature": 0.7,
+        "top_p": 1.0,
+        "max_tokens": 50,
+        "max_failed_fraction": 1.0,
+        "max_retries": 0,
+        "max_in_flight": 3,
+        "endpoints": [url],
+    }
+    return JudgeConfig(**{**values, **changes})
+
+
+async def _replies(
+    questions: Iterable[Question], judge: JudgeConfig, folder: Path, num_questions: int
+) -> dict[str, Reply]:
+    with AnswerStore(folder) as store:
+        replies = ask_all(
+            questions,
+            judge,
+            seed=7,
+            api_key=None,
+            store=store,
+            is_readable=lambda answer: answer.text != _GARBAGE,
+            num_questions=num_questions,
+            title="discover modules",
+        )
+        return {reply.key: reply async for reply in replies}
+
+
 def _ask(
     teacher: _Teacher, folder: Path, numbers: Sequence[int] = range(6), **changes: Any
 ) -> dict[str, Reply]:
@@ -70,30 +107,8 @@ def _ask(
 
     async def ask() -> dict[str, Reply]:
         async with teacher.serving() as url:
-            values = {
-                "engine": "endpoint",
-                "model": "m",
-                "temperature": 0.7,
-                "top_p": 1.0,
-                "max_tokens": 50,
-                "max_failed_fraction": 1.0,
-                "max_retries": 0,
-                "max_in_flight": 3,
-                "endpoints": [url],
-            }
-            judge = JudgeConfig(**{**values, **changes})
-            with AnswerStore(folder) as store:
-                replies = ask_all(
-                    _questions(numbers),
-                    judge,
-                    seed=7,
-                    api_key=None,
-                    store=store,
-                    is_readable=lambda answer: answer.text != _GARBAGE,
-                    num_questions=len(numbers),
-                    title="discover modules",
-                )
-                return {reply.key: reply async for reply in replies}
+            judge = _judge(url, **changes)
+            return await _replies(_questions(numbers), judge, folder, len(numbers))
 
     return asyncio.run(ask())
 
@@ -129,8 +144,8 @@ def test_ask_all_unreadable_answers_are_asked_for_again_with_the_next_seed(
     teacher = _Teacher(reply=lambda number, seed: "fine" if seed >= 7 + number else _GARBAGE)
     replies = _ask(teacher, tmp_path, range(4), max_attempts=3)
     assert [replies[f"{n}-{n}"].num_attempts for n in range(4)] == [1, 2, 3, 3]
-    assert [replies[f"{n}-{n}"].is_readable for n in range(4)] == [True, True, True, False]
-    assert replies["3-3"].answer.text == _GARBAGE
+    texts = [replies[f"{n}-{n}"].answer.text for n in range(4)]
+    assert texts == ["fine", "fine", "fine", _GARBAGE]
     assert teacher.asked["3", 9] == 1
 
 
@@ -154,32 +169,13 @@ def test_ask_all_failures_are_typed_and_asked_again_by_the_next_run(tmp_path: Pa
 
 
 def test_ask_all_half_a_character_fails_its_record_only(tmp_path: Path) -> None:
-    async def ask() -> list[Reply]:
-        async with _Teacher().serving() as url:
-            judge = JudgeConfig(
-                engine="endpoint",
-                model="m",
-                temperature=0,
-                top_p=1,
-                max_tokens=5,
-                endpoints=[url],
-                max_failed_fraction=1.0,
-            )
-            broken = Question(key="b", messages=[{"role": "user", "content": "\ud800"}])
-            with AnswerStore(tmp_path) as store:
-                replies = ask_all(
-                    [broken, *_questions([1])],
-                    judge,
-                    seed=7,
-                    api_key=None,
-                    store=store,
-                    is_readable=lambda answer: True,
-                    num_questions=2,
-                    title="t",
-                )
-                return [reply async for reply in replies]
+    broken = Question(key="b", messages=[{"role": "user", "content": "\ud800"}])
 
-    failures = {reply.key: reply.answer.failure for reply in asyncio.run(ask())}
+    async def ask() -> dict[str, Reply]:
+        async with _Teacher().serving() as url:
+            return await _replies([broken, *_questions([1])], _judge(url), tmp_path, 2)
+
+    failures = {key: reply.answer.failure for key, reply in asyncio.run(ask()).items()}
     assert failures == {"b": "unencodable", "0-1": None}
 
 
@@ -210,17 +206,129 @@ def test_ask_all_endpoint_that_answers_nothing_is_named(tmp_path: Path) -> None:
         _ask(teacher, tmp_path, max_failed_fraction=0.5)
 
 
+_PRICES: dict[str, Any] = {
+    "price_per_million_prompt_tokens": 1e6,
+    "price_per_million_output_tokens": 1e6,
+}
+
+
 def test_ask_all_spend_ceiling_stops_and_a_raised_one_goes_on_without_repeating(
     tmp_path: Path,
 ) -> None:
     # An answer costs 10 + 5 tokens, and at most 31 bytes + 50 tokens.
-    prices = {"price_per_million_prompt_tokens": 1e6, "price_per_million_output_tokens": 1e6}
     teacher = _Teacher()
     message = r"150\.0000 of spend_ceiling=220.0 .* up to 8\d\.0000; 10 of 20 records are left"
     with pytest.raises(ValueError, match=message):
-        _ask(teacher, tmp_path, range(20), spend_ceiling=220.0, **prices)
-    assert len(_ask(teacher, tmp_path, range(20), spend_ceiling=400.0, **prices)) == 20
+        _ask(teacher, tmp_path, range(20), spend_ceiling=220.0, **_PRICES)
+    assert len(_ask(teacher, tmp_path, range(20), spend_ceiling=400.0, **_PRICES)) == 20
     assert set(teacher.asked.values()) == {1}
+
+
+def test_ask_all_what_a_gateway_gave_up_on_counts_in_every_later_run(tmp_path: Path) -> None:
+    teacher = _Teacher(reply=lambda number, seed: 504)
+    for _ in range(3):  # each answer may have cost 31 bytes + 50 tokens
+        with pytest.raises(ValueError, match=r"243\.0000 of spend_ceiling=300\.0 is spent"):
+            _ask(teacher, tmp_path, spend_ceiling=300.0, **_PRICES)
+    assert teacher.asked.total() == 3
+
+
+@pytest.mark.parametrize(
+    ("status", "named"),
+    [(401, "api_key_env=None"), (403, "api_key_env=None"), (404, r"\(model=m\)")],
+)
+def test_ask_all_first_requests_that_a_setting_makes_fail_stop_at_once(
+    tmp_path: Path, status: int, named: str
+) -> None:
+    teacher = _Teacher(reply=lambda number, seed: status)
+    with pytest.raises(ValueError, match=rf"the first 20 requests all failed.*Correct .*{named}"):
+        _ask(teacher, tmp_path, range(1000))
+    assert teacher.asked.total() <= 20 + 3
+
+
+def test_ask_all_failures_of_a_setting_after_an_answer_are_those_of_records(
+    tmp_path: Path,
+) -> None:
+    teacher = _Teacher(reply=lambda number, seed: "fine" if number == 15 else 404)
+    assert len(_ask(teacher, tmp_path, range(60))) == 60
+
+
+def test_ask_all_interrupted_keeps_what_is_in_flight_and_asks_nothing_more(
+    tmp_path: Path,
+) -> None:
+    teacher = _Teacher()
+
+    async def ask() -> None:
+        teacher.gate = asyncio.Event()
+        async with teacher.serving() as url:
+            questions = _questions(range(20))
+            asking = asyncio.create_task(_replies(questions, _judge(url), tmp_path, 20))
+            while teacher.num_open < 3:
+                await asyncio.sleep(0)
+            asking.cancel()
+            await asyncio.sleep(0)
+            teacher.gate.set()
+            with pytest.raises(asyncio.CancelledError):
+                await asking
+
+    asyncio.run(ask())
+    assert len(AnswerStore(tmp_path)) == teacher.asked.total() == 3
+
+
+def test_ask_all_interrupted_twice_gives_up_what_is_in_flight(tmp_path: Path) -> None:
+    teacher = _Teacher()
+
+    async def ask() -> None:
+        teacher.gate = asyncio.Event()
+        async with teacher.serving() as url:
+            asking = asyncio.create_task(_replies(_questions([1]), _judge(url), tmp_path, 1))
+            while teacher.num_open < 1:
+                await asyncio.sleep(0)
+            for _ in range(2):
+                asking.cancel()
+                await asyncio.sleep(0)
+            with pytest.raises(asyncio.CancelledError):
+                await asking
+            teacher.gate.set()
+
+    asyncio.run(ask())
+    store = AnswerStore(tmp_path)
+    assert (len(store), store.charged("m").num_output_tokens) == (0, 50)
+
+
+def test_ask_all_first_request_leaves_before_the_second_question_is_made(tmp_path: Path) -> None:
+    teacher = _Teacher()
+    was_asked = threading.Event()
+
+    def reply(number: int, seed: int) -> str:
+        was_asked.set()
+        return "fine"
+
+    def questions() -> Iterator[Question]:
+        first, second = _questions(range(2))
+        yield first
+        assert was_asked.wait(10), "the first request waits for the second question"
+        yield second
+
+    async def ask() -> dict[str, Reply]:
+        teacher.reply = reply
+        async with teacher.serving() as url:
+            return await _replies(questions(), _judge(url), tmp_path, 2)
+
+    assert len(asyncio.run(ask())) == 2
+
+
+def test_ask_all_error_while_questions_are_made_keeps_what_is_in_flight(tmp_path: Path) -> None:
+    def questions() -> Iterator[Question]:
+        yield from _questions(range(1))
+        raise ValueError("part is damaged")
+
+    async def ask() -> None:
+        async with _Teacher().serving() as url:
+            await _replies(questions(), _judge(url), tmp_path, 2)
+
+    with pytest.raises(ValueError, match="part is damaged"):
+        asyncio.run(ask())
+    assert len(AnswerStore(tmp_path)) == 1
 
 
 @settings(max_examples=15, deadline=None)
@@ -242,8 +350,7 @@ def test_ask_all_never_spends_more_than_the_ceiling(
             tmp_path_factory.mktemp("answers"),
             range(12),
             spend_ceiling=float(ceiling),
-            price_per_million_prompt_tokens=1e6,
-            price_per_million_output_tokens=1e6,
+            **_PRICES,
             max_in_flight=most_in_flight,
             max_attempts=2,
         )

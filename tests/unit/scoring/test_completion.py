@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mira_megatron.scoring.completion import Answer, Failure, read_completion, read_error
+from mira_megatron.scoring.completion import Answer, Failure, read_completion, read_error, shown
 
 _KEY = "sk-very/secret\\key"
 
@@ -124,3 +124,13 @@ def test_read_error_api_key_written_with_escapes_is_replaced(escaped: str) -> No
 def test_read_error_key_across_the_end_of_what_is_shown_is_not_cut_into_it() -> None:
     failure = read_error(401, f"{'x' * 295}{_KEY}".encode(), 0, _KEY)
     assert "sk-" not in failure.detail
+
+
+@pytest.mark.parametrize("char", ["\n", "\r", "\x1b", "\x9b", "\u202e", "\u2028", "\x00"])
+def test_shown_is_one_line_that_prints(char: str) -> None:
+    assert shown(f"no{char}2026 INFO all is well 好", None) == "no 2026 INFO all is well 好"
+
+
+def test_read_error_words_that_could_forge_a_log_line_are_on_one() -> None:
+    body = b"no\x1b[2K\r\n12:00 INFO discover: done"
+    assert read_error(500, body, 0, None).detail == "no [2K  12:00 INFO discover: done"

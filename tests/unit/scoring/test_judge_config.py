@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from mira_megatron.config import typed
+from mira_megatron.config import fingerprinted, typed
 from mira_megatron.scoring.judge_config import JudgeConfig
 
 _ENDPOINT = {
@@ -34,6 +34,13 @@ def test_judge_config_prices_and_ceiling_are_taken() -> None:
         ({"price_per_million_output_tokens": -1}, "price_per_million_output_tokens=-1.0"),
         ({"price_per_million_prompt_tokens": float("inf")}, "prompt_tokens=inf"),
         ({"max_attempts": 0}, "max_attempts=0"),
+        ({"max_in_flight": 0}, "max_in_flight=0"),
+        ({"max_tokens": 0}, "max_tokens=0"),
+        ({"max_retries": -1}, "max_retries=-1"),
+        ({"timeout_seconds": float("nan")}, "timeout_seconds=nan"),
+        ({"temperature": -0.1}, "temperature=-0.1"),
+        ({"top_p": 1.5}, "top_p=1.5"),
+        ({"endpoints": ["localhost:8000"]}, "expected a base URL"),
         ({"max_record_tokens": 100}, "max_record_tokens and tokenizer"),
         ({"engine": "rule_judge"}, "model is for engine=endpoint"),
     ],
@@ -41,11 +48,23 @@ def test_judge_config_prices_and_ceiling_are_taken() -> None:
 def test_judge_config_setting_that_does_not_fit_is_refused(
     settings: dict[str, Any], message: str
 ) -> None:
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=rf"recipe\.yaml: teacher: .*{message}"):
         _judge(**settings)
 
 
-@pytest.mark.parametrize("name", ["model", "messages", "temperature", "max_tokens", "seed", "n"])
+def test_judge_config_key_in_the_place_of_its_name_is_refused_unseen() -> None:
+    with pytest.raises(ValueError, match="not the name of an environment variable") as caught:
+        _judge(api_key_env="sk-live-0123456789")
+    assert "sk-live" not in str(caught.value)
+
+
+def test_judge_config_max_attempts_may_be_raised_for_a_run_that_goes_on() -> None:
+    assert fingerprinted(_judge(max_attempts=1)) == fingerprinted(_judge(max_attempts=3))
+
+
+@pytest.mark.parametrize(
+    "name", ["model", "messages", "temperature", "max_tokens", "seed", "n", "best_of"]
+)
 def test_judge_config_request_field_with_a_setting_of_its_own_is_refused(name: str) -> None:
     with pytest.raises(ValueError, match=rf"request_fields.{name}"):
         _judge(request_fields={name: 1})
@@ -56,6 +75,17 @@ def test_judge_config_request_field_may_replace_max_tokens_by_its_other_name() -
     assert _judge(request_fields=fields).request_fields == fields
 
 
-def test_judge_config_other_bound_of_the_answer_is_refused() -> None:
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"max_tokens": None, "max_completion_tokens": 9000},
+        {"max_tokens": None, "max_completion_tokens": None},
+        {"max_completion_tokens": 9000},
+        {"max_tokens": None},
+    ],
+)
+def test_judge_config_answer_without_the_bound_of_its_cost_is_refused(
+    fields: dict[str, int | None],
+) -> None:
     with pytest.raises(ValueError, match="must equal max_tokens=64"):
-        _judge(request_fields={"max_tokens": None, "max_completion_tokens": 9000})
+        _judge(request_fields=fields)

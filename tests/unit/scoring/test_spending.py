@@ -1,14 +1,39 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from pathlib import Path
 
-from hypothesis import given
+import pytest
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mira_megatron.scoring.answer_store import Charged
+from mira_megatron.scoring.answer_store import AnswerStore, Charged, StoredAnswer
 from mira_megatron.scoring.spending import Prices, Spending
 
-_COSTS = st.fractions(min_value=0, max_value=5, max_denominator=100)
+_ONE_PER_OUTPUT_TOKEN = Prices.per_million(prompt=0, output=1e6)
+
+
+def _spending(store: AnswerStore, ceiling: float | None) -> Spending:
+    return Spending(store=store, model="m", prices=_ONE_PER_OUTPUT_TOKEN, ceiling=ceiling)
+
+
+def _tokens(count: int) -> Charged:
+    return Charged(num_output_tokens=count)
+
+
+def _stored(charged: Charged) -> StoredAnswer:
+    return StoredAnswer(
+        key="0" * 32,
+        model="m",
+        charged=charged,
+        text="fine",
+        reasoning=None,
+        finish_reason=None,
+        num_prompt_tokens=None,
+        num_output_tokens=None,
+        failure=None,
+        failure_detail=None,
+    )
 
 
 def test_prices_cost_is_exact() -> None:
@@ -16,43 +41,60 @@ def test_prices_cost_is_exact() -> None:
     assert prices.cost(Charged(num_prompt_tokens=3, num_output_tokens=1)) == Fraction(1, 10**6)
 
 
-def test_spending_reserves_the_most_and_counts_what_it_cost() -> None:
-    spending = Spending(spent=Fraction(1), ceiling=4.0)
-    assert spending.reserve("a", Fraction(2))
-    assert not spending.reserve("b", Fraction(2))
-    spending.settle("a", Fraction(1, 2))
-    assert spending.spent == Fraction(3, 2)
-    assert spending.reserve("b", Fraction(5, 2))  # exactly up to the ceiling
+def test_spending_reserves_the_most_and_counts_what_it_cost(tmp_path: Path) -> None:
+    with AnswerStore(tmp_path) as store:
+        spending = _spending(store, 4)
+        assert spending.reserve("a", _tokens(3))
+        assert not spending.reserve("b", _tokens(2))
+        spending.settle("a", _stored(_tokens(1)))
+        assert spending.committed == 1
+        assert spending.reserve("b", _tokens(3))  # exactly up to the ceiling
 
 
-def test_spending_lost_attempt_counts_at_its_most() -> None:
-    spending = Spending(spent=Fraction(0), ceiling=3.0)
-    assert spending.reserve("a", Fraction(2))
-    assert not spending.lose("a")  # a second attempt could lead to 4
-    spending.settle("a", Fraction(0))
-    assert spending.committed == 2
+def test_spending_lost_attempt_counts_at_its_most_in_the_next_run_too(tmp_path: Path) -> None:
+    with AnswerStore(tmp_path) as store:
+        spending = _spending(store, 3)
+        assert spending.reserve("a", _tokens(2))
+        assert not spending.lose("a")  # a second attempt could lead to 4
+        spending.settle("a", None)
+        assert spending.committed == 2
+    assert _spending(AnswerStore(tmp_path), 3).committed == 2
 
 
-def test_spending_without_a_ceiling_lets_everything_through() -> None:
-    spending = Spending(spent=Fraction(10**9), ceiling=None)
-    assert spending.reserve("a", Fraction(10**9))
+def test_spending_request_that_cost_nothing_makes_room_again(tmp_path: Path) -> None:
+    with AnswerStore(tmp_path) as store:
+        spending = _spending(store, 3)
+        assert spending.reserve("a", _tokens(3))
+        spending.settle("a", None)
+        assert spending.committed == 0
+    assert _spending(AnswerStore(tmp_path), 3).committed == 0
 
 
+def test_spending_without_a_ceiling_lets_everything_through(tmp_path: Path) -> None:
+    with AnswerStore(tmp_path) as store:
+        assert _spending(store, None).reserve("a", _tokens(10**12))
+
+
+@settings(max_examples=50, deadline=None)
 @given(st.data(), st.integers(0, 40), st.integers(1, 12))
 def test_spending_never_exceeds_the_ceiling_whatever_the_order(
-    data: st.DataObject, ceiling: int, num_steps: int
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject, ceiling: int, num_steps: int
 ) -> None:
-    spending = Spending(spent=Fraction(0), ceiling=float(ceiling))
-    most: dict[str, Fraction] = {}
-    for number in range(num_steps):
-        cost = data.draw(_COSTS)
-        if spending.reserve(str(number), cost):
-            most[str(number)] = cost
-        fate = data.draw(st.sampled_from(["wait", "lose", "answer"]))
-        if most and fate != "wait":
-            key = data.draw(st.sampled_from(sorted(most)))
-            if fate == "lose":
-                spending.lose(key)
-            cost = most.pop(key) * data.draw(st.fractions(0, 1))
-            spending.settle(key, Fraction(0) if fate == "lose" else cost)
-        assert spending.spent <= spending.committed <= ceiling
+    folder = tmp_path_factory.mktemp("answers")
+    with AnswerStore(folder) as store:
+        spending = _spending(store, ceiling)
+        most: dict[str, int] = {}
+        for number in range(num_steps):
+            count = data.draw(st.integers(0, 20))
+            if spending.reserve(str(number), _tokens(count)):
+                most[str(number)] = count
+            fate = data.draw(st.sampled_from(["wait", "lose", "answer"]))
+            if most and fate != "wait":
+                key = data.draw(st.sampled_from(sorted(most)))
+                count = data.draw(st.integers(0, most.pop(key)))
+                if fate == "lose":
+                    spending.lose(key)
+                spending.settle(key, None if fate == "lose" else _stored(_tokens(count)))
+            assert spending.committed <= ceiling
+        committed = spending.committed
+    assert _spending(AnswerStore(folder), ceiling).committed == committed
