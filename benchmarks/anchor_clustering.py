@@ -22,7 +22,8 @@ from sklearn.cluster import KMeans
 from threadpoolctl import threadpool_limits
 
 from mira_megatron.records import JUDGMENT_SCHEMA, NUM_SLOTS
-from mira_megatron.rubric.anchor_clusters import AnchorConfig, find_anchors
+from mira_megatron.rubric.anchor_clusters import find_anchors
+from mira_megatron.rubric.anchor_config import AnchorConfig
 
 NUM_JUDGMENTS = 200_000
 NUM_DIMENSIONS = 384

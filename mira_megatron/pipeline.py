@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+import multiprocessing
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import cast
@@ -83,6 +84,8 @@ def run_stages(recipe: Recipe, stages: Sequence[str], resources: Resources) -> N
 
     Units of earlier stages are not run, but they must be done with this recipe's settings.
     """
+    # Workers are forked from a server; what it has imported they need not import, each pool anew.
+    multiprocessing.get_context("forkserver").set_forkserver_preload(["__main__", *STAGES.values()])
     run = Run(folder=recipe.run_folder, reuse=recipe.reuse)
     units = recipe_units(recipe)
     _check_upstream([unit for unit in units if unit.stage in stages], units, run)
@@ -145,4 +148,7 @@ def _ancestors(wanted: Sequence[Unit], by_folder: Mapping[str, Unit], run: Run) 
 def _way_out(folder: str) -> str:
     maker = _MADE_BY.get(folder.partition("/")[0])
     section = f"Add a section `{maker}`, or correct" if maker else "Correct"
+    if maker == "discover":
+        # Of a source that founded a group and has left the recipe before it was judged.
+        return f"{section} the sources: it founded the group. Or found new groups: rubric=NAME."
     return f"{section} the name in the recipe."

@@ -112,6 +112,9 @@ class Medoid:
     reason: str
 
 
+LEVELS = ("low", "middle", "high")  # of calibration references
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Reference:
     """A calibration example of an anchor: what a low, middle or high score looked like."""

@@ -19,7 +19,13 @@ import orjson
 from mira_megatron import layout
 from mira_megatron.config import Recipe
 from mira_megatron.corpus.recipe_sources import recipe_sources, source_group
-from mira_megatron.manifest import INTENT, MANIFEST, read_manifest
+from mira_megatron.manifest import (
+    INTENT,
+    MANIFEST,
+    read_manifest,
+    verify_digests,
+    verify_parts,
+)
 from mira_megatron.records import FAMILIES
 
 _RECORDS = layout.records("")
@@ -101,7 +107,7 @@ def _founded(recipe: Recipe) -> dict[str, Any]:
     founded: dict[str, Any] = {}
     for family in families(recipe) if "group" in recipe.values else ():
         folder = recipe.run_folder / layout.groups(recipe.rubric, family)
-        if read_manifest(folder) is not None:
+        if _is_finished(folder):
             founded.update(_read(folder / layout.SOURCE_GROUPS)["groups"])
         elif not recipe.is_provisional:
             raise NotYetKnown(
@@ -115,7 +121,7 @@ def _joined(recipe: Recipe, source: str, founded: Mapping[str, Any]) -> str | No
     if "group" not in recipe.values:
         return None
     folder = recipe.run_folder / layout.joined(recipe.rubric, source)
-    if read_manifest(folder) is not None:
+    if _is_finished(folder):
         group = str(_read(folder / layout.SOURCE_GROUP)["group"])
         if group in founded:
             return group
@@ -124,6 +130,17 @@ def _joined(recipe: Recipe, source: str, founded: Mapping[str, Any]) -> str | No
     raise NotYetKnown(
         f"{folder}: source {source} has no group yet. Run `mira group {recipe.path}` first."
     )
+
+
+def _is_finished(folder: Path) -> bool:
+    """Whether a unit is finished; ValueError where what it wrote is gone or was altered."""
+    manifest = read_manifest(folder)
+    if manifest is None:
+        return False
+    # No unit lists the groups among its inputs, so whoever reads them looks.
+    verify_parts(folder, manifest)
+    verify_digests(folder, manifest, but_for=(".parquet",))
+    return True
 
 
 def _sources_of(recipe: Recipe, family: str) -> tuple[str, ...]:

@@ -7,35 +7,21 @@ Writes  anchors/<rubric>/<group>/anchors.jsonl: the 15 slots; anchors.md: the sa
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.compute as pc
-
 from mira_megatron import layout
-from mira_megatron.atomic_files import write_bytes, write_json
 from mira_megatron.config import Recipe, fingerprinted
-from mira_megatron.endpoints import api_key
 from mira_megatron.grouping.embedders import (
     EmbedderConfig,
-    embed,
     embedder_fingerprint,
     recipe_embedder,
 )
 from mira_megatron.grouping.source_groups import SourceGroup, source_groups
-from mira_megatron.grouping.unit_vectors import Floats
-from mira_megatron.manifest import Counts
-from mira_megatron.records import JUDGMENT_SCHEMA, NUM_SLOTS, Anchor
-from mira_megatron.rubric.anchor_clusters import AnchorConfig, FoundAnchors, find_anchors, parts_of
-from mira_megatron.rubric.anchor_files import CLUSTERS, with_version, write_anchors
-from mira_megatron.rubric.anchor_tables import rubric_markdown
-from mira_megatron.rubric.dimension_names import name_fault, reason_fault
+from mira_megatron.rubric.anchor_config import AnchorConfig
 from mira_megatron.rubric.given_anchors import GivenAnchors, given_anchors, read_given
-from mira_megatron.shards import file_digest, read_part
-from mira_megatron.stage import Unit, WorkResult, Workspace
+from mira_megatron.shards import file_digest
+from mira_megatron.stage import Unit
 
 VERSION = 1
 
@@ -90,7 +76,7 @@ def _found_unit(recipe: Recipe, group: SourceGroup) -> Unit:
         upstream=judgments,
         outlives=judgments,  # labels were paid for on these anchors, and scorers trained
         raw_inputs={f"founder {source}": group.family for source in group.founders},
-        work="mira_megatron.rubric.anchor:find",
+        work="mira_megatron.rubric.anchor_work:find",
         settings=AnchorSettings(
             group=group.name,
             family=group.family,
@@ -112,8 +98,8 @@ def _given_unit(recipe: Recipe, group: SourceGroup, given: GivenAnchors) -> Unit
         config=_unit_config(recipe, group),
         # Inputs, not settings: given anchors take the place of found ones, which are set aside.
         raw_inputs={f"anchor field {ours}": theirs for ours, theirs in given.fields.items()},
-        raw_files=lambda: {"anchors file": file_digest(given.path)},
-        work="mira_megatron.rubric.anchor:adopt",
+        raw_files=lambda: _given_digest(recipe, group, given),
+        work="mira_megatron.rubric.anchor_work:adopt",
         settings=GivenSettings(
             group=group.name,
             family=group.family,
@@ -121,6 +107,12 @@ def _given_unit(recipe: Recipe, group: SourceGroup, given: GivenAnchors) -> Unit
             given=given,
         ),
     )
+
+
+def _given_digest(recipe: Recipe, group: SourceGroup, given: GivenAnchors) -> dict[str, str]:
+    """Returns the digest of given anchors; ValueError, before anything is set aside for them."""
+    read_given(given, name=_rubric_name(recipe, group), family=group.family)
+    return {"anchors file": file_digest(given.path)}
 
 
 def _unit_config(recipe: Recipe, group: SourceGroup) -> dict[str, Any]:
@@ -137,121 +129,3 @@ def _unit_config(recipe: Recipe, group: SourceGroup) -> dict[str, Any]:
 
 def _rubric_name(recipe: Recipe, group: SourceGroup) -> str:
     return f"{recipe.rubric}-{group.name}"
-
-
-def find(workspace: Workspace, settings: AnchorSettings) -> WorkResult:
-    """Writes the anchors found in the judgments of a group's founders."""
-    judgments = pa.concat_tables(
-        [
-            read_part(path, part.digest, JUDGMENT_SCHEMA.names)
-            for folder in workspace.unit.upstream
-            for path, part in workspace.upstream_parts(folder, ".parquet")
-            if path.name.startswith("part-")
-        ]
-        or [JUDGMENT_SCHEMA.empty_table()]
-    )
-    usable, dropped = usable_judgments(judgments, settings.family)
-    found = find_anchors(
-        usable,
-        settings.family,
-        lambda texts: _embedded(workspace, settings, texts),
-        settings.config,
-        seed=settings.seed,
-        threads=workspace.resources.workers,
-        where=f"source group {settings.group}",
-    )
-    anchors = with_version(settings.rubric_name, found.anchors)
-    clusters = _clusters_json(found, settings, anchors, len(usable))
-    _write(workspace, settings.group, anchors, clusters)
-    return WorkResult(
-        counts=Counts(
-            num_in=len(judgments),
-            num_out=len(usable),
-            dropped=dropped,
-            totals={
-                "anchors": len(anchors),
-                "distinct strings": sum(slot.num_strings for slot in found.slots),
-                "near duplicates": len(found.near_duplicates),
-            },
-        ),
-        rows={layout.ANCHORS: len(anchors)},
-    )
-
-
-def adopt(workspace: Workspace, settings: GivenSettings) -> WorkResult:
-    """Writes the anchors that the recipe gives for a group."""
-    anchors = read_given(settings.given, name=settings.rubric_name, family=settings.family)
-    clusters = {"group": settings.group, "rubric_version": anchors[0].rubric_version}
-    _write(workspace, settings.group, anchors, clusters)
-    return WorkResult(
-        counts=Counts(num_in=NUM_SLOTS, num_out=len(anchors)),
-        rows={layout.ANCHORS: len(anchors)},
-    )
-
-
-def usable_judgments(judgments: pa.Table, family: str) -> tuple[pa.Table, dict[str, int]]:
-    """Returns the judgments whose words may stand in a prompt, and how many are not, by reason."""
-    parts = parts_of(family)
-    bad_names = {name for name in pc.unique(judgments["dimension"]).to_pylist() if name_fault(name)}
-    is_dropped = [
-        "part of another family"
-        if part not in parts
-        else "name unfit for a prompt"
-        if name in bad_names
-        else "reason unfit for a prompt"
-        if reason_fault(reason)
-        else None
-        for part, name, reason in zip(
-            *(judgments[column].to_pylist() for column in ("part", "dimension", "reason")),
-            strict=True,
-        )
-    ]
-    counts = Counter(why for why in is_dropped if why)
-    usable = judgments.filter(pa.array([why is None for why in is_dropped], pa.bool_()))
-    return usable, dict(sorted(counts.items()))
-
-
-def _embedded(workspace: Workspace, settings: AnchorSettings, texts: Sequence[str]) -> Floats:
-    key_name = settings.embedder.api_key_env
-    return embed(
-        texts,
-        settings.embedder,
-        seed=settings.seed,
-        api_key=api_key(key_name, workspace.resources.secrets, "embedder"),
-        cache_folder=workspace.scratch / "embeddings",
-        fold_numbers=True,  # "3 of 4" and "7 of 9" are one thing to have said
-    )
-
-
-def _clusters_json(
-    found: FoundAnchors, settings: AnchorSettings, anchors: Sequence[Anchor], num_judgments: int
-) -> dict[str, Any]:
-    return {
-        "group": settings.group,
-        "rubric_version": anchors[0].rubric_version,
-        "founders": list(settings.founders),
-        "num_judgments": num_judgments,
-        "slots": [asdict(slot) for slot in found.slots],
-        "near_duplicate_cosine": settings.config.near_duplicate_cosine,
-        "near_duplicates": [asdict(pair) for pair in found.near_duplicates],
-        "resamples": {
-            part: [
-                {
-                    "num_strings": resample.num_strings,
-                    "adjusted_rand": resample.adjusted_rand,
-                    "names": sorted(resample.names),
-                }
-                for resample in outcomes
-            ]
-            for part, outcomes in found.resamples.items()
-        },
-    }
-
-
-def _write(
-    workspace: Workspace, group: str, anchors: Sequence[Anchor], clusters: Mapping[str, Any]
-) -> None:
-    write_anchors(workspace.folder / layout.ANCHORS, anchors)
-    write_json(workspace.folder / CLUSTERS, clusters)
-    page = rubric_markdown(group, anchors, clusters)
-    write_bytes(workspace.folder / "anchors.md", page.encode())

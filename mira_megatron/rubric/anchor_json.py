@@ -12,8 +12,7 @@ from typing import Any
 import orjson
 
 from mira_megatron.config import nearest
-from mira_megatron.records import NUM_SLOTS, PARTS_OF_THINK, Anchor, Medoid, Reference
-from mira_megatron.rubric.anchor_references import LEVELS
+from mira_megatron.records import LEVELS, NUM_SLOTS, PARTS_OF_THINK, Anchor, Medoid, Reference
 from mira_megatron.rubric.dimension_names import name_fault, reason_fault
 
 ANCHOR_FIELDS = tuple(field.name for field in fields(Anchor))

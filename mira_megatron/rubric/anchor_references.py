@@ -5,11 +5,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from mira_megatron.records import Medoid, Reference
+from mira_megatron.records import LEVELS, Medoid, Reference
 from mira_megatron.rubric.judgment_points import Points
 from mira_megatron.rubric.weighted_kmeans import Clusters
 
-LEVELS = ("low", "middle", "high")
 _SCORE_DIGITS = 4  # scores are float32 on disk; more digits are its rounding
 
 

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from mira_megatron.config import Recipe, nearest
-from mira_megatron.records import NUM_SLOTS, Anchor
+from mira_megatron.records import LEVELS, NUM_SLOTS, Anchor
 from mira_megatron.rubric.anchor_files import read_anchors, with_version
 from mira_megatron.rubric.anchor_json import (
     ANCHOR_FIELDS,
@@ -33,7 +33,6 @@ from mira_megatron.rubric.anchor_json import (
     mapping,
     score,
 )
-from mira_megatron.rubric.anchor_references import LEVELS
 
 PUBLISHED = Path(__file__).parent / "published"
 

@@ -1,11 +1,10 @@
-"""Runs a command on a disk that fills up, and again after room was made on it.
+"""Runs a command on a disk that fills up.
 
     python on_small_disk.py FOLDER ROOM_BYTES COMMAND...    inside `unshare -m` or `unshare -rm`
 
 FOLDER/run moves to a tmpfs mounted on FOLDER/disk that has ROOM_BYTES left; the command finds it as
-FOLDER/disk/run. What lay there afterwards is copied to FOLDER/full and, after the second attempt
-with plenty of room, to FOLDER/room; exit codes and outputs go to FOLDER/full.json and room.json.
-The mount belongs to this process's own mount namespace and ends with it.
+FOLDER/disk/run. What lay there afterwards is copied to FOLDER/full, and exit code and output go to
+FOLDER/full.json. The mount belongs to this process's own mount namespace and ends with it.
 """
 
 from __future__ import annotations
@@ -15,7 +14,6 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 PLENTY_BYTES = 256 << 20
@@ -27,16 +25,8 @@ def mount(folder: Path, size_bytes: int, *options: str) -> None:
     subprocess.run(["mount", "-t", "tmpfs", "-o", settings, "tmpfs", str(folder)], check=True)
 
 
-def attempt(command: Sequence[str], folder: Path, name: str) -> None:
-    """Runs the command, and keeps what it said and what it left."""
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
-    shutil.copytree(folder / "disk" / "run", folder / name, symlinks=True)
-    said = {"exit_code": done.returncode, "output": done.stdout.decode()}
-    (folder / f"{name}.json").write_text(json.dumps(said))
-
-
 def main() -> None:
-    """Mounts, fills, frees."""
+    """Mounts, fills, keeps what was left and said."""
     folder, room_bytes, command = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3:]
     disk = folder / "disk"
     disk.mkdir()
@@ -45,9 +35,10 @@ def main() -> None:
     status = os.statvfs(disk)
     used_bytes = (status.f_blocks - status.f_bfree) * status.f_frsize
     mount(disk, used_bytes + room_bytes, "remount")
-    attempt(command, folder, "full")
-    mount(disk, PLENTY_BYTES, "remount")
-    attempt(command, folder, "room")
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
+    shutil.copytree(disk / "run", folder / "full", symlinks=True)
+    said = {"exit_code": done.returncode, "output": done.stdout.decode()}
+    (folder / "full.json").write_text(json.dumps(said))
 
 
 if __name__ == "__main__":

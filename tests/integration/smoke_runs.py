@@ -26,9 +26,9 @@ Result = TypeVar("Result")
 
 STAGES = tuple(STAGE_MODULES)
 SMOKE = Path(__file__).parents[2] / "recipes" / "smoke.yaml"
-# One word that turns the rule judge into an endpoint; nothing answers there.
+# What turns the rule judge into an endpoint; nothing answers there.
 OTHER_JUDGE = (
-    "score={engine: endpoint, model: other, temperature: 0, top_p: 1, "
+    "{engine: endpoint, model: other, temperature: 0, top_p: 1, "
     "max_tokens: 64, endpoints: ['http://127.0.0.1:9/v1']}"
 )
 ARM = "mira_group"

@@ -1,4 +1,7 @@
-"""A source added to a finished run: it alone is read, and the selection is that of all sources."""
+"""A source added to a finished run joins a group: it alone is read, rated and tokenised.
+
+The selection is then that of all sources, and the same as that of a new run with the same founders.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +35,6 @@ def with_one_more(tmp_path_factory: pytest.TempPathFactory) -> Path:
     added = {
         "format": "text_tree",
         "family": "text",
-        "group": "text-code",
         "paths": ["{stdlib}/json/*.py", "{stdlib}/wsgiref/*.py"],
         "max_chars": 20000,
     }
@@ -72,11 +74,21 @@ def test_source_added_recomputes_only_itself_and_the_selection(
     kept_aside = {name for name in made if ".superseded-" in name}
     assert made - kept_aside == {
         "records/added",
-        "ratings/rule_judge/added",
-        "record_scores/rule_judge/added",
+        "joined/smoke/added",
+        "teacher_ratings/smoke/added",
+        "ratings/smoke/added",
+        "record_scores/smoke/added",
         "tokens/added",
     }
     assert {name.split(".superseded-")[0] for name in kept_aside} == set(SELECTION)
+
+
+def test_source_added_joins_the_group_it_is_most_like(grown_run: Path) -> None:
+    joined = json.loads((grown_run / "joined/smoke/added/source_group.json").read_text())
+    assert joined["group"] == "text-modules"
+    assert joined["method"] == "nearest"
+    founded = json.loads((grown_run / "groups/smoke/text/source_groups.json").read_text())
+    assert founded["groups"]["text-modules"]["sources"] == ["modules"]
 
 
 def test_source_added_keeps_the_old_selection_as_it_was(
@@ -96,12 +108,13 @@ def test_source_added_keeps_the_old_selection_as_it_was(
     assert all(link.is_symlink() and link.is_file() for link in links)
 
 
-def test_source_added_gives_the_selection_of_a_run_with_all_sources(
+def test_source_added_gives_the_selection_of_a_new_run_with_these_founders(
     grown_run: Path, with_one_more: Path, tmp_path: Path
 ) -> None:
     fresh = tmp_path / "fresh"
+    founders = "group.founders=[modules,questions,traces]"
     for stage in before("midtrain"):
-        assert_done(mira(*smoke_words(stage, fresh, recipe=with_one_more)))
+        assert_done(mira(*smoke_words(stage, fresh, founders, recipe=with_one_more)))
     for name, path in files(fresh).items():
         assert content(path) == content(grown_run / name), name
     certificate = json.loads((grown_run / f"keep/{ARM}/selection.json").read_text())

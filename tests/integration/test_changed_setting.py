@@ -21,7 +21,17 @@ CHANGES = {
         "sources.questions.max_chars=5000",
         "ingest.source.max_chars was 6000 and is 5000",
     ),
-    "score": (OTHER_JUDGE, "score.engine was 'rule_judge' and is 'endpoint'"),
+    "group": ("group.min_silhouette=0.2", "group.min_silhouette was 0.15 and is 0.2"),
+    "discover": (
+        "discover.records_per_source=30",
+        "discover.records_per_source was 40 and is 30",
+    ),
+    "anchor": (
+        "anchor.num_reference_anchors=10",
+        "anchor.num_reference_anchors was 12 and is 10",
+    ),
+    "label": ("label.records_per_source=20", "label.records_per_source was 40 and is 20"),
+    "score": (f"score={OTHER_JUDGE}", "score.engine was 'rule_judge' and is 'endpoint'"),
     "aggregate": ("aggregate.min_slots=6", "aggregate.min_slots was 5 and is 6"),
     "tokenize": (
         "tokenize.validation_fraction=0.2",
@@ -56,7 +66,7 @@ def test_earlier_setting_changed_is_refused_by_a_later_stage(
 ) -> None:
     run = copy_stages(finished_run, tmp_path / "run", STAGES)
     refused = smoke("select", run, "aggregate.trim_fraction=0.2")
-    assert_refused(refused, "record_scores/rule_judge/", "aggregate.trim_fraction was 0.1")
+    assert_refused(refused, "record_scores/smoke/", "aggregate.trim_fraction was 0.1")
 
 
 def test_arm_added_to_a_finished_run_leaves_the_old_one_untouched(
@@ -64,7 +74,7 @@ def test_arm_added_to_a_finished_run_leaves_the_old_one_untouched(
 ) -> None:
     run = copy_stages(finished_run, tmp_path / "run", STAGES)
     made = stamps(run)
-    new_arm = "arms.mira_global={score: rule_judge, scope: global}"
+    new_arm = "arms.mira_global={score: smoke, scope: global}"
     for stage in ("select", "blend"):
         assert_done(smoke(stage, run, new_arm))
     assert (run / "keep/mira_global/selection.json").is_file()

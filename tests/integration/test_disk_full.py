@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from smoke_runs import (
     Ended,
     assert_done,
     assert_refused,
+    at_once,
     before,
     content,
     copy_stages,
@@ -22,6 +24,7 @@ from smoke_runs import (
     ended,
     files,
     leftovers,
+    mira,
     smoke_words,
 )
 
@@ -76,36 +79,47 @@ def stage_bytes(run_folder: Path, stage: str) -> int:
     return sum(-(-size // PAGE_BYTES) * PAGE_BYTES for size in sizes)
 
 
-def attempts(own_mounts: Sequence[str], folder: Path, room_bytes: int, stage: str) -> list[Ended]:
-    """Returns how a stage ended on the full disk, and how with room."""
-    words = [*smoke_words(stage, folder / "disk" / "run"), "--workers=1"]
-    command = [sys.executable, "-m", "mira_megatron.cli", *words]
-    assert_done(ended([*own_mounts, sys.executable, ON_SMALL_DISK, folder, room_bytes, *command]))
-    said = [json.loads((folder / f"{name}.json").read_text()) for name in ("full", "room")]
-    return [Ended(**entry) for entry in said]
+@pytest.fixture(scope="module")
+def filled(
+    own_mounts: Sequence[str], finished_run: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Mapping[str, Path]:
+    """For every stage the folder in which it was run on a disk with half the room it takes."""
+    folders = {stage: tmp_path_factory.mktemp(stage) for stage in STAGES}
+
+    def fill(stage: str) -> None:
+        folder = folders[stage]
+        copy_stages(finished_run, folder / "run", before(stage))
+        words = [*smoke_words(stage, folder / "disk" / "run"), "--workers=1"]
+        command = [sys.executable, "-m", "mira_megatron.cli", *words]
+        room_bytes = stage_bytes(finished_run, stage) // 2
+        done = ended([*own_mounts, sys.executable, ON_SMALL_DISK, folder, room_bytes, *command])
+        assert_done(done)
+
+    at_once(fill, STAGES)
+    return folders
 
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_stage_on_a_full_disk_says_so_and_ends_well_with_room(
-    own_mounts: Sequence[str], finished_run: Path, tmp_path: Path, stage: str
+    filled: Mapping[str, Path], finished_run: Path, tmp_path: Path, stage: str
 ) -> None:
-    through = (*before(stage), stage)
-    expected = copy_stages(finished_run, tmp_path / "expected", through)
-    copy_stages(finished_run, tmp_path / "run", before(stage))
-    room_bytes = stage_bytes(expected, stage) // 2
-    full, room = attempts(own_mounts, tmp_path, room_bytes, stage)
-    assert_refused(full, "no space left while writing", str(tmp_path / "disk/run/"))
-    whole = files(expected)
+    folder = filled[stage]
+    said = Ended(**json.loads((folder / "full.json").read_text()))
+    assert_refused(said, "no space left while writing", str(folder / "disk/run/"))
+    whole = files(finished_run)
     assert [
         name
-        for name, path in files(tmp_path / "full").items()
+        for name, path in files(folder / "full").items()
         if ".scratch" not in path.parts
         and path.name != "intent.json"
         and content(path) != content(whole[name])
     ] == []
-    assert_done(room)
-    assert differences(expected, tmp_path / "room") == []
-    assert leftovers(tmp_path / "room") == []
+    expected = copy_stages(finished_run, tmp_path / "expected", (*before(stage), stage))
+    # What was mounted here is gone, and the same words find what the full disk was left with.
+    run = shutil.copytree(folder / "full", folder / "disk" / "run", symlinks=True)
+    assert_done(mira(*smoke_words(stage, run)))
+    assert differences(expected, run) == []
+    assert leftovers(run) == []
 
 
 def test_keep_mask_longer_than_the_room_says_so(tmp_path: Path) -> None:

@@ -34,7 +34,19 @@ from smoke_runs import (
 MOMENTS = ("before", "after")
 MIDDLE_WAY = {  # a call in the middle of a unit, another setting, and how the refusal names it
     "ingest": (6, "ingest.records_per_part=12", "ingest.records_per_part was 10 and is 12"),
-    "score": (2, OTHER_JUDGE, "score.engine was 'rule_judge' and is 'endpoint'"),
+    "group": (3, "group.min_silhouette=0.2", "group.min_silhouette was 0.15 and is 0.2"),
+    "discover": (
+        3,
+        "discover.records_per_source=30",
+        "discover.records_per_source was 40 and is 30",
+    ),
+    "anchor": (3, "anchor.num_starts=4", "anchor.num_starts was 3 and is 4"),
+    "label": (
+        2,
+        "label.reliability_fraction=0.5",
+        "label.reliability_fraction was 0.25 and is 0.5",
+    ),
+    "score": (2, f"score={OTHER_JUDGE}", "score.engine was 'rule_judge' and is 'endpoint'"),
     "aggregate": (2, "aggregate.trim_fraction=0.2", "aggregate.trim_fraction was 0.1 and is 0.2"),
     "tokenize": (8, "tokenize.eod_token=<|im_end|>", "tokenize.eod_token was '<|endoftext|>'"),
     "select": (3, f"arms.{ARM}.scope=global", "select.scope was 'group' and is 'global'"),

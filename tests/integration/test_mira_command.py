@@ -48,9 +48,9 @@ def damaged_recipe(tmp_path: Path) -> Path:
         (["sources.modlues.max_records=3"], ["sources.modlues"]),
         (["sources=null"], ["no sources"]),
         (["tokenize.train_on=[wiki]"], ["tokenize.train_on names wiki", "modules, questions"]),
-        (["arms.bad/name={score: rule_judge, scope: group}"], ["arms", "'bad/name'"]),
+        (["arms.bad/name={score: smoke, scope: group}"], ["arms", "'bad/name'"]),
         (
-            ["arms.two={score: rule_judge, scope: group, budget_tokens: 5, budget_fraction: 0.5}"],
+            ["arms.two={score: smoke, scope: group, budget_tokens: 5, budget_fraction: 0.5}"],
             ["exactly one of"],
         ),
     ],
@@ -120,9 +120,10 @@ def test_raw_file_that_changed_after_the_run_is_read_again(tmp_path: Path) -> No
     path = write_jsonl(tmp_path / "notes.jsonl", GOOD_ROWS)
     recipe = write_recipe(tmp_path / "run.yaml", {"notes": text_source(path)}, ["notes"])
     assert_done(mira("ingest", recipe))
+    assert_done(mira("group", recipe))
     write_jsonl(path, GOOD_ROWS[:-1])
     # Later stages work from the records: a node that trains need not see the raw files.
-    assert_done(mira("score", recipe))
+    assert_done(mira("discover", recipe))
     assert_done(mira("ingest", recipe))
     records = tmp_path / "run/records"
     assert json.loads((records / "notes/manifest.json").read_text())["counts"]["num_out"] == 29
@@ -130,8 +131,9 @@ def test_raw_file_that_changed_after_the_run_is_read_again(tmp_path: Path) -> No
 
 
 def test_stage_before_its_inputs_says_what_to_run_first(tmp_path: Path) -> None:
-    refused = smoke("select", tmp_path / "run")
-    assert_refused(refused, "not finished", "mira run")
+    assert_refused(smoke("group", tmp_path / "run"), "not finished", "mira run")
+    assert_refused(smoke("anchor", tmp_path / "run"), "no source groups yet", "`mira group ")
+    assert_refused(smoke("select", tmp_path / "run"), "no source groups yet", "`mira group ")
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,12 @@ pytestmark = pytest.mark.megatron
 NUM_SHARED = 30
 QUESTION = "What does number {} weigh?"
 ANSWER = "It weighs {} grams, and twice as much when it is wet."
+# Endings of answers, so that a judge finds enough to say about them.
+ENDINGS = (
+    *("", " Why? Water weighs more.", "\n- wet\n- dry", "\n```python\nprint(2 * {})\n```"),
+    *(" I do not know, sorry.", "\n\nFirst weigh it; then dry it. Therefore: 2 * {} = wet."),
+    " It weighs, weighs, weighs and weighs.",
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,10 +54,15 @@ def text(number: int) -> str:
     return f"Note {number}: " + ", ".join(words) + "."
 
 
+def answer(number: int) -> str:
+    """Returns the answer to the question of this number."""
+    return (ANSWER + ENDINGS[number % len(ENDINGS)]).format(number, number)
+
+
 def chat(number: int) -> str:
     """Returns the text that the question of this number is rendered as."""
-    turns = (("user", QUESTION), ("assistant", ANSWER))
-    return "".join(f"<|im_start|>{who}\n{said.format(number)}<|im_end|>\n" for who, said in turns)
+    turns = (("user", QUESTION.format(number)), ("assistant", answer(number)))
+    return "".join(f"<|im_start|>{who}\n{said}<|im_end|>\n" for who, said in turns)
 
 
 @pytest.fixture(scope="module")
@@ -63,8 +74,7 @@ def duplicates_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     only_right = [{"text": text(number)} for number in range(200, 340)]
     chats = [{"text": chat(number)} for number in range(NUM_SHARED)]
     questions = [
-        {"q": QUESTION.format(number), "a": ANSWER.format(number)}
-        for number in range(2 * NUM_SHARED)
+        {"q": QUESTION.format(number), "a": answer(number)} for number in range(2 * NUM_SHARED)
     ]
     sources = {
         "left": text_source(write_jsonl(folder / "left.jsonl", shared + only_left + shared[:10])),

@@ -11,7 +11,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from mira_megatron.records import JUDGMENT_SCHEMA, NUM_SLOTS, Anchor, Medoid, Reference
-from mira_megatron.rubric.anchor_clusters import AnchorConfig, FoundAnchors, find_anchors
+from mira_megatron.rubric.anchor_clusters import FoundAnchors, find_anchors
+from mira_megatron.rubric.anchor_config import AnchorConfig
 from mira_megatron.rubric.anchor_files import with_version
 
 CONFIG = AnchorConfig(

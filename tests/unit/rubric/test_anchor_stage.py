@@ -15,8 +15,9 @@ from mira_megatron.atomic_files import write_json
 from mira_megatron.config import Recipe, load_recipe
 from mira_megatron.grouping.source_groups import NotYetKnown
 from mira_megatron.manifest import Counts, Manifest
-from mira_megatron.rubric.anchor import units, usable_judgments
+from mira_megatron.rubric.anchor import units
 from mira_megatron.rubric.anchor_files import freeze, read_anchors, write_anchors
+from mira_megatron.rubric.anchor_work import usable_judgments
 from mira_megatron.shards import part_name, write_parquet
 from mira_megatron.stage import Resources, Run, Unit, WorkResult, Workspace, run_unit, unit_state
 
