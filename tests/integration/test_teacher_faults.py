@@ -219,6 +219,7 @@ def test_answers_folder_that_another_process_asks_with_is_refused(
 ) -> None:
     answers = f"teacher.answers_folder={tmp_path / 'shared'}"
     recipes = [teacher_recipe(tmp_path / name, teacher) for name in ("one", "other")]
+    assert_done(mira("status", recipes[1], answers))  # the first command may take its time
     teacher.seconds_per_answer = 0.3
     process = started("discover", recipes[0], answers)
     wait_until(lambda: teacher.asked.total() >= 1, process)
@@ -253,6 +254,8 @@ def kill_after(num_answered: int, teacher: FakeTeacher, *words: object) -> None:
 
 def started(*words: object) -> subprocess.Popen[bytes]:
     """Returns a running `mira`, in a process group of its own."""
+    # A shell's background job ignores interrupts, and what it starts would inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     command = [sys.executable, "-m", "mira_megatron.cli", *map(str, words), "--workers=1"]
     return subprocess.Popen(command, stderr=subprocess.DEVNULL, start_new_session=True)
 
