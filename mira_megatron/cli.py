@@ -136,14 +136,17 @@ def _secrets(recipe: Recipe) -> dict[str, str]:
 
 def _check_keys(recipe: Recipe, stages: Sequence[str], secrets: Mapping[str, str]) -> None:
     """Raises ValueError for a key that a stage still to be run will miss, before any is run."""
+    keyed = {stage: _keyed_sections(recipe, stage) for stage in stages}
+    if not any(unusable_api_keys(sections, secrets) for sections in keyed.values()):
+        return
     to_run = {unit.stage for unit, state in unit_states(recipe, stages) if state != "done"}
-    keyed = {
+    missed = {
         name: section
-        for stage in STAGES
+        for stage in stages
         if stage in to_run
-        for name, section in _keyed_sections(recipe, stage).items()
+        for name, section in keyed[stage].items()
     }
-    problems = unusable_api_keys(keyed, secrets)
+    problems = unusable_api_keys(missed, secrets)
     if problems:
         raise ValueError(f"{recipe.path}: {'; '.join(problems)}")
 

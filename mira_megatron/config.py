@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml  # type: ignore[import-untyped]  # only its error class; OmegaConf brings it
+import yaml  # only its error class; OmegaConf brings it
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 

@@ -14,16 +14,16 @@ runs listed under `reuse` finished with the same fingerprint is taken over by li
 
 from __future__ import annotations
 
-import fcntl
 import importlib
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, cast
 
+from mira_megatron.file_lock import held_lock
 from mira_megatron.manifest import (
     INTENT,
     Counts,
@@ -324,16 +324,10 @@ def _origin_of(manifest: Manifest) -> Origin:
     )
 
 
-@contextmanager
-def _locked(run: Run, unit: Unit) -> Iterator[None]:
+def _locked(run: Run, unit: Unit) -> AbstractContextManager[None]:
     path = run.folder / ".locks" / f"{unit.folder.replace('/', '.')}.lock"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise ValueError(
-                f"{path}: another process is working on {unit.label}. Wait for it to end, or use "
-                "another run folder (run_folder=...)."
-            ) from error
-        yield
+    return held_lock(
+        path,
+        f"{path}: another process is working on {unit.label}. Wait for it to end, or use "
+        "another run folder (run_folder=...).",
+    )

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from sklearn.cluster import KMeans
 from sklearn.metrics import adjusted_rand_score, silhouette_score
-from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # sklearn brings it
+from threadpoolctl import threadpool_limits  # sklearn brings it
 
 from mira_megatron.grouping.unit_vectors import Floats, cosine_matrix, mean_direction
 

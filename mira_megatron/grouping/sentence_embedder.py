@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-
-# Both kinds of ignore, because the package is an extra: it may or may not be there to be checked.
-from sentence_transformers import SentenceTransformer  # type: ignore[import-not-found,unused-ignore]
+from sentence_transformers import SentenceTransformer
 
 from mira_megatron.grouping.embedders import EmbedderConfig
 from mira_megatron.grouping.unit_vectors import Floats

@@ -14,9 +14,9 @@ from collections.abc import Sequence
 
 import numpy as np
 import xxhash
-from scipy.sparse import csr_array, vstack  # type: ignore[import-untyped]
+from scipy.sparse import csr_array, vstack
 from sklearn.utils.extmath import randomized_svd
-from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # sklearn brings it
+from threadpoolctl import threadpool_limits  # sklearn brings it
 
 from mira_megatron.grouping.character_ngrams import NUM_BUCKETS, batches, ngram_counts
 from mira_megatron.grouping.unit_vectors import Floats

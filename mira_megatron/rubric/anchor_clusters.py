@@ -15,7 +15,7 @@ from functools import partial
 
 import numpy as np
 import pyarrow as pa
-from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # sklearn brings it
+from threadpoolctl import threadpool_limits  # sklearn brings it
 
 from mira_megatron.records import NUM_SLOTS, PARTS_OF_THINK, Anchor
 from mira_megatron.rubric.anchor_config import AnchorConfig

@@ -99,21 +99,25 @@ def _question_taken_up(features: QaFeatures) -> Finding:
     asked = features.question.terms
     if not asked:
         return unmeasurable("the question has no word of four Latin letters")
-    shared = asked & features.think.terms
-    return Finding(
-        score=scaled(len(shared) / len(asked), worst=0.05, best=0.7),
-        reason=quantified(len(shared), len(asked), "words of the question recur in the thinking"),
-    )
+    what = "words of the question recur in the thinking"
+    return _recurring(asked, features, what, worst=0.05, best=0.7)
 
 
 def _answer_prepared(features: QaFeatures) -> Finding:
     told = features.answer.terms
     if not told:
         return unmeasurable("the answer has no word of four Latin letters")
-    shared = told & features.think.terms
+    what = "words of the answer occur in the thinking"
+    return _recurring(told, features, what, worst=0.1, best=0.8)
+
+
+def _recurring(
+    terms: frozenset[str], features: QaFeatures, what: str, *, worst: float, best: float
+) -> Finding:
+    num_shared = len(terms & features.think.terms)
     return Finding(
-        score=scaled(len(shared) / len(told), worst=0.1, best=0.8),
-        reason=quantified(len(shared), len(told), "words of the answer occur in the thinking"),
+        score=scaled(num_shared / len(terms), worst=worst, best=best),
+        reason=quantified(num_shared, len(terms), what),
     )
 
 

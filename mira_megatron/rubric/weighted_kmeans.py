@@ -16,7 +16,7 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 from sklearn.cluster import KMeans
-from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # sklearn brings it
+from threadpoolctl import threadpool_limits  # sklearn brings it
 
 from mira_megatron.grouping.unit_vectors import Floats, unit_rows
 

@@ -16,11 +16,10 @@ ignored.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from hashlib import blake2b
 from io import FileIO
@@ -32,6 +31,7 @@ from uuid import uuid4
 import orjson
 
 from mira_megatron.atomic_files import NO_SPACE
+from mira_megatron.file_lock import held_lock
 from mira_megatron.scoring.completion import Answer
 
 _ANSWERS_PER_SYNC = 64
@@ -114,22 +114,16 @@ def question_key(
     return digest.hexdigest()
 
 
-@contextmanager
-def asking_alone(folder: Path) -> Iterator[None]:
+def asking_alone(folder: Path) -> AbstractContextManager[None]:
     """Keeps other processes from asking with the same folder of answers until the block ends.
 
     Two that asked at once would pay twice for one question, and each up to the spend ceiling.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / _LOCK).open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise ValueError(
-                f"{folder}: another process is asking with this answers folder. Wait for it to "
-                "end, or use another one (answers_folder in the section teacher or score)."
-            ) from error
-        yield
+    return held_lock(
+        folder / _LOCK,
+        f"{folder}: another process is asking with this answers folder. Wait for it to "
+        "end, or use another one (answers_folder in the section teacher or score).",
+    )
 
 
 class AnswerStore:

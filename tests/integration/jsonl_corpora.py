@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml  # type: ignore[import-untyped]  # OmegaConf brings it
+import yaml  # OmegaConf brings it
 from smoke_runs import ARM, SMOKE
 
 # Sections of the smoke recipe that do not depend on its sources.

@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-import yaml  # type: ignore[import-untyped]  # OmegaConf brings it
+import yaml  # OmegaConf brings it
 from fake_teacher import FakeTeacher, teacher_section
 from jsonl_corpora import text_source, write_jsonl, write_recipe
 

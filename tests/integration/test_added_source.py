@@ -9,7 +9,7 @@ import json
 from pathlib import Path
 
 import pytest
-import yaml  # type: ignore[import-untyped]  # OmegaConf brings it
+import yaml  # OmegaConf brings it
 from smoke_runs import (
     ARM,
     SMOKE,

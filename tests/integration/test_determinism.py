@@ -6,7 +6,7 @@ import json
 import sys
 from pathlib import Path
 
-import yaml  # type: ignore[import-untyped]  # OmegaConf brings it
+import yaml  # OmegaConf brings it
 from smoke_runs import (
     ARM,
     SMOKE,

@@ -12,7 +12,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-import yaml  # type: ignore[import-untyped]  # OmegaConf brings it
+import yaml  # OmegaConf brings it
 from jsonl_corpora import text_source, write_jsonl, write_recipe
 from smoke_runs import (
     ARM,

@@ -15,7 +15,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-import yaml  # type: ignore[import-untyped]  # OmegaConf brings it
+import yaml  # OmegaConf brings it
 from smoke_runs import SMOKE, assert_done, mira
 from tiny_chat_model import CONTROL_TOKENS, END_OF_TEXT, IM_END, IM_START, write_tiny_chat_model
 from vllm_server import VllmServer, running_vllm

@@ -8,7 +8,7 @@ from typing import Any
 
 import orjson
 import pytest
-import yaml  # type: ignore[import-untyped]  # OmegaConf brings it
+import yaml  # OmegaConf brings it
 
 from mira_megatron.config import Recipe, load_recipe
 from mira_megatron.pipeline import stage_units

@@ -5,7 +5,7 @@ import struct
 from pathlib import Path
 
 import pytest
-import yaml  # type: ignore[import-untyped]  # OmegaConf brings it
+import yaml  # OmegaConf brings it
 
 from mira_megatron.config import Recipe, load_recipe
 from mira_megatron.corpus.recipe_sources import recipe_sources
