@@ -11,7 +11,7 @@ venv: $(READY)
 $(READY): pyproject.toml requirements/main.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
-	    --constraint requirements/main.txt --editable '.[megatron,report,dev]'
+	    --constraint requirements/main.txt --editable '.[megatron,transformers,report,dev]'
 	touch $@
 
 demo: $(READY)

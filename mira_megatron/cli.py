@@ -46,7 +46,9 @@ EXTRA_OF_MODULE = {
     "jinja2": "report",
     "megatron": "megatron",
     "sentence_transformers": "embeddings",
+    "tensorboard": "megatron",
     "torch": "megatron",
+    "transformers": "transformers",
 }
 _USER_ERRNOS = (
     *NO_SPACE,
