@@ -49,6 +49,21 @@ def teacher_ratings(rubric: str, source: str) -> str:
     return f"teacher_ratings/{rubric}/{source}"
 
 
+def sft(rubric: str, group: str) -> str:
+    """Returns the folder of what a source group's scorer is trained on."""
+    return f"sft/{rubric}/{group}"
+
+
+def scorer(rubric: str, group: str) -> str:
+    """Returns the folder of a source group's distilled scorer."""
+    return f"scorers/{rubric}/{group}"
+
+
+def reliability(rubric: str, source: str) -> str:
+    """Returns the folder of a scorer's answers about a source's held-back labels, and its cells."""
+    return f"reliability/{rubric}/{source}"
+
+
 def ratings(rubric: str, source: str) -> str:
     """Returns the folder of a source's ratings under one rubric."""
     return f"ratings/{rubric}/{source}"

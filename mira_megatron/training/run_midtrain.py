@@ -20,7 +20,7 @@ from mira_megatron.tokenization.megatron_datasets import (
     prefix_datasets,
     read_blend,
 )
-from mira_megatron.training.gpt_model import save_checkpoint
+from mira_megatron.training.checkpoint import save_checkpoint
 from mira_megatron.training.midtrain import MidtrainSettings
 from mira_megatron.training.process_group import megatron_process_group
 from mira_megatron.training.trainer import EvalEntry, LogEntry, train

@@ -8,12 +8,8 @@ import torch
 from megatron.core.transformer.dot_product_attention import DotProductAttention
 from torch import Tensor
 
-from mira_megatron.training.gpt_model import (
-    build_model,
-    load_checkpoint,
-    padded_vocab_size,
-    save_checkpoint,
-)
+from mira_megatron.training.checkpoint import load_checkpoint, save_checkpoint
+from mira_megatron.training.gpt_model import build_model, padded_vocab_size
 from mira_megatron.training.model_shape import ModelShape
 from mira_megatron.training.process_group import megatron_process_group
 

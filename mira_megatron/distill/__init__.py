@@ -1,0 +1,1 @@
+"""From a teacher's ratings to a scorer: SFT data, training, export."""
