@@ -9,9 +9,9 @@ from dataclasses import dataclass
 class ModelShape:
     """A Qwen2, or with `num_moe_experts` a Qwen3-MoE, in Megatron's own words.
 
-    Both have RMSNorm, SwiGLU, rotary positions and grouped queries. Qwen2 is dense and has biases on
-    q, k and v only; Qwen3-MoE has none, normalises q and k per head, and every layer is a mixture of
-    experts whose chosen weights sum to 1.
+    Both have RMSNorm, SwiGLU, rotary positions and grouped queries. Qwen2 is dense and has biases
+    on q, k and v only; Qwen3-MoE has none, normalises q and k per head, and every layer is a
+    mixture of experts whose chosen weights sum to 1.
     """
 
     num_layers: int
