@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: venv demo test check vllm smoke-vllm integration bench clean
+.PHONY: venv demo test check vllm bridge nemo smoke-vllm integration bench clean
 
 venv: $(READY)
 
@@ -21,12 +21,19 @@ test: $(READY)
 	$(BIN)/python -m pytest -m 'not integration'
 
 # What takes too long for every change, or needs components of its own.
-integration: $(READY) vllm
+integration: $(READY) vllm bridge nemo
 	$(BIN)/python -m pytest -m integration
 
 # A real vLLM server on the CPU, in an environment of its own outside the clone (3.4 GB, minutes).
 vllm:
 	MIRA_PYTHON=$(PYTHON) tests/environments/vllm.sh
+
+# Megatron-Bridge 0.3.1 and NeMo 2.7.3, for which no one environment can hold both (minutes, 3 GB).
+bridge:
+	MIRA_PYTHON=$(PYTHON) tests/environments/bridge.sh
+
+nemo:
+	MIRA_PYTHON=$(PYTHON) tests/environments/nemo.sh
 
 smoke-vllm: $(READY) vllm
 	$(BIN)/python -m pytest -m integration tests/integration/test_vllm_teacher.py

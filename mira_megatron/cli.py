@@ -10,6 +10,7 @@ import errno
 import importlib
 import logging
 import os
+import shlex
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
@@ -33,7 +34,10 @@ STAGE_HELP = {
     "discover": "a sample of records + teacher -> free-form judgments",
     "anchor": "judgments of a source group -> its 15 anchors",
     "label": "a larger sample + anchors + teacher -> teacher ratings",
-    "score": "records + anchors -> 15 ratings per record",
+    "sft-data": "teacher ratings -> prompts and answers to train a scorer on",
+    "distill": "SFT data of a source group -> its scorer",
+    "reliability": "held-back labels + scorer -> agreement per source and anchor",
+    "score": "records + anchors + scorer -> 15 ratings per record",
     "aggregate": "ratings -> one score per record",
     "tokenize": "records -> Megatron .bin/.idx, one document per record",
     "select": "record scores + token budget -> keep masks and certificate",
@@ -89,10 +93,14 @@ def _run(arguments: argparse.Namespace) -> int:
         logger.info("the rule judge answers at %s until interrupted", url)
         server.serve(arguments.host, arguments.port)
         return 0
+    if arguments.command == "doctor":
+        return _run_doctor(arguments)
     if arguments.command == "rubric":
         _run_rubric_tool(arguments)
         return 0
     recipe = load_recipe(arguments.recipe, arguments.overrides)
+    if arguments.command == "serve":
+        return _serve(arguments, recipe)
     stages = list(STAGES) if arguments.command in ("run", "status") else [arguments.command]
     summary = importlib.import_module("mira_megatron.report.summary")
     console = Console()
@@ -119,6 +127,54 @@ def _run_rubric_tool(arguments: argparse.Namespace) -> None:
             tool.diff(Console(), before, after, markdown=arguments.markdown)
         case _:
             tool.freeze(Console(), arguments.path, output=arguments.output)
+
+
+def _run_doctor(arguments: argparse.Namespace) -> int:
+    doctor = importlib.import_module("mira_megatron.doctor.doctor")
+    words = ("config", "run_folder", "rubric", "group", "base")
+    given = [word for word in words if getattr(arguments, word) is not None]
+    if given and len(given) < len(words):
+        missing = ", ".join(f"--{word.replace('_', '-')}" for word in words if word not in given)
+        raise ValueError(f"to look at a training, doctor also needs {missing}")
+    training = None
+    if given:
+        training = doctor.Training(
+            recipe=arguments.config,
+            folders=doctor.GroupFolders(
+                run_folder=arguments.run_folder, rubric=arguments.rubric, group=arguments.group
+            ),
+            base_folder=arguments.base,
+        )
+    code: int = doctor.run(Console(), training)
+    return code
+
+
+def _serve(arguments: argparse.Namespace, recipe: Recipe) -> int:
+    serve = importlib.import_module("mira_megatron.scoring.serve")
+    options = serve.ServeOptions(
+        profile=arguments.profile,
+        gpus=arguments.gpus,
+        host=arguments.host,
+        port=arguments.port,
+        python=arguments.python,
+        more=tuple(shlex.split(arguments.vllm)),
+    )
+    model = serve.served_model(recipe, arguments.group)
+    to_run = serve.servers(model, options)
+    if arguments.run:
+        code: int = serve.run_servers(to_run)
+        return code
+    console = Console(soft_wrap=True)
+    for server in to_run:
+        console.print(server.line, markup=False, highlight=False)
+    urls = ", ".join(server.url for server in to_run)
+    console.print(
+        f"\n# Then score with it: scorers.{arguments.group}: "
+        f"{{engine: endpoint, endpoints: [{urls}]}}",
+        markup=False,
+        highlight=False,
+    )
+    return 0
 
 
 def _rubric_of(path: Path) -> Path:
@@ -189,7 +245,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     arguments, others = parser.parse_known_args(argv)
     # argparse takes no positional words after an option: `mira run RECIPE --workers 2 seed=3`.
     wrong = [word for word in others if word.startswith("-") or "=" not in word]
-    if wrong or (others and arguments.command in ("judge-server", "rubric")):
+    if wrong or (others and arguments.command in ("doctor", "judge-server", "rubric")):
         parser.error(f"unrecognized arguments: {' '.join(wrong or others)}")
     if others:
         arguments.overrides = [*arguments.overrides, *others]
@@ -209,6 +265,8 @@ def _parser() -> argparse.ArgumentParser:
     for stage in STAGES:
         _add_recipe_command(commands, stage, STAGE_HELP[stage])
     _add_rubric_tool(commands)
+    _add_serve(commands)
+    _add_doctor(commands)
     server = commands.add_parser("judge-server", help="the rule judge as an OpenAI-style endpoint")
     server.add_argument("--host", default="127.0.0.1")
     server.add_argument("--port", type=int, default=8377)
@@ -235,10 +293,46 @@ def _add_rubric_tool(commands: argparse._SubParsersAction[argparse.ArgumentParse
         _add_log_level(word)
 
 
-def _add_recipe_command(
-    commands: argparse._SubParsersAction[argparse.ArgumentParser], name: str, text: str
-) -> None:
-    command = commands.add_parser(name, help=text, description=text)
+def _add_serve(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    text = "print, or run, the vLLM servers of a group's scorer"
+    command = commands.add_parser("serve", help=text, description=text)
+    _add_recipe(command)
+    command.add_argument("--group", required=True, metavar="G", help="the source group")
+    command.add_argument(
+        "--profile",
+        choices=["throughput", "published"],
+        default="throughput",
+        help="one server per GPU, or one over 8 as the released scorers' cards have it",
+    )
+    command.add_argument("--gpus", type=int, default=1, help="0: on the CPU (default: 1)")
+    command.add_argument("--host", default="127.0.0.1")
+    command.add_argument("--port", type=int, default=8000, help="of the first server")
+    command.add_argument(
+        "--python",
+        default=sys.executable,
+        metavar="PATH",
+        help="of the environment that has vLLM (default: this one)",
+    )
+    command.add_argument(
+        "--vllm", default="", metavar="WORDS", help='more words for vLLM, as --vllm "--seed 1"'
+    )
+    command.add_argument("--run", action="store_true", help="run them, until one ends")
+    _add_log_level(command)
+
+
+def _add_doctor(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    text = "what would waste GPU hours: what is installed, and what a training would read"
+    command = commands.add_parser("doctor", help=text, description=text)
+    training = command.add_argument_group("a training with recipes/scorer_sft.py, as it is told it")
+    training.add_argument("--config", metavar="NAME", help="one of its recipes")
+    training.add_argument("--run-folder", type=Path)
+    training.add_argument("--rubric")
+    training.add_argument("--group", help="the source group")
+    training.add_argument("--base", type=Path, help="the base model's Hugging Face folder")
+    _add_log_level(command)
+
+
+def _add_recipe(command: argparse.ArgumentParser) -> None:
     command.add_argument("recipe", type=Path, metavar="RECIPE", help="a YAML file, see recipes/")
     command.add_argument(
         "overrides",
@@ -246,6 +340,13 @@ def _add_recipe_command(
         metavar="key=value",
         help="a setting to change, for example seed=7",
     )
+
+
+def _add_recipe_command(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser], name: str, text: str
+) -> None:
+    command = commands.add_parser(name, help=text, description=text)
+    _add_recipe(command)
     command.add_argument("--dry-run", action="store_true", help="show what would run, and stop")
     command.add_argument(
         "--workers",

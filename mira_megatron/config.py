@@ -35,6 +35,7 @@ SECTIONS = (
     "discover",
     "anchor",
     "label",
+    "distill",
     "score",
     "scorers",
     "aggregate",

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 TOKENIZER = "tokenizer"
 REPORT = "report"
+TENSORBOARD = "tensorboard"  # no unit's folder: its files hold times
 
 # Files that more than one stage knows by name.
 TOKENIZER_FILE = "tokenizer.json"

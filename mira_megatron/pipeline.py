@@ -30,6 +30,9 @@ STAGES = {
     "discover": "mira_megatron.rubric.discover",
     "anchor": "mira_megatron.rubric.anchor",
     "label": "mira_megatron.rubric.label",
+    "sft-data": "mira_megatron.distill.sft_data",
+    "distill": "mira_megatron.distill.distill",
+    "reliability": "mira_megatron.reliability.reliability",
     "score": "mira_megatron.scoring.score",
     "aggregate": "mira_megatron.reliability.aggregate",
     "tokenize": "mira_megatron.tokenization.tokenize",
@@ -40,6 +43,9 @@ STAGES = {
 }
 # A recipe may end early, with a rubric or a blend: a stage is left out where it has none of these.
 _NEEDED_SECTIONS = {
+    "sft-data": {"distill"},
+    "distill": {"distill"},
+    "reliability": {"score"},
     "score": {"score"},
     "aggregate": {"aggregate"},
     "tokenize": {"tokenize"},
@@ -53,6 +59,9 @@ _NEEDED_SECTIONS = {
 _MADE_BY = {
     "judgments": "discover",
     "anchors": "anchor",
+    "teacher_ratings": "label",
+    "sft": "distill",
+    "scorers": "distill",
     "ratings": "score",
     "record_scores": "aggregate",
     "tokens": "tokenize",

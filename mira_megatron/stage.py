@@ -243,9 +243,10 @@ def _work(unit: Unit, run: Run, resources: Resources, origin: Origin) -> Manifes
         resources=resources,
     )
     for name in unit.upstream:
-        # Parquet is checked part by part as it is read, tokens by who trains on them.
+        # Parquet is checked part by part as it is read, tokens by who trains on them; a scorer is
+        # asked in its other format.
         upstream = workspace.upstream_manifest(name)
-        verify_digests(run.folder / name, upstream, but_for=(".parquet", ".bin"))
+        verify_digests(run.folder / name, upstream, but_for=(".parquet", ".bin", ".distcp"))
     try:
         result = work(workspace, unit.settings)
     except ValueError as error:

@@ -19,6 +19,7 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from mira_megatron.corpus.pieces import pieces
 from mira_megatron.corpus.python_corpus import docstring_question, doctest_trace, documented
 from mira_megatron.corpus.renderers import RowError, payload_from_fields, render
 from mira_megatron.corpus.sources import SourceConfig, SourceFile
@@ -80,7 +81,7 @@ def _file_rows(config: SourceConfig, file: SourceFile) -> Iterator[_Located]:
         case "huggingface":
             return _batch_rows(_arrow_batches(config, file.path))
         case "text_tree":
-            return _text_rows(file.path)
+            return _text_rows(file.path, config.piece_chars)
         case "python_docstring_qa":
             return _docstring_rows(file.path)
         case "python_doctest_traces":
@@ -212,11 +213,14 @@ def _text(path: Path) -> str:
     return _decoded(bytes(content.removeprefix(_BOM)))
 
 
-def _text_rows(path: Path) -> Iterator[_Located]:
+def _text_rows(path: Path, piece_chars: int | None) -> Iterator[_Located]:
     try:
-        yield 1, {"text": _text(path)}
+        text = _text(path)
     except RowError as error:
         yield 1, error
+        return
+    for line, piece in pieces(text, piece_chars) if piece_chars else [(1, text)]:
+        yield line, {"text": piece}
 
 
 def _docstring_rows(path: Path) -> Iterator[_Located]:

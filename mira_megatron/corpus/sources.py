@@ -63,6 +63,7 @@ class SourceConfig:
     max_records: int | None = None  # the ones with the smallest content hash
     min_chars: int = 1  # shorter records are dropped, counted
     max_chars: int | None = None  # longer records are dropped, counted
+    piece_chars: int | None = None  # text_tree only: a file is cut into pieces of at most so many
     subset: str | None = None  # Hugging Face only, as are the next two
     split: str | None = None
     revision: str | None = None
@@ -106,6 +107,10 @@ class SourceConfig:
             raise ValueError(f"max_records={self.max_records} must be at least 1, or left out")
         if self.min_chars < 1:
             raise ValueError(f"min_chars={self.min_chars} must be at least 1")
+        if self.piece_chars is not None and self.format != "text_tree":
+            raise ValueError(f"piece_chars={self.piece_chars} is for format 'text_tree' only")
+        if self.piece_chars is not None and self.piece_chars < 1:
+            raise ValueError(f"piece_chars={self.piece_chars} must be at least 1, or left out")
         if self.max_chars is not None and self.max_chars < self.min_chars:
             raise ValueError(
                 f"max_chars={self.max_chars} is below min_chars={self.min_chars}: nothing is left"

@@ -26,7 +26,6 @@ class ScorerCard:
     form: PromptForm
     max_record_tokens: int  # of a record, in its own tokens
     max_model_len: int  # tokens of prompt and answer together
-    teacher: str  # the model whose ratings it learned from
     served_model_name: str
 
     def save(self, folder: Path) -> None:

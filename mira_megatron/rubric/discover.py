@@ -32,14 +32,10 @@ from mira_megatron.rubric.discovery_replies import (
 from mira_megatron.rubric.given_anchors import given_anchors
 from mira_megatron.rubric.teacher import taught_stage
 from mira_megatron.rubric.views import View
-from mira_megatron.scoring.asking import Reply, explained, failure_status
 from mira_megatron.scoring.completion import Answer
-from mira_megatron.scoring.judging import (
-    Judge,
-    judge_fingerprint,
-    judge_parts,
-    sampled_parts,
-)
+from mira_megatron.scoring.judge import Judge, judge_fingerprint
+from mira_megatron.scoring.judging import judge_parts, sampled_parts
+from mira_megatron.scoring.questions import Reply, explained, failure_status
 from mira_megatron.shards import write_parquet
 from mira_megatron.stage import Unit, WorkResult, Workspace
 
@@ -84,6 +80,10 @@ class DiscoveryForm:
     def judge_in_process(self, view_text: str) -> str:
         """Returns the rule judge's answer."""
         return format_proposals(self.family, rule_judge.propose(self.family, view_text))
+
+    def example_answers(self) -> tuple[str, ...]:
+        """Returns none: nothing of a free-form answer is known in advance."""
+        return ()
 
     def is_readable(self, answer: Answer) -> bool:
         """Returns whether any dimension can be read."""

@@ -20,20 +20,9 @@ from mira_megatron.grouping.source_groups import SourceGroup, source_groups
 from mira_megatron.manifest import Counts
 from mira_megatron.rubric.prompts import score_prompt_key
 from mira_megatron.rubric.teacher import taught_stage
-from mira_megatron.scoring.judging import (
-    Judge,
-    JudgedPart,
-    judge_fingerprint,
-    judge_parts,
-    sampled_parts,
-)
-from mira_megatron.scoring.rating import (
-    ANSWER_MODE,
-    DISTILL,
-    RELIABILITY,
-    RatingForm,
-    usable_anchors,
-)
+from mira_megatron.scoring.judge import Judge, judge_fingerprint
+from mira_megatron.scoring.judging import JudgedPart, judge_parts, sampled_parts
+from mira_megatron.scoring.rating import DISTILL, RELIABILITY, RatingForm, usable_anchors
 from mira_megatron.stage import Unit, WorkResult, Workspace
 
 logger = logging.getLogger(__name__)
@@ -89,7 +78,7 @@ def _unit(
         version=VERSION,
         config={
             **judge_fingerprint(judge),
-            "answer_mode": ANSWER_MODE,
+            "answer_mode": judge.config.answer_mode,
             "prompt_key": score_prompt_key(group.family),
             "records_per_source": config.records_per_source,
             "reliability_fraction": config.reliability_fraction,

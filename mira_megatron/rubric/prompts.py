@@ -6,6 +6,9 @@ user    the answer template as the released scorers have it, the fenced record, 
 All that the records of a source group share comes before the record, so that a server's prefix
 cache serves it. Records are untrusted (see `fence`). So are anchors: their names and reasons are a
 model's words about such records, and stand in the prompt as short quoted strings on one line.
+
+`PromptForm` says how much of that is asked: without calibration examples, for answers of one bare
+score per slot, or nothing but the quoted record.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ import orjson
 from mira_megatron.records import NUM_SLOTS, PARTS_OF_THINK, Anchor, Reference
 from mira_megatron.rubric.dimension_names import MAX_NAME_CHARS
 from mira_megatron.rubric.fence import fenced, quote, split_fence, text_digest, unfenced, unquote
+from mira_megatron.rubric.prompt_form import FULL, PromptForm
 
 _VERSION = 2  # raised when the meaning of a prompt changes but its text does not
 
@@ -50,13 +54,16 @@ _CLOSING = (
 )
 _SAMPLE_REFERENCE = Reference(level="low", record_id=None, source=None, score=2.0, reason="reason")
 _SLOT_LINE = re.compile(rf"\[A\d+\] (.*): <score>/10 — {JUSTIFICATION}")
+_COMPACT_SLOT_LINE = re.compile(r"\[A\d+\] .*: <score>/10")
 
 
 def score_messages(
-    family: str, anchors: Sequence[Anchor], view_text: str
+    family: str, anchors: Sequence[Anchor], view_text: str, form: PromptForm = FULL
 ) -> tuple[dict[str, str], ...]:
     """Returns the chat messages that ask for one record's ratings on the anchors."""
-    system, template = _shared(family, tuple(anchors))
+    if form.prompt == "bare":
+        return ({"role": "user", "content": quote(view_text)},)
+    system, template = _shared(family, tuple(anchors), form)
     return (
         {"role": "system", "content": system},
         {"role": "user", "content": user_message(template, family, view_text)},
@@ -64,29 +71,37 @@ def score_messages(
 
 
 @lru_cache(maxsize=_NUM_CACHED_GROUPS)
-def _shared(family: str, anchors: tuple[Anchor, ...]) -> tuple[str, str]:
-    return system_message(family, anchors), answer_template([anchor.name for anchor in anchors])
+def _shared(family: str, anchors: tuple[Anchor, ...], form: PromptForm) -> tuple[str, str]:
+    template = answer_template([anchor.name for anchor in anchors], form)
+    return system_message(family, anchors, form), template
 
 
 def request_from_score_message(text: str) -> tuple[str, tuple[str, ...], str]:
     """Returns family, anchor names and view of the user message of `score_messages`.
 
-    Raises ValueError for any other text, and where the record was altered on its way.
+    Raises ValueError for any other text, where the record was altered on its way, and for compact
+    answers: they are for scorers, and whoever reads this message answers in full.
     """
     template, family, view = split_user_message(text)
-    slots = [_SLOT_LINE.fullmatch(line) for line in template.split("\n")]
+    lines = template.split("\n")
+    slots = [_SLOT_LINE.fullmatch(line) for line in lines]
     names = tuple(unquote(slot[1]) for slot in slots if slot)
+    if not names and any(map(_COMPACT_SLOT_LINE.fullmatch, lines)):
+        raise ValueError(
+            "the answer template is the compact one, which only a scorer trained with it knows: "
+            "ask a distilled scorer, or ask with answers: full"
+        )
     if not names:
         raise ValueError("the user message does not open with the answer template of anchors")
     return family, names, view
 
 
-def system_message(family: str, anchors: Sequence[Anchor]) -> str:
+def system_message(family: str, anchors: Sequence[Anchor], form: PromptForm = FULL) -> str:
     """Returns the part that does not depend on the record."""
-    references = "\n".join(_reference_lines(anchors))
+    references = "\n".join(_reference_lines(anchors)) if form.references else ""
     calibration = prompt_text("calibration").format(references=references) if references else ""
     return (
-        prompt_text("score")
+        prompt_text("score" if form.answers == "full" else "score_compact")
         .format(
             material=_MATERIAL[family],
             num_slots=len(anchors),
@@ -98,12 +113,14 @@ def system_message(family: str, anchors: Sequence[Anchor]) -> str:
     )
 
 
-def answer_template(names: Sequence[str]) -> str:
-    """Returns the released answer format for the named anchors, blanks as <…>."""
+def answer_template(names: Sequence[str], form: PromptForm = FULL) -> str:
+    """Returns the answer format for the named anchors, blanks as <…>."""
     slots = [
-        f"[A{slot}] {quote(one_line(name))}: <score>/10 — {JUSTIFICATION}"
-        for slot, name in enumerate(names, start=1)
+        f"[A{slot}] {quote(one_line(name))}: <score>/10" for slot, name in enumerate(names, start=1)
     ]
+    if form.answers == "compact":
+        return "\n".join(slots)
+    slots = [f"{line} — {JUSTIFICATION}" for line in slots]
     footer = (
         "overall: <0-100>",
         "training_recommendation: <keep | downsample | drop>",
@@ -138,8 +155,8 @@ def prompt_text(name: str) -> str:
 
 
 @cache
-def score_prompt_key(family: str) -> str:
-    """Returns 16 hex digits that change whenever the prompt's text or version does."""
+def score_prompt_key(family: str, form: PromptForm = FULL) -> str:
+    """Returns 16 hex digits that change whenever the prompt's text, form or version does."""
     is_think = family == "qa_with_think"
     slots_per_part = NUM_SLOTS // len(PARTS_OF_THINK)
     anchors = [
@@ -156,7 +173,11 @@ def score_prompt_key(family: str) -> str:
         )
         for slot in range(NUM_SLOTS)
     ]
-    return messages_key(_VERSION, score_messages(family, anchors, "view"))
+    messages = score_messages(family, anchors, "view", form)
+    if form != FULL:  # a bare prompt's text alone tells neither its family nor its answers
+        told = f"{family} {form.prompt} {form.answers}"
+        messages = (*messages, {"role": "form", "content": told})
+    return messages_key(_VERSION, messages)
 
 
 def messages_key(version: int, messages: Sequence[dict[str, str]]) -> str:

@@ -6,6 +6,8 @@ training_recommendation: <keep | downsample | drop>
 domain_tag: <short tag>
 brief: <one-sentence summary>
 
+A compact answer (see PromptForm) has the slots' lines only, and those end with the score.
+
 Reading is strict first: one regex knows the whole answer as it was asked for. Any other text is
 repaired line by line (slot_lines.py); what is still missing then is None, with a fault that says
 why. A bare "7" or "7/100" is no score, since what it is out of would be a guess.
@@ -21,9 +23,10 @@ from typing import TypeVar
 
 from mira_megatron.rubric.asked_names import AskedNames
 from mira_megatron.rubric.own_words import own_words
+from mira_megatron.rubric.prompt_form import FULL, PromptForm
 from mira_megatron.rubric.prompts import BRIEF, DOMAIN_TAG, JUSTIFICATION, one_line
 from mira_megatron.rubric.reply_lines import USUAL_SCORES, decimal, tidy
-from mira_megatron.rubric.slot_lines import MISSING, TWICE, read_slots
+from mira_megatron.rubric.slot_lines import MISSING, TWICE, SlotReader, read_slots
 from mira_megatron.rubric.verdict import RECOMMENDATIONS, Verdict
 
 _Value = TypeVar("_Value", float, str)
@@ -58,14 +61,18 @@ class ParsedReply:
     reason: str | None  # what is missing or was refused, where the status is not ok
 
 
-def format_reply(names: Sequence[str], verdict: Verdict) -> str:
-    """Returns the verdict as reply text, one line per slot and field."""
+def format_reply(names: Sequence[str], verdict: Verdict, form: PromptForm = FULL) -> str:
+    """Returns the verdict as reply text, a line per slot and field; compact: whole scores only."""
+    scores = verdict.scores if form.answers == "full" else map(_whole, verdict.scores)
     slots = [
-        f"[A{slot}] {one_line(name)}: {_NOT_GIVEN if score is None else f'{score}/10'} — "
-        f"{one_line(rationale)}"
-        for slot, (name, score, rationale) in enumerate(
-            zip(names, verdict.scores, verdict.rationales, strict=True), start=1
-        )
+        f"[A{slot}] {one_line(name)}: {_NOT_GIVEN if score is None else f'{score:g}/10'}"
+        for slot, (name, score) in enumerate(zip(names, scores, strict=True), start=1)
+    ]
+    if form.answers == "compact":
+        return "\n".join(slots)
+    slots = [
+        f"{line} — {one_line(rationale)}"
+        for line, rationale in zip(slots, verdict.rationales, strict=True)
     ]
     overall = _NOT_GIVEN if verdict.overall is None else f"{verdict.overall:g}"
     footer = (
@@ -77,27 +84,40 @@ def format_reply(names: Sequence[str], verdict: Verdict) -> str:
     return "\n".join((*slots, *footer))
 
 
-def parse_reply(text: str, names: Sequence[str]) -> ParsedReply:
-    """Returns what `text` answers for the named anchors; never raises."""
-    asked, undamaged = _asked(tuple(names))
+def _whole(score: float | None) -> int | None:
+    """Returns the nearest integer; halves go up."""
+    return None if score is None else int(score + 0.5)
+
+
+def parse_reply(text: str, names: Sequence[str], form: PromptForm = FULL) -> ParsedReply:
+    """Returns what `text` answers for the named anchors; never raises.
+
+    Of a compact answer only the slots are read: nothing else of it is missed, or used.
+    """
+    is_compact = form.answers == "compact"
+    asked, undamaged = _asked(tuple(names), is_compact)
+    if is_compact:
+        return _read_undamaged_compact(text, undamaged) or _repair_compact(text, asked)
     return _read_undamaged(text, undamaged) or _repair(text, asked)
 
 
 @lru_cache(maxsize=256)  # one entry per source group is in use at a time
-def _asked(names: tuple[str, ...]) -> tuple[AskedNames, re.Pattern[str]]:
+def _asked(names: tuple[str, ...], is_compact: bool) -> tuple[AskedNames, re.Pattern[str]]:
     """Returns the names, and the pattern of an answer about them that is exactly as asked for."""
     asked = AskedNames(tuple(one_line(name) for name in names))
-    text = r"(\S.*+)(?<=\S)"
-    slots = "".join(
-        rf"\[A{slot}\] {re.escape(name)}: ([0-9n/a]{{3,5}}) — {text}\n"
+    slots = [
+        rf"\[A{slot}\] {re.escape(name)}: ([0-9n/a]{{3,5}})"
         for slot, name in enumerate(asked.names, start=1)
-    )
+    ]
+    if is_compact:
+        return asked, re.compile("\n".join(slots) + r"\s*+")
+    text = r"(\S.*+)(?<=\S)"
     footer = (
         rf"overall: ([0-9]{{1,3}}(?:\.[0-9]{{1,6}})?|{_NOT_GIVEN})\n"
         rf"training_recommendation: ({'|'.join(RECOMMENDATIONS)})\n"
         rf"domain_tag: {text}\nbrief: {text}\s*+"
     )
-    return asked, re.compile(slots + footer)
+    return asked, re.compile("".join(rf"{slot} — {text}\n" for slot in slots) + footer)
 
 
 def _read_undamaged(text: str, undamaged: re.Pattern[str]) -> ParsedReply | None:
@@ -124,14 +144,50 @@ def _read_undamaged(text: str, undamaged: re.Pattern[str]) -> ParsedReply | None
     )
 
 
-def _repair(text: str, asked: AskedNames) -> ParsedReply:
+def _read_undamaged_compact(text: str, undamaged: re.Pattern[str]) -> ParsedReply | None:
+    found = undamaged.fullmatch(text)
+    if found is None or not found.groups() or not all(map(_SCORES.__contains__, found.groups())):
+        return None
+    return _compact(tuple(map(_SCORES.__getitem__, found.groups())), "ok", None)
+
+
+def _repair_compact(text: str, asked: AskedNames) -> ParsedReply:
     part, note = own_words(text)
     reader = read_slots(part, asked)
-    is_marked = "*" in part or "`" in part or "<" in part
+    faults = _slot_faults(reader, note)
+    return _compact(tuple(reader.scores), _status(reader, faults), "; ".join(faults) or None)
+
+
+def _compact(scores: tuple[float | None, ...], status: str, reason: str | None) -> ParsedReply:
+    return ParsedReply(
+        scores=scores,
+        rationales=(None,) * len(scores),
+        overall=None,
+        training_recommendation=None,
+        domain_tag=None,
+        brief=None,
+        status=status,
+        reason=reason,
+    )
+
+
+def _slot_faults(reader: SlotReader, note: str | None) -> list[str]:
     faults = [note] if note else []
     faults += ["the slot numbers are not those asked for"] if reader.is_misnumbered else []
     if any(reader.faults):
         faults += [f"A{number}: {fault}" for number, fault in enumerate(reader.faults, 1) if fault]
+    return faults
+
+
+def _status(reader: SlotReader, faults: Sequence[str]) -> str:
+    return "unparsed" if None not in reader.faults else "partial" if faults else "ok"
+
+
+def _repair(text: str, asked: AskedNames) -> ParsedReply:
+    part, note = own_words(text)
+    reader = read_slots(part, asked)
+    is_marked = "*" in part or "`" in part or "<" in part
+    faults = _slot_faults(reader, note)
     fields = reader.fields
     return ParsedReply(
         scores=tuple(reader.scores),
@@ -142,7 +198,7 @@ def _repair(text: str, asked: AskedNames) -> ParsedReply:
         ),
         domain_tag=_agreed("domain_tag", fields, _read_text, faults),
         brief=_agreed("brief", fields, _read_text, faults),
-        status="unparsed" if None not in reader.faults else "partial" if faults else "ok",
+        status=_status(reader, faults),
         reason="; ".join(faults) or None,
     )
 

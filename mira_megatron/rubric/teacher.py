@@ -12,8 +12,8 @@ from typing import TypeVar
 from mira_megatron.config import Recipe, typed
 from mira_megatron.grouping.source_groups import source_groups
 from mira_megatron.rubric.given_anchors import given_anchors
-from mira_megatron.scoring.judge_config import JudgeConfig
-from mira_megatron.scoring.judging import Judge, make_judge
+from mira_megatron.scoring.judge import Judge, make_judge
+from mira_megatron.scoring.judge_config import LOCAL_ENGINES, JudgeConfig, check_has_model
 from mira_megatron.scoring.scorers import scorer_judge
 
 Config = TypeVar("Config")
@@ -36,8 +36,23 @@ def taught_stage(recipe: Recipe, stage: str, config_class: type[Config]) -> tupl
     changed = {name: value for name, value in section.items() if name in _JUDGE_FIELDS}
     where = f"{recipe.path}: teacher" + (f" with {stage}" if changed else "")
     judge = typed(JudgeConfig, {**recipe.values["teacher"], **changed}, where=where)
+    check_has_model(judge, where)
+    _check_teaches(judge, where)
     _check_scorers(recipe, judge)
     return config, make_judge(recipe, judge)
+
+
+def _check_teaches(teacher: JudgeConfig, where: str) -> None:
+    """A teacher gives reasons, and what it was paid for outlives the run: endpoints have both."""
+    if teacher.engine in LOCAL_ENGINES:
+        raise ValueError(
+            f"{where}: engine={teacher.engine} is for scorers. Serve the teacher with vLLM, and "
+            "ask it with engine: endpoint"
+        )
+    if teacher.answer_mode != "full":
+        raise ValueError(
+            f"{where}: answer_mode={teacher.answer_mode} is for scorers; a teacher answers in full"
+        )
 
 
 def _check_scorers(recipe: Recipe, teacher: JudgeConfig) -> None:

@@ -30,7 +30,7 @@ class Proposal:
 class Verdict:
     """A judge's whole answer about one record, slots in the order of the anchors asked for."""
 
-    scores: tuple[int | None, ...]  # 0-10
+    scores: tuple[float | None, ...]  # 0-10
     rationales: tuple[str, ...]
     overall: float | None  # 0-100
     training_recommendation: str  # one of RECOMMENDATIONS

@@ -33,6 +33,7 @@ import orjson
 from mira_megatron.atomic_files import NO_SPACE
 from mira_megatron.file_lock import held_lock
 from mira_megatron.scoring.completion import Answer
+from mira_megatron.scoring.expected_scores import SlotOdds
 
 _ANSWERS_PER_SYNC = 64
 _SECONDS_PER_SYNC = 5.0
@@ -74,6 +75,9 @@ class StoredAnswer:
     num_output_tokens: int | None
     failure: str | None  # of a completion without usable text: refused, no_content
     failure_detail: str | None
+    # With answer_mode=expected, as Answer has them; segments from before it hold neither.
+    odds: tuple[SlotOdds, ...] | None = None
+    first_top: tuple[tuple[str, float], ...] | None = None
 
     def answer(self, key: str) -> Answer:
         """Returns what was received, as the answer to the request called `key`."""
@@ -87,6 +91,8 @@ class StoredAnswer:
             failure=self.failure,
             failure_detail=self.failure_detail,
             is_completion=True,
+            odds=self.odds,
+            first_top=self.first_top,
         )
 
 
@@ -293,4 +299,12 @@ def _line(content: object) -> bytes:
 
 def _stored(content: dict[str, Any]) -> StoredAnswer:
     bytes.fromhex(content["key"])
-    return StoredAnswer(**{**content, "charged": Charged(**content["charged"])})
+    odds, first_top = content.get("odds"), content.get("first_top")
+    return StoredAnswer(
+        **{
+            **content,
+            "charged": Charged(**content["charged"]),
+            "odds": None if odds is None else tuple(SlotOdds(**slot) for slot in odds),
+            "first_top": None if first_top is None else tuple(map(tuple, first_top)),
+        }
+    )

@@ -13,28 +13,30 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter, deque
-from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
-from contextlib import aclosing, suppress
+from collections.abc import AsyncGenerator, Callable, Iterable
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import TypeVar
-
-import orjson
 
 from mira_megatron.progress import track
-from mira_megatron.scoring.answer_store import AnswerStore, Charged, StoredAnswer, question_key
-from mira_megatron.scoring.completion import Answer
-from mira_megatron.scoring.endpoint import Endpoints, EndpointSettings, Request
+from mira_megatron.scoring.answer_store import AnswerStore
+from mira_megatron.scoring.completion import NO_LOGPROBS, Answer
+from mira_megatron.scoring.endpoint import Endpoints, Request
 from mira_megatron.scoring.judge_config import JudgeConfig
 from mira_megatron.scoring.look_ahead import LookAhead
+from mira_megatron.scoring.pending import (
+    Asker,
+    Pending,
+    endpoint_settings,
+    given,
+    resolved,
+    stored_answer,
+)
+from mira_megatron.scoring.questions import Question, Reply, explained, failure_status, outcome
 from mira_megatron.scoring.spending import Prices, Spending
 
 logger = logging.getLogger(__name__)
 
-Value = TypeVar("Value")
-
-# Failures that are a status of their own; every other one is `failed`.
-_STATUS_OF_FAILURE = {"refused": "refused", "too_long": "too_long"}
 # Failures that come of a setting, with what is to be looked at. When the first requests all end in
 # these, so will the others.
 _SETTING_AT_FAULT = {
@@ -46,58 +48,13 @@ _SETTING_AT_FAULT = {
 _FIRST_REQUESTS = 20
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Question:
-    """What a judge is to be asked about one record."""
-
-    key: str  # the record's id, returned with the reply
-    messages: Sequence[dict[str, str]]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Reply:
-    """The last answer to a question."""
-
-    key: str
-    answer: Answer
-    num_attempts: int  # answers asked for, the last of which is this one
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Pending:
-    question: Question
-    num_attempts: int  # this one included
-    seed: int
-    stored_as: str | None  # None for messages that no request can carry
-    most: Charged
-
-
-def failure_status(answer: Answer) -> str | None:
-    """Returns the rating status of an answer that failed, None of one that can be parsed."""
-    if answer.failure is None:
-        return None
-    return _STATUS_OF_FAILURE.get(answer.failure, "failed")
-
-
-def outcome(status: str, reason: str | None) -> str:
-    """Returns what counts call a row: its status, and of a failure the kind its reason begins with.
-
-    Kinds are those of completion.Answer.failure; a failed row's reason is written by `explained`.
-    """
-    return f"failed: {(reason or '').partition(':')[0]}" if status == "failed" else status
-
-
-def explained(answer: Answer) -> str:
-    """Returns a failed answer's reason: its kind, and the server's words."""
-    return f"{answer.failure}: {answer.failure_detail}"
-
-
 async def ask_all(
     questions: Iterable[Question],
     judge: JudgeConfig,
     *,
     seed: int,
     api_key: str | None,
+    weights: str | None = None,
     store: AnswerStore,
     is_readable: Callable[[Answer], bool],
     num_questions: int,
@@ -105,7 +62,8 @@ async def ask_all(
 ) -> AsyncGenerator[Reply, None]:
     """Yields one reply per question, in the order in which they are settled.
 
-    `questions` is gone through in a thread, a few ahead of what is asked. Raises ValueError, once
+    `questions` is gone through in a thread, a few ahead of what is asked; `weights` tells models of
+    one name apart. Raises ValueError, once
     what is in flight is answered and kept, when more than `judge.max_failed_fraction` of
     `num_questions` got no usable answer or the endpoint seems to be set wrongly (nothing is yielded
     any more from there on), or when the next request does not fit under `judge.spend_ceiling`.
@@ -115,13 +73,13 @@ async def ask_all(
         asking = _Asking(
             questions=look_ahead,
             judge=judge,
-            seed=seed,
+            asker=Asker(judge, seed=seed, weights=weights),
             store=store,
             is_readable=is_readable,
             num_questions=num_questions,
             title=title,
         )
-        settings = _endpoint_settings(judge, api_key)
+        settings = endpoint_settings(judge, api_key)
         with track(title, num_questions) as advance:
             async with Endpoints(judge.endpoints, settings, asking.on_lost) as endpoints:
                 try:
@@ -176,7 +134,7 @@ class _Asking:
 
     questions: LookAhead[Question]
     judge: JudgeConfig
-    seed: int
+    asker: Asker
     store: AnswerStore
     is_readable: Callable[[Answer], bool]
     num_questions: int
@@ -184,9 +142,9 @@ class _Asking:
     prices: Prices = field(init=False)
     spending: Spending = field(init=False)
     most_useless: Fraction = field(init=False)  # of the questions, for the run to end well
-    again: deque[_Pending] = field(default_factory=deque)
-    held: _Pending | None = None  # may not be started before something has come back
-    in_flight: dict[str, _Pending] = field(default_factory=dict)
+    again: deque[Pending] = field(default_factory=deque)
+    held: Pending | None = None  # may not be started before something has come back
+    in_flight: dict[str, Pending] = field(default_factory=dict)
     asked: set[str] = field(default_factory=set)  # store keys of what is in flight
     useless: Counter[str] = field(default_factory=Counter)
     first_useless: str = ""
@@ -202,7 +160,7 @@ class _Asking:
         )
         self.spending = Spending(
             store=self.store,
-            model=_given(self.judge.model),
+            model=given(self.judge.model),
             prices=self.prices,
             ceiling=self.judge.spend_ceiling,
         )
@@ -214,7 +172,7 @@ class _Asking:
         is_shut_out = self.num_shut_out >= _FIRST_REQUESTS
         return is_shut_out or self.useless.total() > self.most_useless
 
-    async def next_pending(self) -> _Pending | None:
+    async def next_pending(self) -> Pending | None:
         """Returns what to ask next; None where nothing is left, or something must come back first.
 
         What is returned and not in the store has its most set aside under the ceiling.
@@ -227,7 +185,7 @@ class _Asking:
         self.held = pending
         return None
 
-    def known(self, pending: _Pending) -> Answer | None:
+    def known(self, pending: Pending) -> Answer | None:
         """Returns the answer to what need not be asked, or cannot be."""
         if pending.stored_as is None:
             return Answer(
@@ -238,40 +196,50 @@ class _Asking:
         stored = self.store.get(pending.stored_as)
         return None if stored is None else stored.answer(pending.question.key)
 
-    def request(self, pending: _Pending) -> Request:
+    def request(self, pending: Pending) -> Request:
         """Returns the request for what is to be sent now."""
         assert pending.stored_as is not None
         self.in_flight[pending.question.key] = pending
         self.asked.add(pending.stored_as)
         self.num_requests += 1
-        question = pending.question
-        return Request(key=question.key, messages=question.messages, seed=pending.seed)
+        return pending.request()
 
     def on_lost(self, request: Request) -> bool:
         """Counts an attempt that may have been billed; returns whether another one fits."""
         return self.spending.lose(request.key)
 
-    def receive(self, answer: Answer) -> _Pending:
+    def receive(self, answer: Answer) -> Pending:
         """Returns what this answers, after keeping the answer if it was paid for."""
         pending = self.in_flight.pop(answer.key)
         assert pending.stored_as is not None
         self.asked.remove(pending.stored_as)
         stored = None
         if answer.is_completion:
-            stored = _stored(answer, pending, _given(self.judge.model))
+            stored = stored_answer(answer, pending, given(self.judge.model))
         self.spending.settle(answer.key, stored)
         self.num_received += 1
         if self.num_received == self.num_shut_out + 1 and answer.failure in _SETTING_AT_FAULT:
             self.num_shut_out += 1
         return pending
 
-    def settle(self, pending: _Pending, answer: Answer) -> Reply | None:
-        """Returns the reply, or None where the question is to be asked again."""
+    def settle(self, pending: Pending, answer: Answer) -> Reply | None:
+        """Returns the reply, or None where the question is to be asked again, or something else.
+
+        Raises ValueError for an endpoint that does not give the log-probabilities asked for.
+        """
+        if answer.failure == NO_LOGPROBS:
+            raise ValueError(self._no_logprobs())
+        if pending.doubt is not None:
+            answer = resolved(pending.doubt, answer)
         is_readable = answer.failure is None and self.is_readable(answer)
         is_worth_another = answer.is_completion and answer.failure != "refused"
         has_attempts = pending.num_attempts < self.judge.max_attempts
         if not is_readable and is_worth_another and has_attempts:
-            self.again.append(self._pending(pending.question, pending.num_attempts + 1))
+            self.again.append(self.asker.pending(pending.question, pending.num_attempts + 1))
+            return None
+        doubtful = self.asker.doubtful(pending, answer) if is_readable else None
+        if doubtful is not None:
+            self.again.append(doubtful)
             return None
         self.num_settled += 1
         if not is_readable:
@@ -296,37 +264,13 @@ class _Asking:
             f", {float(spent):,.4f} spent in all" if spent else "",
         )
 
-    async def _following(self) -> _Pending | None:
+    async def _following(self) -> Pending | None:
         if self.again:
             return self.again.popleft()
         question = await self.questions.next()
-        return None if question is None else self._pending(question, 1)
+        return None if question is None else self.asker.pending(question, 1)
 
-    def _pending(self, question: Question, num_attempts: int) -> _Pending:
-        judge, seed = self.judge, self.seed + num_attempts - 1
-        sampling = (judge.temperature, judge.top_p, judge.max_tokens, seed, num_attempts)
-        stored_as = None
-        messages = b""
-        with suppress(orjson.JSONEncodeError):
-            messages = orjson.dumps(question.messages)
-            stored_as = question_key(
-                model=_given(judge.model),
-                messages=messages,
-                sampling=sampling,
-                fields=judge.request_fields,
-            )
-        return _Pending(
-            question=question,
-            num_attempts=num_attempts,
-            seed=seed,
-            stored_as=stored_as,
-            # A token is at least one byte of the text it stands for.
-            most=Charged(
-                num_prompt_tokens=len(messages), num_output_tokens=_given(judge.max_tokens)
-            ),
-        )
-
-    def _may_start(self, pending: _Pending) -> bool:
+    def _may_start(self, pending: Pending) -> bool:
         if pending.stored_as is None or pending.stored_as in self.store:
             return True
         # An equal record's question is being answered: wait, rather than pay twice.
@@ -371,7 +315,14 @@ class _Asking:
             "read among it (a raised max_attempts has those asked for once more)."
         )
 
-    def _ceiling_reached(self, held: _Pending) -> str:
+    def _no_logprobs(self) -> str:
+        return (
+            f"{self.title}: {', '.join(self.judge.endpoints)} gave no log-probabilities, which "
+            "answer_mode=expected needs: of the 20 likeliest tokens in every place (top_logprobs). "
+            "Ask a vLLM server, or score with answer_mode: full"
+        )
+
+    def _ceiling_reached(self, held: Pending) -> str:
         spent, most = self.spending.committed, self.prices.cost(held.most)
         return (
             f"{self.title}: {float(spent):,.4f} of spend_ceiling={self.judge.spend_ceiling} is "
@@ -380,44 +331,3 @@ class _Asking:
             f"to ask. Every answer so far is kept in {self.store.folder}: raise spend_ceiling and "
             "run the same command again, or ask about fewer records."
         )
-
-
-def _stored(answer: Answer, pending: _Pending, model: str) -> StoredAnswer:
-    """Returns the line to keep; tokens that the server did not count are charged at their most."""
-    assert pending.stored_as is not None
-    num_prompt, num_output = answer.num_prompt_tokens, answer.num_output_tokens
-    most = pending.most
-    return StoredAnswer(
-        key=pending.stored_as,
-        model=model,
-        charged=Charged(
-            num_prompt_tokens=most.num_prompt_tokens if num_prompt is None else num_prompt,
-            num_output_tokens=most.num_output_tokens if num_output is None else num_output,
-        ),
-        text=answer.text,
-        reasoning=answer.reasoning,
-        finish_reason=answer.finish_reason,
-        num_prompt_tokens=num_prompt,
-        num_output_tokens=num_output,
-        failure=answer.failure,
-        failure_detail=answer.failure_detail,
-    )
-
-
-def _endpoint_settings(judge: JudgeConfig, api_key: str | None) -> EndpointSettings:
-    return EndpointSettings(
-        model=_given(judge.model),
-        temperature=_given(judge.temperature),
-        top_p=_given(judge.top_p),
-        max_tokens=_given(judge.max_tokens),
-        max_in_flight=judge.max_in_flight,
-        timeout_seconds=judge.timeout_seconds,
-        max_retries=judge.max_retries,
-        request_fields=judge.request_fields,
-        api_key=api_key,
-    )
-
-
-def _given(value: Value | None) -> Value:
-    assert value is not None, "JudgeConfig refuses engine=endpoint without it"
-    return value

@@ -12,6 +12,10 @@ from typing import Any
 
 import orjson
 
+from mira_megatron.scoring.answer_logprobs import reply_tokens
+from mira_megatron.scoring.expected_scores import SlotOdds, answer_odds
+
+NO_LOGPROBS = "no_logprobs"
 _MAX_DETAIL_CHARS = 300
 _MIN_SECRET_CHARS = 8  # what local servers take for a key ("EMPTY") is an ordinary word
 _MOST_TOKENS = 1 << 40
@@ -36,8 +40,8 @@ class Answer:
     """What came of one request: a text, or a failure.
 
     failure is one of timeout, connection, http_<status>, bad_body (not a chat completion),
-    no_content (a completion without text), refused, too_long (for the model's context), unencodable
-    (messages that are not valid Unicode).
+    no_content (a completion without text), no_logprobs (asked for, and not given), refused,
+    too_long (for the model's context), unencodable (messages that are not valid Unicode).
     """
 
     key: str
@@ -49,6 +53,9 @@ class Answer:
     failure: str | None = None
     failure_detail: str | None = None  # the server's own words, shortened, without the API key
     is_completion: bool = False  # the server completed it, so it is paid for even without a text
+    # With answer_mode=expected: of every score, and of the answer's first token (text, logprob).
+    odds: tuple[SlotOdds, ...] | None = None
+    first_top: tuple[tuple[str, float], ...] | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,7 +69,9 @@ class Failure:
     wait_seconds: float = 0.0  # the server asked for this much patience
 
 
-def read_completion(received: bytes, key: str, api_key: str | None) -> Answer | Failure:
+def read_completion(
+    received: bytes, key: str, api_key: str | None, *, needs_logprobs: bool = False
+) -> Answer | Failure:
     """Returns the answer in the body of a reply with status 200."""
     try:
         completion = orjson.loads(received)
@@ -80,6 +89,10 @@ def read_completion(received: bytes, key: str, api_key: str | None) -> Answer | 
     text = _string(content) or _string(refusal)
     failure = "refused" if is_refused else None if text else "no_content"
     finished = f"finish_reason: {_string(finish_reason)}"
+    tokens = reply_tokens(choice) if needs_logprobs else None
+    if needs_logprobs and tokens is None and failure is None:
+        detail = "the reply has no top_logprobs for its tokens"
+        return Failure(kind=NO_LOGPROBS, detail=detail, is_maybe_billed=True)
     return Answer(
         key=key,
         text=redacted(text, api_key),
@@ -90,6 +103,8 @@ def read_completion(received: bytes, key: str, api_key: str | None) -> Answer | 
         failure=failure,
         failure_detail=shown(_string(refusal) or finished, api_key) if failure else None,
         is_completion=True,
+        odds=None if tokens is None else answer_odds(tokens),
+        first_top=None if tokens is None else tokens[0].top,
     )
 
 

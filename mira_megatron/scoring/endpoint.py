@@ -20,6 +20,7 @@ import orjson
 
 from mira_megatron.endpoints import base_url
 from mira_megatron.scoring.completion import Answer, Failure, read_completion, read_error, shown
+from mira_megatron.scoring.expected_scores import TOP_LOGPROBS
 
 _MAX_BODY_BYTES = 16 << 20  # no chat completion is larger; a longer body is not one
 _READ_BYTES = 1 << 16
@@ -38,6 +39,7 @@ class EndpointSettings:
     timeout_seconds: float  # of one attempt
     max_retries: int  # attempts after the first
     request_fields: Mapping[str, Any] = field(default_factory=dict)  # null leaves a field out
+    has_logprobs: bool = False  # of the likeliest tokens in every place, which a reply must have
     backoff_seconds: float = 0.5  # before the first retry; doubles each time
     api_key: str | None = field(default=None, repr=False)
 
@@ -49,6 +51,7 @@ class Request:
     key: str  # returned with the answer
     messages: Sequence[Mapping[str, str]]
     seed: int | None = None
+    beginning: str | None = None  # of an answer, which is to be gone on from by one token
 
 
 class Endpoints:
@@ -155,7 +158,8 @@ class Endpoints:
                     detail = "longer than 16 MiB"
                     return Failure(kind="bad_body", detail=detail, is_maybe_billed=True)
                 if response.status == 200:
-                    return read_completion(received, key, api_key)
+                    needs_logprobs = self._settings.has_logprobs
+                    return read_completion(received, key, api_key, needs_logprobs=needs_logprobs)
                 wait_seconds = _retry_after_seconds(response)
                 return read_error(response.status, received, wait_seconds, api_key)
         except TimeoutError:
@@ -196,7 +200,22 @@ def _body(request: Request, settings: EndpointSettings) -> dict[str, Any]:
         "seed": request.seed,
         **settings.request_fields,
     }
+    if settings.has_logprobs:
+        body |= {"logprobs": True, "top_logprobs": TOP_LOGPROBS}
+    if request.beginning is not None:
+        body |= _one_token_more(request, body)
     return {name: value for name, value in body.items() if value is not None}
+
+
+def _one_token_more(request: Request, body: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the fields that have vLLM and SGLang go on from the beginning of an answer."""
+    bounds = ("max_tokens", "max_completion_tokens")
+    return {
+        "messages": [*request.messages, {"role": "assistant", "content": request.beginning}],
+        "continue_final_message": True,
+        "add_generation_prompt": False,
+        **{name: 1 for name in bounds if body.get(name) is not None},
+    }
 
 
 async def _read(response: aiohttp.ClientResponse) -> bytes | None:

@@ -9,7 +9,15 @@ from typing import Any
 
 from mira_megatron.endpoints import base_url, check_key_name
 
-ENGINES = ("rule_judge", "endpoint")
+LOCAL_ENGINES = ("transformers", "vllm")  # a model on this machine, without a server
+ENGINES = ("rule_judge", "endpoint", *LOCAL_ENGINES)
+ANSWER_MODES = ("full", "expected")
+DTYPES = ("auto", "float32", "bfloat16")
+# What an entry may have, and must where the engine asks a model.
+_ASKED_WITH = ("temperature", "top_p", "max_tokens")
+_NOT_FOR_RULE_JUDGE = ("model", "model_path", *_ASKED_WITH, "endpoints")
+_ENDPOINT_ONLY = ("endpoints", "request_fields", "api_key_env")
+_LOCAL_ONLY = ("dtype", "max_model_len")
 # Fields of a request's body that a setting of the same name decides; null leaves them out.
 _OPTIONAL_FIELDS = ("temperature", "top_p", "max_tokens", "seed")
 _FIXED_FIELDS = ("model", "messages", "n", "best_of", "stream")
@@ -17,16 +25,29 @@ _FIXED_FIELDS = ("model", "messages", "n", "best_of", "stream")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class JudgeConfig:
-    """A judge: the embedded rule judge, or a model behind OpenAI-compatible endpoints."""
+    """A judge: the rule judge, a model behind OpenAI-compatible endpoints, or one loaded here."""
 
     engine: str  # one of ENGINES
+    # full: what the answer says. expected: of a greedy answer, the mean of each slot's score by the
+    # probabilities at its digits, without rationales (see expected_scores).
+    answer_mode: str = "full"
     max_record_tokens: int | None = None  # of a record, in the tokens of `tokenizer`; None: whole
     tokenizer: str | None = None  # the judge's tokenizer.json; needed for max_record_tokens
-    # engine=endpoint only, and needed there:
+    # For all engines but rule_judge. The model may be left to the recipe's own distilled scorer;
+    # the others are needed.
     model: str | None = None
+    model_path: str | None = field(
+        default=None, metadata={"execution": True}
+    )  # its Hugging Face folder
     temperature: float | None = None
     top_p: float | None = None
     max_tokens: int | None = None
+    # engine=transformers or vllm only:
+    dtype: str = "auto"  # one of DTYPES; auto: as the model's config.json says
+    max_model_len: int | None = None  # tokens of prompt and answer; None: the most it was made for
+    batch_size: int = field(default=32, metadata={"execution": True})  # transformers
+    gpu_memory_utilization: float = field(default=0.9, metadata={"execution": True})  # vllm
+    tensor_parallel_size: int = field(default=1, metadata={"execution": True})  # vllm
     # engine=endpoint only:
     request_fields: dict[str, Any] = field(default_factory=dict)  # more fields of the request body
     endpoints: list[str] = field(default_factory=list, metadata={"execution": True})
@@ -45,14 +66,16 @@ class JudgeConfig:
     answers_folder: str | None = field(default=None, metadata={"execution": True})
 
     def __post_init__(self) -> None:
-        if self.engine not in ENGINES:
-            raise ValueError(f"engine={self.engine!r} must be one of {', '.join(ENGINES)}")
-        for name in ("model", "temperature", "top_p", "max_tokens", "endpoints"):
-            is_given = getattr(self, name) not in (None, [])
-            if self.engine == "endpoint" and not is_given:
-                raise ValueError(f"engine=endpoint needs {name}")
-            if self.engine == "rule_judge" and is_given:
-                raise ValueError(f"{name} is for engine=endpoint; engine=rule_judge takes none")
+        for name, valid in (
+            ("engine", ENGINES),
+            ("answer_mode", ANSWER_MODES),
+            ("dtype", DTYPES),
+        ):
+            if getattr(self, name) not in valid:
+                raise ValueError(
+                    f"{name}={getattr(self, name)!r} must be one of {', '.join(valid)}"
+                )
+        self._check_engine()
         self._check_ranges()
         if (self.max_record_tokens is None) != (self.tokenizer is None):
             raise ValueError("max_record_tokens and tokenizer go together: give both or neither")
@@ -66,8 +89,40 @@ class JudgeConfig:
         self._check_prices()
         _check_request_fields(self.request_fields, self.max_tokens)
 
+    def _check_engine(self) -> None:
+        """Every engine has settings of its own."""
+        given = [name for name in _NOT_FOR_RULE_JUDGE if getattr(self, name) not in (None, [])]
+        if self.engine == "rule_judge":
+            for name in given:
+                models = f"endpoint, {' or '.join(LOCAL_ENGINES)}"
+                raise ValueError(f"{name} is for engine={models}; engine=rule_judge takes none")
+            if self.answer_mode != "full":
+                raise ValueError("answer_mode=expected needs a model; engine=rule_judge is none")
+            return
+        is_local = self.engine in LOCAL_ENGINES
+        for name in (*_ASKED_WITH, *(() if is_local else ("endpoints",))):
+            if name not in given:
+                raise ValueError(f"engine={self.engine} needs {name}")
+        for name in _ENDPOINT_ONLY if is_local else _LOCAL_ONLY:
+            if getattr(self, name) not in (None, [], {}, "auto"):
+                only = "endpoint" if is_local else " or ".join(LOCAL_ENGINES)
+                raise ValueError(f"{name} is for engine={only}, not for engine={self.engine}")
+        is_greedy = self.answer_mode == "expected" or self.engine == "transformers"
+        if is_greedy and self.temperature:
+            setting = (
+                "engine=transformers" if self.answer_mode == "full" else "answer_mode=expected"
+            )
+            raise ValueError(f"temperature={self.temperature}: {setting} answers greedily, give 0")
+
     def _check_ranges(self) -> None:
-        for name in ("max_tokens", "max_attempts", "max_in_flight", "timeout_seconds"):
+        if not 0 < self.gpu_memory_utilization <= 1:
+            raise ValueError(
+                f"gpu_memory_utilization={self.gpu_memory_utilization} must be in (0, 1]"
+            )
+        for name in (
+            *("max_tokens", "max_attempts", "max_in_flight", "timeout_seconds"),
+            *("max_model_len", "batch_size", "tensor_parallel_size"),
+        ):
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
                 raise ValueError(f"{name}={value} must be a number above 0")
@@ -89,6 +144,20 @@ class JudgeConfig:
                 f"spend_ceiling={self.spend_ceiling} needs prices: give {' and '.join(names)}, in "
                 "one currency (both at 1: the ceiling counts million tokens)"
             )
+
+
+def check_has_model(judge: JudgeConfig, where: str) -> None:
+    """Raises ValueError for a judge that is a model, and has none.
+
+    `where` is the recipe's section that it comes from.
+    """
+    needed = {"endpoint": "model", "transformers": "model_path", "vllm": "model_path"}
+    name = needed.get(judge.engine)
+    if name is not None and getattr(judge, name) is None:
+        raise ValueError(
+            f"{where}: engine={judge.engine} needs {name}, or a section `distill` whose scorers "
+            "are asked where neither model nor model_path is given"
+        )
 
 
 def _check_request_fields(fields: Mapping[str, Any], max_tokens: int | None) -> None:

@@ -1,4 +1,4 @@
-"""Has the records of a source judged, part by part: in process, or through endpoints.
+"""Has the records of a source judged, part by part: by rules, endpoints, or a model here.
 
 What is asked about a record and what becomes of the answer is a form's business (free-form judging,
 rating on anchors). Endpoints see one stream of questions over all parts, so no part waits for the
@@ -21,52 +21,25 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from mira_megatron import layout
-from mira_megatron.config import Recipe, fingerprinted
 from mira_megatron.corpus.sampling import sample_ids
 from mira_megatron.endpoints import api_key as api_key_of
+from mira_megatron.progress import track
 from mira_megatron.records import RECORD_SCHEMA, Record, records_from_table
-from mira_megatron.rubric import rule_judge
 from mira_megatron.rubric.views import View, ViewMaker
 from mira_megatron.scoring.answer_store import AnswerStore, asking_alone
-from mira_megatron.scoring.asking import Question, Reply, ask_all, outcome
+from mira_megatron.scoring.asking import ask_all
 from mira_megatron.scoring.completion import Answer
-from mira_megatron.scoring.judge_config import JudgeConfig
-from mira_megatron.shards import file_digest, map_shards, read_part
+from mira_megatron.scoring.judge import Judge
+from mira_megatron.scoring.local_engines import local_judge
+from mira_megatron.scoring.questions import Question, Reply, outcome
+from mira_megatron.shards import map_shards, read_part
 from mira_megatron.stage import Workspace
 
 Row = TypeVar("Row")
 
 # What a part that was interrupted may hold; anything else is asked about again.
 _SETTLED_FOR_GOOD = ("ok", "partial")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Judge:
-    """A judge as a unit needs it: its settings, and the files they name."""
-
-    config: JudgeConfig
-    seed: int
-    tokenizer: Path | None
-    answers: Path  # the folder of the answer store
-
-    @property
-    def model(self) -> str:
-        """Returns the name that rows carry."""
-        return self.config.model or rule_judge.MODEL_NAME
-
-    @property
-    def sampling(self) -> tuple[object, ...]:
-        """Returns what an answer depends on besides model and messages; nothing in process."""
-        if self.config.engine == "rule_judge":
-            return ()
-        config = self.config
-        return (
-            config.temperature,
-            config.top_p,
-            config.max_tokens,
-            config.request_fields,
-            self.seed,
-        )
+_TAUGHT = ("discover", "label")  # stages that ask the teacher
 
 
 class Form(Protocol[Row]):
@@ -77,6 +50,9 @@ class Form(Protocol[Row]):
 
     def judge_in_process(self, view_text: str) -> str:
         """Returns the rule judge's answer."""
+
+    def example_answers(self) -> tuple[str, ...]:
+        """Returns answers that every answer is pieced together from; none where they are free."""
 
     def is_readable(self, answer: Answer) -> bool:
         """Returns whether anything of an answer can be used; not asked of failures."""
@@ -122,38 +98,6 @@ class _OpenPart:
     part: JudgedPart
     record_ids: list[str]
     rows: dict[str, Any] = field(default_factory=dict)
-
-
-def make_judge(recipe: Recipe, config: JudgeConfig) -> Judge:
-    """Returns the judge of a recipe's section; FileNotFoundError where its tokenizer is not."""
-    answers = config.answers_folder
-    return Judge(
-        config=config,
-        seed=recipe.seed,
-        tokenizer=None if config.tokenizer is None else _tokenizer(recipe, config.tokenizer),
-        answers=recipe.run_folder / layout.ANSWERS if answers is None else recipe.path_of(answers),
-    )
-
-
-def _tokenizer(recipe: Recipe, name: str) -> Path:
-    path = recipe.path_of(name)
-    file = path / layout.TOKENIZER_FILE if path.is_dir() else path
-    if not file.is_file():
-        raise FileNotFoundError(
-            f"{file}: no such file. A judge with max_record_tokens needs its own tokenizer.json: a "
-            "record's tokens are counted as it counts them."
-        )
-    return file
-
-
-def judge_fingerprint(judge: Judge) -> dict[str, Any]:
-    """Returns what decides a judge's answers, for a unit's configuration."""
-    return {
-        **fingerprinted(judge.config),
-        "model": judge.model,
-        "tokenizer": None if judge.tokenizer is None else file_digest(judge.tokenizer),
-        "seed": judge.seed if judge.sampling else None,
-    }
 
 
 def all_parts(workspace: Workspace, source: str) -> list[JudgedPart]:
@@ -211,8 +155,10 @@ def judge_parts(
             workers = workspace.resources.workers
             for _ in map_shards(_judge_in_process, tasks, workers=workers, title=title):
                 pass
+        case "transformers" | "vllm":
+            _judge_here(parts, form, judge, title)
         case _:
-            section = "score" if workspace.unit.stage == "score" else "teacher"
+            section = "teacher" if workspace.unit.stage in _TAUGHT else "score"
             secrets = workspace.resources.secrets
             api_key = api_key_of(judge.config.api_key_env, secrets, section)
             asyncio.run(_ask(parts, form, judge, api_key, title))
@@ -242,6 +188,31 @@ def _judge_in_process(task: _InProcess) -> None:
     task.form.write(task.part.output, rows)
 
 
+def _judge_here(parts: Sequence[JudgedPart], form: Form[Any], judge: Judge, title: str) -> None:
+    """Judges the parts that are not there yet, one after the other: the model is loaded once."""
+    missing = [part for part in parts if not part.output.is_file()]
+    if not missing:
+        return
+    model = local_judge(judge, form.example_answers())
+    view_maker = ViewMaker(judge.config.max_record_tokens, judge.tokenizer)
+    with track(title, len(missing)) as advance:
+        for part in missing:
+            records = _records(part)
+            views = [view_maker.view(record) for record in records]
+            answers = model.answers(
+                [
+                    Question(key=record.record_id, messages=form.messages(view.text))
+                    for record, view in zip(records, views, strict=True)
+                ]
+            )
+            rows = [
+                form.row(record, view, Reply(key=answer.key, answer=answer, num_attempts=1))
+                for record, view, answer in zip(records, views, answers, strict=True)
+            ]
+            form.write(part.output, rows)
+            advance()
+
+
 async def _ask(
     parts: Sequence[JudgedPart], form: Form[Any], judge: Judge, api_key: str | None, title: str
 ) -> None:
@@ -266,6 +237,7 @@ async def _ask(
             judge.config,
             seed=judge.seed,
             api_key=api_key,
+            weights=judge.weights,
             store=store,
             is_readable=form.is_readable,
             num_questions=sum(part.num_records for part in parts),

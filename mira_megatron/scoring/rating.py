@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -12,13 +12,14 @@ import xxhash
 from mira_megatron.records import RATING_SCHEMA, TEACHER_RATING_SCHEMA, Anchor, Rating, Record
 from mira_megatron.rubric import prompts, replies, rule_judge
 from mira_megatron.rubric.anchor_files import read_anchors
+from mira_megatron.rubric.verdict import Verdict
 from mira_megatron.rubric.views import View
-from mira_megatron.scoring.asking import Reply, explained, failure_status
 from mira_megatron.scoring.completion import Answer
-from mira_megatron.scoring.judging import Judge
+from mira_megatron.scoring.expected_scores import expected_scores
+from mira_megatron.scoring.judge import Judge
+from mira_megatron.scoring.questions import Reply, explained, failure_status
 from mira_megatron.shards import json_digest, write_parquet
 
-ANSWER_MODE = "full"
 DISTILL, RELIABILITY = "distill", "reliability"
 
 _HASHES = 1 << 64
@@ -48,28 +49,37 @@ class RatingForm:
 
     def messages(self, view_text: str) -> tuple[dict[str, str], ...]:
         """Returns the chat messages that ask for one record's ratings."""
-        return prompts.score_messages(self.family, self.anchors, view_text)
+        return prompts.score_messages(self.family, self.anchors, view_text, self.judge.form)
 
     def judge_in_process(self, view_text: str) -> str:
         """Returns the rule judge's answer."""
         verdict = rule_judge.rate(self.family, view_text, self.names)
-        return replies.format_reply(self.names, verdict)
+        return replies.format_reply(self.names, verdict, self.judge.form)
 
     def is_readable(self, answer: Answer) -> bool:
         """Returns whether any slot was answered; 14 of 15 are data with one null."""
-        return replies.parse_reply(answer.text or "", self.names).status != "unparsed"
+        return self._parsed(answer).status != "unparsed"
+
+    def example_answers(self) -> tuple[str, ...]:
+        """Returns compact answers, one with every score; none where answers are free text."""
+        if self.judge.form.answers != "compact":
+            return ()
+        return tuple(
+            replies.format_reply(self.names, _same_score(score, len(self.names)), self.judge.form)
+            for score in (*range(11), None)
+        )
 
     def row(self, record: Record, view: View, reply: Reply) -> RatedRecord:
         """Returns the rating: what could be read, or why there is nothing."""
         answer = reply.answer
         failed_as = failure_status(answer)
-        parsed = replies.parse_reply("" if failed_as else answer.text or "", self.names)
+        parsed = self._parsed(Answer(key=answer.key) if failed_as else answer)
         rating = Rating(
             record_id=record.record_id,
             content_key=self._content_key(view.text),
             model=self.judge.model,
-            prompt_key=prompts.score_prompt_key(self.family),
-            answer_mode=ANSWER_MODE,
+            prompt_key=self._prompt_key,
+            answer_mode=self.judge.config.answer_mode,
             scores=parsed.scores,
             rationales=parsed.rationales,
             overall=parsed.overall,
@@ -99,18 +109,50 @@ class RatingForm:
                 rating["split"] = split_of(row.content_hash, self.reliability_fraction)
         write_parquet(output, pa.Table.from_pylist(ratings, schema=schema))
 
+    @property
+    def _prompt_key(self) -> str:
+        return prompts.score_prompt_key(self.family, self.judge.form)
+
+    def _parsed(self, answer: Answer) -> replies.ParsedReply:
+        """Returns what an answer says, its scores as the judge's answer mode has them."""
+        parsed = replies.parse_reply(answer.text or "", self.names, self.judge.form)
+        if not self.judge.is_expected:
+            return parsed
+        scores, faults = expected_scores(parsed.scores, answer.odds or ())
+        status = "partial" if faults and parsed.status == "ok" else parsed.status
+        if faults and not any(score is not None for score in scores):
+            status = "unparsed"
+        return replace(
+            parsed,
+            scores=scores,
+            rationales=(None,) * len(scores),
+            status=status,
+            reason="; ".join(filter(None, (parsed.reason, *faults))) or None,
+        )
+
     def _content_key(self, view_text: str) -> str:
         """Returns what decides an answer: record view, prompt, anchors, model and sampling."""
         return json_digest(
             [
                 view_text,
-                prompts.score_prompt_key(self.family),
+                self._prompt_key,
                 self.anchors[0].rubric_version,
                 self.judge.model,
                 self.judge.sampling,
-                ANSWER_MODE,
+                self.judge.config.answer_mode,
             ]
         )
+
+
+def _same_score(score: int | None, num_slots: int) -> Verdict:
+    return Verdict(
+        scores=(score,) * num_slots,
+        rationales=("",) * num_slots,
+        overall=None,
+        training_recommendation="",
+        domain_tag="",
+        brief="",
+    )
 
 
 def split_of(content_hash: str, reliability_fraction: float) -> str:

@@ -1,6 +1,7 @@
 """Score every record on the anchors of its source group.
 
-Reads   records/<source>/part-*.parquet, anchors/<rubric>/<group>/anchors.jsonl
+Reads   records/<source>/part-*.parquet, anchors/<rubric>/<group>/anchors.jsonl, and where the
+        recipe distils its scorers scorers/<rubric>/<group>
 Writes  ratings/<rubric>/<source>/part-*.parquet (records.RATING_SCHEMA)
 Keeps   part names, ids and order of the input; one row per record, failures included
 """
@@ -9,28 +10,13 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from pathlib import Path
 
 from mira_megatron import layout
 from mira_megatron.config import Recipe
 from mira_megatron.grouping.source_groups import SourceGroup, source_groups
 from mira_megatron.manifest import Counts
-from mira_megatron.rubric.prompts import score_prompt_key
-from mira_megatron.scoring.judging import (
-    Judge,
-    all_parts,
-    judge_fingerprint,
-    judge_parts,
-    make_judge,
-)
-from mira_megatron.scoring.model_size import check_model_size
-from mira_megatron.scoring.rating import ANSWER_MODE, RatingForm, usable_anchors
-from mira_megatron.scoring.scorers import (
-    ScorerConfig,
-    check_calibrated,
-    scorer_config,
-    scorer_judge,
-)
+from mira_megatron.scoring.group_scorer import GroupScorer, group_scorer, rating_form
+from mira_megatron.scoring.judging import all_parts, judge_parts
 from mira_megatron.stage import Unit, WorkResult, Workspace
 
 VERSION = 2
@@ -41,11 +27,7 @@ class ScoreSettings:
     """What one source's unit needs."""
 
     source: str
-    family: str
-    anchors: str  # folder of its group's
-    judge: Judge
-    scorer: ScorerConfig
-    model_path: Path | None
+    scorer: GroupScorer
 
 
 def units(recipe: Recipe) -> list[Unit]:
@@ -56,30 +38,18 @@ def units(recipe: Recipe) -> list[Unit]:
 
 
 def _units_of_group(recipe: Recipe, group: SourceGroup) -> list[Unit]:
-    judge = make_judge(recipe, scorer_judge(recipe, group.name))
-    scorer = scorer_config(recipe, group.name)
-    anchors = layout.anchors(recipe.rubric, group.name)
+    scorer = group_scorer(recipe, group)
     return [
         Unit(
             stage="score",
             name=source,
             folder=layout.ratings(recipe.rubric, source),
             version=VERSION,
-            config={
-                **judge_fingerprint(judge),
-                "answer_mode": ANSWER_MODE,
-                "prompt_key": score_prompt_key(group.family),
-            },
-            upstream=(layout.records(source), anchors),
+            config=scorer.fingerprinted,
+            upstream=(layout.records(source), *scorer.upstream),
+            raw_files=scorer.raw_files,
             work="mira_megatron.scoring.score:score",
-            settings=ScoreSettings(
-                source=source,
-                family=group.family,
-                anchors=anchors,
-                judge=judge,
-                scorer=scorer,
-                model_path=recipe.path_of(scorer.model_path) if scorer.model_path else None,
-            ),
+            settings=ScoreSettings(source=source, scorer=scorer),
         )
         for source in group.members
     ]
@@ -87,14 +57,9 @@ def _units_of_group(recipe: Recipe, group: SourceGroup) -> list[Unit]:
 
 def score(workspace: Workspace, settings: ScoreSettings) -> WorkResult:
     """Writes the ratings of one source."""
-    path = workspace.run.folder / settings.anchors / layout.ANCHORS
-    anchors = usable_anchors(path, settings.family, settings.judge)
-    check_calibrated(settings.scorer, anchors, path)
-    if settings.model_path is not None:
-        check_model_size(settings.model_path)
-    form = RatingForm(family=settings.family, anchors=anchors, judge=settings.judge)
+    form = rating_form(workspace, settings.scorer)
     parts = all_parts(workspace, settings.source)
-    outcomes: Counter[str] = sum(judge_parts(workspace, parts, form, settings.judge), Counter())
+    outcomes: Counter[str] = sum(judge_parts(workspace, parts, form, form.judge), Counter())
     return WorkResult(
         counts=Counts(
             num_in=outcomes.total(),

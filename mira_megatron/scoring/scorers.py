@@ -9,12 +9,15 @@ from typing import Any
 
 from mira_megatron.config import Recipe, typed
 from mira_megatron.records import Anchor
-from mira_megatron.scoring.judge_config import JudgeConfig
+from mira_megatron.scoring.distilled import check_left_to_card, is_distilled
+from mira_megatron.scoring.judge_config import ENGINES, JudgeConfig, check_has_model
 
 # Settings of the section `score` that a group's scorer may have of its own.
 _OVERRIDES = (
     "engine",
+    "answer_mode",
     "model",
+    "model_path",
     "endpoints",
     "api_key_env",
     "temperature",
@@ -23,7 +26,11 @@ _OVERRIDES = (
     "request_fields",
     "max_record_tokens",
     "tokenizer",
+    "dtype",
+    "max_model_len",
 )
+# What a judge that answers greedily is asked with, where the recipe does not say it.
+_GREEDY = {"temperature": 0.0, "top_p": 1.0}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -32,7 +39,9 @@ class ScorerConfig:
 
     # In place of the same settings of the section `score`:
     engine: str | None = None
+    answer_mode: str | None = None
     model: str | None = None
+    model_path: str | None = None  # a local folder; its size is checked before the model is asked
     endpoints: list[str] = field(default_factory=list)
     api_key_env: str | None = None
     temperature: float | None = None
@@ -41,6 +50,8 @@ class ScorerConfig:
     request_fields: dict[str, Any] = field(default_factory=dict)
     max_record_tokens: int | None = None
     tokenizer: str | None = None
+    dtype: str | None = None
+    max_model_len: int | None = None
     # The group's anchors, where they are given (see rubric.anchor):
     anchors_path: str | None = None
     anchor_fields: dict[str, str] = field(default_factory=dict)
@@ -48,7 +59,6 @@ class ScorerConfig:
     # What was trained on calibration references cannot do without them:
     released: bool = False
     allow_uncalibrated: bool = False
-    model_path: str | None = None  # a local folder, whose size is checked before it is asked
 
 
 def scorer_config(recipe: Recipe, group: str) -> ScorerConfig:
@@ -58,12 +68,25 @@ def scorer_config(recipe: Recipe, group: str) -> ScorerConfig:
 
 
 def scorer_judge(recipe: Recipe, group: str) -> JudgeConfig:
-    """Returns how a group's scorer is asked."""
+    """Returns how a group's scorer is asked.
+
+    One that answers greedily need not be told temperature and top_p. Raises ValueError for settings
+    that do not fit, and for a model that is neither given nor distilled.
+    """
     scorer_config(recipe, group)
     entry = recipe.mapping("scorers").get(group) or {}
     own = {name: entry[name] for name in _OVERRIDES if name in entry}
     where = f"{recipe.path}: score with scorers.{group}" if own else f"{recipe.path}: score"
-    return typed(JudgeConfig, {**(recipe.values.get("score") or {}), **own}, where=where)
+    values = {**(recipe.values.get("score") or {}), **own}
+    is_model = values.get("engine") in ENGINES and values["engine"] != "rule_judge"
+    if is_model and (values["engine"] != "endpoint" or values.get("answer_mode") == "expected"):
+        values = {**_GREEDY, **values}
+    judge = typed(JudgeConfig, values, where=where)
+    if is_distilled(recipe, judge):
+        check_left_to_card(judge, where)
+    else:
+        check_has_model(judge, where)
+    return judge
 
 
 def check_calibrated(scorer: ScorerConfig, anchors: Sequence[Anchor], path: Path) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
 from mira_megatron import layout
-from mira_megatron.config import Recipe, typed
+from mira_megatron.config import Recipe, fingerprinted, typed
 from mira_megatron.corpus.recipe_sources import recipe_sources
 from mira_megatron.stage import Unit
 from mira_megatron.training.model_shape import ModelShape
@@ -56,7 +56,7 @@ def _unit(recipe: Recipe, arm: str, model: ModelShape, training: TrainSettings) 
         name=arm,
         folder=layout.checkpoints(arm),
         version=VERSION,
-        config={"model": asdict(model), "training": asdict(training)},
+        config={"model": asdict(model), "training": fingerprinted(training)},
         # The views hold no tokens: what is trained on lies in the token datasets behind them.
         upstream=(layout.blend(arm), *(layout.tokens(name) for name in recipe_sources(recipe))),
         work="mira_megatron.training.run_midtrain:midtrain",

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 
 import torch
 from megatron.core import parallel_state
@@ -49,8 +49,43 @@ def megatron_process_group(
         distributed.destroy_process_group()
 
 
+def process_group_of_torchrun(environ: Mapping[str, str]) -> AbstractContextManager[None]:
+    """Returns the `megatron_process_group` that torchrun's variables describe.
+
+    One process where RANK is not set. Raises ValueError for a variable that torchrun would have set
+    and that is missing or no number.
+    """
+    if "RANK" not in environ:
+        return megatron_process_group()
+    return megatron_process_group(
+        rank=_number(environ, "RANK"),
+        world_size=_number(environ, "WORLD_SIZE"),
+        local_rank=_number(environ, "LOCAL_RANK"),
+        master_address=environ.get("MASTER_ADDR"),
+        master_port=_number(environ, "MASTER_PORT"),
+    )
+
+
+def _number(environ: Mapping[str, str], name: str) -> int:
+    value = environ.get(name, "")
+    if not value.isdecimal():
+        raise ValueError(
+            f"RANK is set, so {name} must be a number, got {value!r}. Start with torchrun, which "
+            "sets both, or unset RANK to run one process."
+        )
+    return int(value)
+
+
 def current_device() -> torch.device:
     """Returns the device that tensors go to: this process's GPU, or the CPU."""
     if torch.cuda.is_available():
         return torch.device("cuda", torch.cuda.current_device())
     return torch.device("cpu")
+
+
+def sum_over_processes(*values: float) -> list[float]:
+    """Returns each value summed over the data-parallel processes, in float64."""
+    total = torch.tensor(values, dtype=torch.float64, device=current_device())
+    distributed.all_reduce(total, group=parallel_state.get_data_parallel_group())
+    sums: list[float] = total.tolist()
+    return sums

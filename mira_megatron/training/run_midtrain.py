@@ -23,7 +23,9 @@ from mira_megatron.tokenization.megatron_datasets import (
 from mira_megatron.training.checkpoint import save_checkpoint
 from mira_megatron.training.midtrain import MidtrainSettings
 from mira_megatron.training.process_group import megatron_process_group
-from mira_megatron.training.trainer import EvalEntry, LogEntry, train
+from mira_megatron.training.resuming import Checkpointing
+from mira_megatron.training.trainer import train
+from mira_megatron.training.training_log import EvalEntry, LogEntry
 
 logger = logging.getLogger(__name__)
 
@@ -31,14 +33,15 @@ logger = logging.getLogger(__name__)
 def midtrain(workspace: Workspace, settings: MidtrainSettings) -> WorkResult:
     """Trains on one arm's blend from random weights, in this process."""
     # Megatron reads these files itself, and any bytes are tokens to it.
-    for folder in workspace.unit.upstream:
-        verify_digests(workspace.run.folder / folder, workspace.upstream_manifest(folder))
+    for upstream in workspace.unit.upstream:
+        verify_digests(workspace.run.folder / upstream, workspace.upstream_manifest(upstream))
     blend = read_blend(workspace.run.folder / layout.blend(settings.arm))
-    # Megatron writes neither its index cache nor a checkpoint atomically: what a killed run left is
-    # not trusted, and the checkpoint is moved to its place when it is whole.
-    shutil.rmtree(workspace.scratch, ignore_errors=True)
-    shutil.rmtree(workspace.folder / "weights", ignore_errors=True)
-    cache_folder = workspace.scratch / "index_cache"
+    # Megatron writes neither its index cache nor weights atomically: what a killed run left is not
+    # trusted, and the weights are moved to their place when they are whole. The trainer's own
+    # checkpoints are, so a killed run goes on from the newest.
+    cache_folder, weights = workspace.scratch / "index_cache", workspace.scratch / "weights"
+    for folder in (cache_folder, weights, workspace.folder / "weights"):
+        shutil.rmtree(folder, ignore_errors=True)
     with megatron_process_group():
         datasets = build_datasets(blend, seed=settings.training.seed, cache_folder=cache_folder)
         write_json(workspace.folder / "coverage.json", coverage_report(blend, datasets))
@@ -49,9 +52,12 @@ def midtrain(workspace: Workspace, settings: MidtrainSettings) -> WorkResult:
             train_dataset=datasets.train,
             valid_dataset=datasets.valid,
             on_log=lambda entry: _log(settings.arm, entry),
+            checkpointing=Checkpointing(
+                folder=workspace.scratch / "training", data_fingerprint=workspace.fingerprint
+            ),
         )
-        save_checkpoint(result.model, workspace.scratch / "weights")
-    os.replace(workspace.scratch / "weights", workspace.folder / "weights")
+        save_checkpoint(result.model, weights)
+    os.replace(weights, workspace.folder / "weights")
     # Whole batches only, and no more than train_iters of them.
     num_trained = result.state.global_step * settings.training.global_batch_size
     num_left_out = len(datasets.train) - num_trained

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+PRECISIONS = ("float32", "bfloat16")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -24,6 +26,9 @@ class TrainSettings:
     eval_interval: int  # steps; validation also runs before the first step and after the last
     log_interval: int  # steps
     seed: int
+    precision: str = "float32"  # of weights and activations; or bfloat16, updated in float32
+    # Steps between checkpoints, where the caller names a folder for them.
+    save_interval: int = field(default=200, metadata={"execution": True})
 
     def __post_init__(self) -> None:
         for name in (
@@ -35,6 +40,7 @@ class TrainSettings:
             "clip_grad",
             "eval_interval",
             "log_interval",
+            "save_interval",
         ):
             value = getattr(self, name)
             if value is not None and value <= 0:
@@ -50,6 +56,8 @@ class TrainSettings:
                 f"global_batch_size={self.global_batch_size} must be a multiple of "
                 f"micro_batch_size={self.micro_batch_size}"
             )
+        if self.precision not in PRECISIONS:
+            raise ValueError(f"precision={self.precision!r} must be one of {', '.join(PRECISIONS)}")
         if self.min_learning_rate > self.learning_rate:
             raise ValueError(
                 f"min_learning_rate={self.min_learning_rate} must not exceed "
@@ -69,7 +77,7 @@ def num_train_iters(settings: TrainSettings, num_samples: int) -> int:
             f"the train dataset has {num_samples:,} samples of {settings.sequence_length:,} "
             f"tokens, but train_iters={train_iters:,} x global_batch_size="
             f"{settings.global_batch_size} needs {train_iters * settings.global_batch_size:,}. "
-            "Select more tokens, or lower train_iters, global_batch_size or sequence_length."
+            "Give it more data or epochs, or lower train_iters, global_batch_size or sequence_length."
         )
     if settings.warmup_iters >= train_iters:
         raise ValueError(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -49,23 +48,6 @@ else:
     raise AssertionError("a mask of 1 MB fitted into 64 KiB")
 """
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")  # what tmpfs counts in
-
-
-@pytest.fixture(scope="session")
-def own_mounts(tmp_path_factory: pytest.TempPathFactory) -> Sequence[str]:
-    """The words before a command that may mount; as root, or as root of a user namespace."""
-    folder = tmp_path_factory.mktemp("mount")
-    for words in (["unshare", "-m"], ["unshare", "-rm"]):
-        try:
-            tried = [*words, "mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)]
-            subprocess.run(tried, check=True, capture_output=True)
-        except (FileNotFoundError, subprocess.CalledProcessError):
-            continue
-        return words
-    message = "no small disk here: neither `unshare -m` nor `unshare -rm` may mount a tmpfs"
-    if os.environ.get("CI") == "true":
-        pytest.fail(message)
-    pytest.skip(message)
 
 
 def stage_bytes(run_folder: Path, stage: str) -> int:

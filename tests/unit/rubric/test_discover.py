@@ -15,10 +15,10 @@ from mira_megatron.rubric import discover
 from mira_megatron.rubric.discovery_prompts import discover_prompt_key
 from mira_megatron.rubric.rule_judge import MODEL_NAME, dimension_names
 from mira_megatron.rubric.views import View
-from mira_megatron.scoring.asking import Reply
 from mira_megatron.scoring.completion import Answer
+from mira_megatron.scoring.judge import Judge
 from mira_megatron.scoring.judge_config import JudgeConfig
-from mira_megatron.scoring.judging import Judge
+from mira_megatron.scoring.questions import Reply
 from mira_megatron.stage import Resources, Run, Unit, run_unit
 
 pytest_plugins = ("judged_recipes",)

@@ -31,7 +31,7 @@ def _rate(family: str, view: str) -> Verdict:
     return rate(family, view, dimension_names(family))
 
 
-def _score(verdict: Verdict, family: str, name: str) -> int | None:
+def _score(verdict: Verdict, family: str, name: str) -> float | None:
     return verdict.scores[dimension_names(family).index(name)]
 
 

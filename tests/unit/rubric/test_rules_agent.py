@@ -10,7 +10,7 @@ from mira_megatron.rubric.rule_judge import dimension_names, rate
 from mira_megatron.rubric.verdict import Verdict
 
 
-def _score(verdict: Verdict, name: str) -> int | None:
+def _score(verdict: Verdict, name: str) -> float | None:
     return verdict.scores[dimension_names("agent").index(name)]
 
 

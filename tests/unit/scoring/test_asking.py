@@ -16,9 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mira_megatron.scoring.answer_store import AnswerStore
-from mira_megatron.scoring.asking import Question, Reply, ask_all
+from mira_megatron.scoring.asking import ask_all
 from mira_megatron.scoring.completion import Answer
 from mira_megatron.scoring.judge_config import JudgeConfig
+from mira_megatron.scoring.questions import Question, Reply
 
 _GARBAGE = "lorem ipsum"
 

@@ -89,3 +89,33 @@ def test_judge_config_answer_without_the_bound_of_its_cost_is_refused(
 ) -> None:
     with pytest.raises(ValueError, match="must equal max_tokens=64"):
         _judge(request_fields=fields)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"engine": "sglang"}, "engine='sglang' must be one of rule_judge, endpoint, transf"),
+        ({"answer_mode": "mean"}, "answer_mode='mean' must be one of full, expected"),
+        ({"answer_mode": "expected", "temperature": 0.5}, "temperature=0.5: answer_mode=expected"),
+        ({"dtype": "float32"}, "dtype is for engine=transformers or vllm"),
+        ({"engine": "vllm"}, "endpoints is for engine=endpoint"),
+        ({"max_tokens": None}, "engine=endpoint needs max_tokens"),
+    ],
+)
+def test_judge_config_engine_or_mode_that_does_not_fit_is_refused(
+    settings: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        _judge(**settings)
+
+
+def test_judge_config_local_engine_is_greedy_only_where_it_is_transformers() -> None:
+    local = {"engine": "vllm", "endpoints": [], "temperature": 0.5, "model": None}
+    assert _judge(**local).temperature == 0.5
+    with pytest.raises(ValueError, match="engine=transformers answers greedily"):
+        _judge(**{**local, "engine": "transformers"})
+
+
+def test_judge_config_rule_judge_gives_no_expected_scores() -> None:
+    with pytest.raises(ValueError, match="answer_mode=expected needs a model"):
+        typed(JudgeConfig, {"engine": "rule_judge", "answer_mode": "expected"}, where="r")

@@ -84,8 +84,10 @@ def test_score_group_may_have_a_scorer_of_its_own(
     assert unit.config["model"] == "own"
     assert unit.config["request_fields"] == {"top_k": 20}
     assert isinstance(unit.settings, score.ScoreSettings)
-    assert unit.settings.judge.config.endpoints == ["http://own/v1"]
-    assert unit.settings.judge.config.max_tokens == 64  # what is not its own is the section's
+    assert unit.settings.scorer.judge.config.endpoints == ["http://own/v1"]
+    assert (
+        unit.settings.scorer.judge.config.max_tokens == 64
+    )  # what is not its own is the section's
 
 
 def test_score_settings_that_all_scorers_give_are_not_needed_in_the_section(

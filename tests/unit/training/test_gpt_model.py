@@ -6,10 +6,20 @@ from typing import Any
 import pytest
 import torch
 from megatron.core.transformer.dot_product_attention import DotProductAttention
+from megatron.core.transformer.mlp import MLP
+from megatron.core.transformer.moe.moe_layer import MoELayer
 from torch import Tensor
+from torch.nn import functional
 
 from mira_megatron.training.checkpoint import load_checkpoint, save_checkpoint
-from mira_megatron.training.gpt_model import build_model, padded_vocab_size
+from mira_megatron.training.gpt_model import (
+    SdpaAttention,
+    build_model,
+    has_transformer_engine,
+    layer_spec,
+    padded_vocab_size,
+    transformer_config,
+)
 from mira_megatron.training.model_shape import ModelShape
 from mira_megatron.training.process_group import megatron_process_group
 
@@ -30,6 +40,14 @@ SHAPE = ModelShape(
     layernorm_epsilon=1e-6,
     tie_embeddings=True,
 )
+MOE = replace(
+    SHAPE,
+    num_moe_experts=4,
+    moe_router_topk=2,
+    moe_ffn_hidden_size=12,
+    moe_aux_loss_coeff=0.01,
+)
+BOTH = pytest.mark.parametrize("shape", [SHAPE, MOE], ids=["dense", "moe"])
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -70,8 +88,9 @@ def test_model_with_a_mask_between_documents_does_not_look_across() -> None:
     assert torch.equal(before[0, 3:], after[0, 3:])
 
 
-def test_model_attention_equals_megatrons_own() -> None:
-    model = build_model(SHAPE, VOCAB_SIZE)
+@BOTH
+def test_model_attention_equals_megatrons_own(shape: ModelShape) -> None:
+    model = build_model(shape, VOCAB_SIZE)
     ours = logits_of(model, TOKENS_BS, None)
 
     for layer in model.decoder.layers:
@@ -102,8 +121,96 @@ def test_padded_vocab_size_is_the_next_multiple_of_128(vocab_size: int, num_rows
     assert padded_vocab_size(vocab_size) == num_rows
 
 
-def test_checkpoint_loaded_into_another_model_gives_the_same_weights(tmp_path: Path) -> None:
-    saved, loaded = build_model(SHAPE, VOCAB_SIZE), build_model(SHAPE, VOCAB_SIZE)
+def test_moe_model_has_no_biases_and_normalises_q_and_k_per_head() -> None:
+    parameters = dict(build_model(MOE, VOCAB_SIZE).named_parameters())
+
+    assert not any("bias" in name for name in parameters)
+    for which in ("q_layernorm", "k_layernorm"):
+        norm = parameters[f"decoder.layers.0.self_attention.{which}.weight"]
+        assert norm.shape == (MOE.channels_per_head,)
+
+
+def test_moe_layer_is_the_weighted_sum_of_each_tokens_best_experts() -> None:
+    layer = build_model(MOE, VOCAB_SIZE).decoder.layers[0].mlp
+    tokens_SBH = torch.randn(5, 1, 16)
+
+    with torch.no_grad():
+        got_SBH, _ = layer(tokens_SBH)
+        for token_H, got_H in zip(tokens_SBH[:, 0], got_SBH[:, 0], strict=True):
+            best = (layer.router.weight @ token_H).topk(2)
+            expected_H = torch.zeros(16)
+            for weight, index in zip(best.values.softmax(0), best.indices, strict=True):
+                expert = layer.experts.local_experts[int(index)]
+                gate, up = (expert.linear_fc1.weight @ token_H).chunk(2)
+                expected_H += weight * expert.linear_fc2.weight @ (functional.silu(gate) * up)
+            torch.testing.assert_close(got_H, expected_H)  # float32 sums in another order
+
+
+@pytest.mark.parametrize(("coefficient", "is_balanced"), [(0.01, True), (0.0, False)])
+def test_moe_auxiliary_loss_reaches_the_router_only_through_its_coefficient(
+    coefficient: float, is_balanced: bool
+) -> None:
+    model = build_model(replace(MOE, moe_aux_loss_coeff=coefficient), VOCAB_SIZE)
+
+    # A loss of zero times the logits leaves the auxiliary loss alone.
+    torch.autograd.backward(0 * model(TOKENS_BS, POSITIONS_BS, None).sum())
+
+    gradient = model.decoder.layers[0].mlp.router.weight.grad
+    assert bool(gradient.abs().sum() > 0) == is_balanced
+
+
+@BOTH
+def test_model_in_bfloat16_is_all_bfloat16_and_close_to_float32(shape: ModelShape) -> None:
+    torch.manual_seed(1)
+    full = build_model(shape, VOCAB_SIZE).eval()
+    half = build_model(shape, VOCAB_SIZE, dtype=torch.bfloat16).eval()
+    half.load_state_dict(full.state_dict())
+
+    expected = logits_of(full, TOKENS_BS, None)
+    got = logits_of(half, TOKENS_BS, None)
+
+    assert {parameter.dtype for parameter in half.parameters()} == {torch.bfloat16}
+    # 8 bits of mantissa, a few roundings deep; the logits themselves are near 0.1.
+    torch.testing.assert_close(got.float(), expected, atol=0.01, rtol=0.1)
+
+
+@BOTH
+def test_model_in_bfloat16_has_a_gradient_for_every_parameter(shape: ModelShape) -> None:
+    model = build_model(shape, VOCAB_SIZE, dtype=torch.bfloat16)
+
+    torch.autograd.backward(model(TOKENS_BS, POSITIONS_BS, None, labels=TOKENS_BS).sum())
+
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+
+
+@BOTH
+def test_model_without_transformer_engine_is_of_local_layers(shape: ModelShape) -> None:
+    spec = layer_spec(shape, with_transformer_engine=False).submodules
+
+    assert spec.self_attention.submodules.core_attention is SdpaAttention
+    assert spec.mlp.module is (MoELayer if shape.is_moe else MLP)
+
+
+def test_transformer_engine_is_not_used_without_cuda() -> None:
+    assert has_transformer_engine() <= torch.cuda.is_available()
+
+
+@pytest.mark.parametrize("with_transformer_engine", [False, True])
+def test_moe_settings_group_the_experts_only_with_transformer_engine(
+    with_transformer_engine: bool,
+) -> None:
+    config = transformer_config(
+        MOE, dtype=torch.bfloat16, with_transformer_engine=with_transformer_engine
+    )
+
+    assert config.moe_grouped_gemm == with_transformer_engine
+
+
+@BOTH
+def test_checkpoint_loaded_into_another_model_gives_the_same_weights(
+    tmp_path: Path, shape: ModelShape
+) -> None:
+    saved, loaded = build_model(shape, VOCAB_SIZE), build_model(shape, VOCAB_SIZE)
     save_checkpoint(saved, tmp_path / "checkpoint")
 
     load_checkpoint(loaded, tmp_path / "checkpoint")

@@ -78,6 +78,8 @@ def test_num_train_iters_within_the_warmup_is_refused() -> None:
     [
         ("global_batch_size", 3, "global_batch_size=3 must be a multiple of micro_batch_size=2"),
         ("train_iters", 0, "train_iters=0 must be positive"),
+        ("save_interval", 0, "save_interval=0 must be positive"),
+        ("precision", "fp8", "precision='fp8' must be one of float32, bfloat16"),
         ("warmup_iters", -1, "warmup_iters=-1 must not be negative"),
         ("adam_beta2", 1.0, r"adam_beta2=1.0 must be in \[0, 1\)"),
         ("min_learning_rate", 2.0, "min_learning_rate=2.0 must not exceed learning_rate=1.0"),

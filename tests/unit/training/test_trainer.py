@@ -1,9 +1,6 @@
 import json
-import socket
-from collections.abc import Iterator
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
 from dataclasses import replace
-from multiprocessing import get_context
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,66 +11,24 @@ import torch
 from megatron.core.datasets.blended_megatron_dataset_builder import BlendedMegatronDatasetBuilder
 from megatron.core.datasets.gpt_dataset import GPTDataset, GPTDatasetConfig
 from megatron.core.datasets.indexed_dataset import IndexedDatasetBuilder
+from megatron.core.models.gpt.gpt_model import GPTModel
+from tiny_training import SETTINGS, SHAPE, VOCAB_SIZE, counting_samples, sample
 from torch import Tensor
 
+from mira_megatron.training.adamw import parameter_groups
 from mira_megatron.training.batches import TokenDataset
 from mira_megatron.training.gpt_model import build_model
-from mira_megatron.training.model_shape import ModelShape
 from mira_megatron.training.process_group import megatron_process_group
-from mira_megatron.training.schedule import TrainSettings
-from mira_megatron.training.trainer import EvalEntry, LogEntry, TrainEntry, parameter_groups, train
+from mira_megatron.training.trainer import train
+from mira_megatron.training.training_log import EvalEntry, LogEntry, TrainEntry
 
 pytestmark = pytest.mark.megatron
-
-VOCAB_SIZE = 64
-SHAPE = ModelShape(
-    num_layers=2,
-    hidden_size=32,
-    ffn_hidden_size=48,
-    num_attention_heads=4,
-    num_query_groups=2,
-    max_sequence_length=16,
-    rotary_base=10_000,
-    layernorm_epsilon=1e-6,
-    tie_embeddings=True,
-)
-SETTINGS = TrainSettings(
-    sequence_length=16,
-    micro_batch_size=4,
-    global_batch_size=8,
-    train_iters=6,
-    learning_rate=1e-2,
-    min_learning_rate=1e-3,
-    warmup_iters=1,
-    weight_decay=0.1,
-    adam_beta1=0.9,
-    adam_beta2=0.95,
-    clip_grad=1.0,
-    eval_interval=4,
-    log_interval=2,
-    seed=7,
-)
 
 
 @pytest.fixture
 def process_group() -> Iterator[None]:
     with megatron_process_group():
         yield
-
-
-def sample(tokens: list[int], loss_mask: list[int]) -> dict[str, Tensor]:
-    """One item as GPTDataset gives it; the last of `tokens` is only a label."""
-    return {
-        "tokens": torch.tensor(tokens[:-1]),
-        "labels": torch.tensor(tokens[1:]),
-        "loss_mask": torch.tensor(loss_mask, dtype=torch.float32),
-        "position_ids": torch.arange(len(tokens) - 1),
-    }
-
-
-def counting_samples(num_samples: int) -> list[dict[str, Tensor]]:
-    """Sample i counts up from i: the next token is always the token after this one."""
-    return [sample([(i + k) % VOCAB_SIZE for k in range(17)], [1] * 16) for i in range(num_samples)]
 
 
 def megatron_datasets(
@@ -134,6 +89,47 @@ def test_training_on_a_megatron_blend_lowers_the_loss(
     assert {entry.eval_tokens for entry in evaluations} == {40}  # 41 tokens have 40 successors
     assert evaluations[0].eval_loss == pytest.approx(np.log(128), abs=0.1)  # uniform, 128 rows
     assert evaluations[-1].eval_loss < evaluations[0].eval_loss - 0.5
+
+
+@pytest.mark.usefixtures("process_group")
+def test_training_in_bfloat16_follows_the_losses_of_float32() -> None:
+    losses = []
+    for precision in ("float32", "bfloat16"):
+        result = train(
+            model_shape=SHAPE,
+            settings=replace(SETTINGS, precision=precision),
+            vocab_size=VOCAB_SIZE,
+            train_dataset=counting_samples(48),
+            valid_dataset=None,
+        )
+        losses.append([e.loss for e in result.state.log_history if isinstance(e, TrainEntry)])
+
+    assert {p.dtype for p in result.model.parameters()} == {torch.bfloat16}
+    assert losses[0] != losses[1]
+    assert losses[0] == pytest.approx(losses[1], rel=0.02)  # bfloat16 has three digits
+
+
+@pytest.mark.usefixtures("process_group")
+def test_training_starts_from_the_weights_that_initialise_gives() -> None:
+    def first_loss(initialise: Callable[[GPTModel], None] | None) -> float:
+        result = train(
+            model_shape=SHAPE,
+            settings=replace(SETTINGS, train_iters=2),
+            vocab_size=VOCAB_SIZE,
+            train_dataset=counting_samples(16),
+            valid_dataset=counting_samples(1),
+            initialise=initialise,
+        )
+        entry = result.state.log_history[0]
+        assert isinstance(entry, EvalEntry)
+        return entry.eval_loss
+
+    def all_zero(model: GPTModel) -> None:
+        with torch.no_grad():
+            model.embedding.word_embeddings.weight.zero_()
+
+    assert first_loss(all_zero) == pytest.approx(np.log(128))  # every token alike, 128 rows
+    assert first_loss(None) != pytest.approx(np.log(128))
 
 
 @pytest.mark.usefixtures("process_group")
@@ -290,7 +286,7 @@ def test_parameter_groups_spare_norms_and_biases_from_decay() -> None:
     model = build_model(SHAPE, VOCAB_SIZE)
     names = {id(parameter): name for name, parameter in model.named_parameters()}
 
-    decayed, spared = parameter_groups(model, weight_decay=0.1)
+    decayed, spared = parameter_groups(list(model.parameters()), weight_decay=0.1)
 
     assert (decayed["weight_decay"], spared["weight_decay"]) == (0.1, 0.0)
     assert len(decayed["params"]) + len(spared["params"]) == len(names)
@@ -298,45 +294,3 @@ def test_parameter_groups_spare_norms_and_biases_from_decay() -> None:
     assert spared_names
     assert all("layernorm" in name or name.endswith("bias") for name in spared_names)
     assert not any("layernorm" in names[id(parameter)] for parameter in decayed["params"])
-
-
-def train_as_rank(rank: int, world_size: int, port: int | None, state_path: Path) -> None:
-    with megatron_process_group(
-        rank=rank,
-        world_size=world_size,
-        master_address=None if port is None else "127.0.0.1",
-        master_port=port,
-    ):
-        result = train(
-            model_shape=SHAPE,
-            settings=SETTINGS,
-            vocab_size=VOCAB_SIZE,
-            train_dataset=counting_samples(48),
-            valid_dataset=counting_samples(5),
-        )
-    if rank == 0:
-        result.state.save(state_path)
-
-
-def test_training_in_two_processes_gives_the_losses_of_one(tmp_path: Path) -> None:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = listener.getsockname()[1]
-    context = get_context("spawn")
-    with ExitStack() as running:
-        processes = [
-            context.Process(target=train_as_rank, args=(rank, 2, port, tmp_path / "two.json"))
-            for rank in range(2)
-        ]
-        for process in processes:
-            process.start()
-            running.callback(process.kill)
-        for process in processes:
-            process.join(timeout=60)
-        assert [process.exitcode for process in processes] == [0, 0]
-    train_as_rank(0, 1, None, tmp_path / "one.json")
-
-    one, two = (json.loads((tmp_path / f"{n}.json").read_text()) for n in ("one", "two"))
-    assert two["num_train_tokens"] == one["num_train_tokens"]
-    for expected, entry in zip(one["log_history"], two["log_history"], strict=True):
-        assert entry == pytest.approx(expected, rel=1e-4)  # float32 sums in another order

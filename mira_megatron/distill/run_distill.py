@@ -1,0 +1,159 @@
+"""The work behind `mira distill`, apart from its settings: it imports torch and Megatron."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import torch
+from megatron.core.models.gpt.gpt_model import GPTModel
+
+from mira_megatron import layout
+from mira_megatron.distill.chatml import CHAT_TEMPLATE, END
+from mira_megatron.distill.distill import DistillSettings
+from mira_megatron.distill.group_card import group_card
+from mira_megatron.distill.scorer_card import EXPORT
+from mira_megatron.distill.scorer_tokenizer import ScorerTokenizer
+from mira_megatron.distill.sft_dataset import SftDataset
+from mira_megatron.distill.sft_files import TRAINING, VALIDATION
+from mira_megatron.manifest import Counts
+from mira_megatron.shards import file_digest
+from mira_megatron.stage import WorkResult, Workspace
+from mira_megatron.training.checkpoint import save_checkpoint
+from mira_megatron.training.hf_config import read_hf_shape
+from mira_megatron.training.hf_export import export_hf
+from mira_megatron.training.hf_tokenizer import check_tokenizer
+from mira_megatron.training.hf_weights import load_hf_weights
+from mira_megatron.training.model_shape import ModelShape
+from mira_megatron.training.process_group import megatron_process_group
+from mira_megatron.training.progress_log import log_progress
+from mira_megatron.training.resuming import Checkpointing
+from mira_megatron.training.trainer import TrainResult, train
+
+logger = logging.getLogger(__name__)
+
+WEIGHTS = "weights"
+
+
+def distill(workspace: Workspace, settings: DistillSettings) -> WorkResult:
+    """Trains one group's scorer, and writes it in Megatron's and in Hugging Face's format."""
+    training = settings.training
+    assert training is not None, "distill.units gives it to whoever trains here"
+    sft = workspace.run.folder / layout.sft(settings.rubric, settings.group)
+    tokenizer_file = sft / layout.TOKENIZER_FILE
+    tokenizer = ScorerTokenizer(tokenizer_file)
+    shape, vocab_size = _shape(settings, tokenizer, tokenizer_file)
+    check_tokenizer(shape, tokenizer_file, vocab_size)
+    train_dataset, valid_dataset = (
+        SftDataset(
+            sft / name,
+            tokenizer_file,
+            sequence_length=training.sequence_length,
+            pad_id=tokenizer.end_id,
+            seed=training.seed,
+            num_epochs=num_epochs,
+        )
+        for name, num_epochs in ((TRAINING, settings.config.num_epochs), (VALIDATION, 1))
+    )
+    logger.info(
+        "distill %s: %s samples in %s sequences an epoch, %.0f%% of their places filled",
+        settings.group,
+        f"{train_dataset.num_samples:,}",
+        f"{train_dataset.num_sequences:,}",
+        100 * train_dataset.packing_efficiency,
+    )
+    with megatron_process_group():
+        result = train(
+            model_shape=shape,
+            settings=training,
+            vocab_size=vocab_size,
+            train_dataset=train_dataset,
+            valid_dataset=valid_dataset,
+            initialise=_initialise(settings, shape),
+            on_log=partial(log_progress, workspace.unit.label),
+            checkpointing=Checkpointing(
+                folder=workspace.scratch / "training", data_fingerprint=workspace.fingerprint
+            ),
+            tensorboard_folder=workspace.run.folder
+            / layout.TENSORBOARD
+            / f"{settings.rubric}.{settings.group}",
+        )
+        _write(workspace, training.precision, result, shape, vocab_size, tokenizer_file)
+    result.state.save(workspace.folder / "trainer_state.json")
+    group_card(workspace, settings, shape.max_sequence_length).save(workspace.folder)
+    return WorkResult(
+        counts=Counts(
+            num_in=train_dataset.num_samples,
+            num_out=train_dataset.num_samples,
+            totals={
+                "steps": result.state.global_step,
+                "tokens": result.state.num_train_tokens,
+                "tokens_per_second": round(result.tokens_per_second, 1),
+            },
+        )
+    )
+
+
+def _shape(
+    settings: DistillSettings, tokenizer: ScorerTokenizer, tokenizer_file: Path
+) -> tuple[ModelShape, int]:
+    """Returns the scorer's shape and the rows of its vocabulary.
+
+    Raises ValueError where the samples were made with another tokenizer than the base model's.
+    """
+    if settings.model is not None:
+        return settings.model, tokenizer.vocab_size
+    assert settings.base is not None, "distill.units asks for one of the two"
+    base_tokenizer = settings.base / layout.TOKENIZER_FILE
+    if file_digest(base_tokenizer) != file_digest(tokenizer_file):
+        raise ValueError(
+            f"{tokenizer_file}: the samples were made with another tokenizer than "
+            f"{base_tokenizer}, so their ids would mean other tokens to the base model. Delete "
+            f"{tokenizer_file.parent} to have them made again."
+        )
+    hf = read_hf_shape(settings.base)
+    if tokenizer.vocab_size > hf.vocab_size:
+        raise ValueError(
+            f"{base_tokenizer}: its token ids go up to {tokenizer.vocab_size - 1:,}, but the model "
+            f"beside it has {hf.vocab_size:,} rows of vocabulary. Put the model's own tokenizer "
+            "there, or resize the model."
+        )
+    return hf.shape, hf.vocab_size
+
+
+def _initialise(settings: DistillSettings, shape: ModelShape) -> Callable[[GPTModel], None] | None:
+    """Returns what replaces random weights by the base's; None where there is no base."""
+    if settings.base is None:
+        return None
+    return partial(load_hf_weights, folder=settings.base, shape=shape)
+
+
+def _write(
+    workspace: Workspace,
+    precision: str,
+    result: TrainResult,
+    shape: ModelShape,
+    vocab_size: int,
+    tokenizer_file: Path,
+) -> None:
+    """Writes both formats aside, and moves them to their places when they are whole."""
+    for name in (WEIGHTS, EXPORT):
+        for folder in (workspace.scratch / name, workspace.folder / name):
+            shutil.rmtree(folder, ignore_errors=True)
+    save_checkpoint(result.model, workspace.scratch / WEIGHTS)
+    export_hf(
+        result.model,
+        shape,
+        vocab_size=vocab_size,
+        tokenizer_file=tokenizer_file,
+        chat_template=CHAT_TEMPLATE,
+        eos_tokens=[END],
+        dtype=getattr(torch, precision),
+        folder=workspace.scratch / EXPORT,
+    )
+    for name in (WEIGHTS, EXPORT):
+        os.replace(workspace.scratch / name, workspace.folder / name)

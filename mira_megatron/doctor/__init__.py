@@ -1,0 +1,1 @@
+"""The preflight: what wastes GPU hours, found before they are spent."""

@@ -1,0 +1,194 @@
+"""Have the scorer answer the records held back from it, and compare it with the teacher.
+
+Reads   records/<source>/part-*.parquet, teacher_ratings/<rubric>/<source>/part-*.parquet (the
+        reliability half), anchors/<rubric>/<group>/anchors.jsonl, and the group's scorer
+Writes  reliability/<rubric>/<source>/part-*.parquet: the scorer's ratings of those records
+        reliability/<rubric>/<source>/cells.parquet: per anchor n, mean absolute error, Spearman's
+        rank correlation, and that of the record's length alone (cells.CELL_SCHEMA)
+Keeps   part names and order of records; parts without such a record have no file
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mira_megatron import layout
+from mira_megatron.config import Recipe
+from mira_megatron.grouping.source_groups import source_groups
+from mira_megatron.manifest import Counts
+from mira_megatron.records import NUM_SLOTS, Anchor
+from mira_megatron.reliability.cells import CELL_SCHEMA, Cell, cells, follows
+from mira_megatron.scoring.group_scorer import GroupScorer, group_scorer, rating_form
+from mira_megatron.scoring.judging import JudgedPart, judge_parts
+from mira_megatron.scoring.rating import RELIABILITY
+from mira_megatron.shards import read_part, write_parquet
+from mira_megatron.stage import Unit, WorkResult, Workspace
+
+logger = logging.getLogger(__name__)
+
+VERSION = 1
+CELLS = "cells.parquet"
+MIN_RHO = 0.4  # what the log counts as followed; it decides nothing
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ReliabilitySettings:
+    """What one source's unit needs."""
+
+    rubric: str
+    source: str
+    scorer: GroupScorer
+
+
+def units(recipe: Recipe) -> list[Unit]:
+    """Returns one unit per source; none where there are no labels to compare with."""
+    if "label" not in recipe.values:
+        return []
+    scorers = {group.name: group_scorer(recipe, group) for group in source_groups(recipe).values()}
+    return [
+        Unit(
+            stage="reliability",
+            name=source,
+            folder=layout.reliability(recipe.rubric, source),
+            version=VERSION,
+            config=scorers[group.name].fingerprinted,
+            upstream=(
+                layout.records(source),
+                layout.teacher_ratings(recipe.rubric, source),
+                *scorers[group.name].upstream,
+            ),
+            raw_files=scorers[group.name].raw_files,
+            work="mira_megatron.reliability.reliability:reliability",
+            settings=ReliabilitySettings(
+                rubric=recipe.rubric, source=source, scorer=scorers[group.name]
+            ),
+        )
+        for group in source_groups(recipe).values()
+        for source in group.members
+    ]
+
+
+def reliability(workspace: Workspace, settings: ReliabilitySettings) -> WorkResult:
+    """Writes the scorer's ratings of one source's held-back records, and the cells."""
+    labels = _held_back(workspace, settings)
+    form = rating_form(workspace, settings.scorer)
+    parts = _parts(workspace, settings.source, set(labels))
+    outcomes: Counter[str] = sum(judge_parts(workspace, parts, form, form.judge), Counter())
+    found = _compare(settings, form.anchors, labels, parts)
+    write_parquet(
+        workspace.folder / CELLS,
+        pa.Table.from_pylist([asdict(cell) for cell in found], schema=CELL_SCHEMA),
+    )
+    _log(settings, found)
+    num_followed = sum(follows(cell, MIN_RHO) for cell in found)
+    return WorkResult(
+        counts=Counts(
+            num_in=len(labels),
+            num_out=outcomes.total(),
+            totals={**dict(sorted(outcomes.items())), "anchors followed": num_followed},
+        ),
+        rows={**{part.output.name: part.num_records for part in parts}, CELLS: len(found)},
+    )
+
+
+def _held_back(
+    workspace: Workspace, settings: ReliabilitySettings
+) -> dict[str, tuple[float | None, ...]]:
+    """Returns the teacher's scores by record id, of the reliability half alone."""
+    folder = layout.teacher_ratings(settings.rubric, settings.source)
+    labels: dict[str, tuple[float | None, ...]] = {}
+    for path, part in workspace.upstream_parts(folder, ".parquet"):
+        table = read_part(path, part.digest, ["record_id", "scores", "split"])
+        for row in table.to_pylist():
+            if row["split"] == RELIABILITY:
+                labels[row["record_id"]] = tuple(row["scores"])
+    return labels
+
+
+def _parts(workspace: Workspace, source: str, wanted: set[str]) -> list[JudgedPart]:
+    """Returns the parts of records that hold one of the wanted."""
+    parts = []
+    for path, part in workspace.upstream_parts(layout.records(source), ".parquet"):
+        ids = read_part(path, part.digest, ["record_id"])["record_id"].to_pylist()
+        here = wanted.intersection(ids)
+        if here:
+            parts.append(
+                JudgedPart(
+                    records=path,
+                    digest=part.digest,
+                    output=workspace.folder / part.path,
+                    record_ids=frozenset(here),
+                    num_records=len(here),
+                )
+            )
+    return parts
+
+
+def _compare(
+    settings: ReliabilitySettings,
+    anchors: tuple[Anchor, ...],
+    labels: dict[str, tuple[float | None, ...]],
+    parts: list[JudgedPart],
+) -> list[Cell]:
+    rated: dict[str, tuple[float | None, ...]] = {}
+    num_chars: dict[str, int] = {}
+    for part in parts:
+        rated |= _column(part.output, "scores")
+        num_chars |= _column(part.records, "num_chars")
+    ids = sorted(rated)
+    return cells(
+        _array([labels[record_id] for record_id in ids]),
+        _array([rated[record_id] for record_id in ids]),
+        np.array([num_chars[record_id] for record_id in ids], np.int64),
+        anchors=anchors,
+        source=settings.source,
+        group=settings.scorer.group,
+        answer_mode=settings.scorer.judge.config.answer_mode,
+    )
+
+
+def _column(path: Path, name: str) -> dict[str, Any]:
+    table = pq.read_table(path, columns=["record_id", name])
+    return dict(zip(table["record_id"].to_pylist(), table[name].to_pylist(), strict=True))
+
+
+def _array(scores: list[tuple[float | None, ...]]) -> npt.NDArray[np.float64]:
+    """Returns scores as (records, slots), NaN where there is none."""
+    return np.array(scores, np.float64).reshape(-1, NUM_SLOTS)
+
+
+def _log(settings: ReliabilitySettings, found: list[Cell]) -> None:
+    for cell in found:
+        logger.info(
+            "reliability %s: %s %s: n %d, mean absolute error %s, Spearman %s (length alone %s)%s",
+            settings.source,
+            cell.anchor_id,
+            cell.anchor_name,
+            cell.n,
+            _shown(cell.mae),
+            _shown(cell.rho),
+            _shown(cell.rho_of_length),
+            f": {cell.reason}" if cell.reason else "",
+        )
+    followed = {cell.anchor_name for cell in found if follows(cell, MIN_RHO)}
+    logger.info(
+        "reliability %s: ranked as the teacher does (Spearman of at least %g and more than length "
+        "alone gives): %d anchors, %d names",
+        settings.source,
+        MIN_RHO,
+        sum(follows(cell, MIN_RHO) for cell in found),
+        len(followed),
+    )
+
+
+def _shown(value: float | None) -> str:
+    return "none" if value is None else f"{value:.2f}"

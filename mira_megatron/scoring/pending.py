@@ -1,0 +1,167 @@
+"""What is to be asked of an endpoint next, and the line that is kept of its answer.
+
+With expected scores a question may be followed by others about its answer (see expected_scores): by
+"what comes after this answer's beginning and a 1?" for every slot where that decides something.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+import orjson
+
+from mira_megatron.scoring.answer_store import Charged, StoredAnswer, question_key
+from mira_megatron.scoring.completion import Answer
+from mira_megatron.scoring.endpoint import EndpointSettings, Request
+from mira_megatron.scoring.expected_scores import (
+    SlotOdds,
+    text_before_score,
+    zero_probability,
+)
+from mira_megatron.scoring.judge_config import JudgeConfig
+from mira_megatron.scoring.questions import Question
+
+Value = TypeVar("Value")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Doubt:
+    """An answer, and the slot of it about which more is asked."""
+
+    answer: Answer
+    odds: SlotOdds
+
+    @property
+    def beginning(self) -> str:
+        """Returns what the judge is to go on from."""
+        return f"{text_before_score(self.answer.text or '', self.odds.slot)}1"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Pending:
+    """One request, not sent or not answered yet."""
+
+    question: Question
+    num_attempts: int  # this one included
+    seed: int
+    stored_as: str | None  # None for messages that no request can carry
+    most: Charged
+    doubt: Doubt | None = None
+
+    def request(self) -> Request:
+        """Returns what to send."""
+        return Request(
+            key=self.question.key,
+            messages=self.question.messages,
+            seed=self.seed,
+            beginning=None if self.doubt is None else self.doubt.beginning,
+        )
+
+
+class Asker:
+    """Makes requests of questions, for one judge."""
+
+    def __init__(self, judge: JudgeConfig, *, seed: int, weights: str | None) -> None:
+        self._judge = judge
+        self._seed = seed
+        # What an answer depends on besides what the request says.
+        self._more: tuple[object, ...] = () if weights is None else (weights,)
+        if judge.answer_mode == "expected":
+            self._more = (*self._more, judge.answer_mode)
+
+    def pending(self, question: Question, num_attempts: int, doubt: Doubt | None = None) -> Pending:
+        """Returns the request for a question, or about an answer to it."""
+        judge, seed = self._judge, self._seed + num_attempts - 1
+        max_tokens = given(judge.max_tokens) if doubt is None else 1
+        sampling = (judge.temperature, judge.top_p, max_tokens, seed, num_attempts, *self._more)
+        messages: Sequence[dict[str, str]] = question.messages
+        if doubt is not None:
+            messages = [*messages, {"role": "assistant", "content": doubt.beginning}]
+        stored_as, encoded = None, b""
+        with suppress(orjson.JSONEncodeError):
+            encoded = orjson.dumps(messages)
+            stored_as = question_key(
+                model=given(judge.model),
+                messages=encoded,
+                sampling=sampling,
+                fields=judge.request_fields,
+            )
+        return Pending(
+            question=question,
+            num_attempts=num_attempts,
+            seed=seed,
+            stored_as=stored_as,
+            # A token is at least one byte of the text it stands for.
+            most=Charged(num_prompt_tokens=len(encoded), num_output_tokens=max_tokens),
+            doubt=doubt,
+        )
+
+    def doubtful(self, pending: Pending, answer: Answer) -> Pending | None:
+        """Returns what else is to be asked before an answer is whole, None for nothing."""
+        open_slots = (odds for odds in answer.odds or () if odds.is_open)
+        odds = next(open_slots, None)
+        if odds is None:
+            return None
+        doubt = Doubt(answer=answer, odds=odds)
+        return self.pending(pending.question, pending.num_attempts, doubt)
+
+
+def resolved(doubt: Doubt, answer: Answer) -> Answer:
+    """Returns the answer that the doubt was about, with what was said to it.
+
+    Where that failed it is returned instead: it is the record's failure.
+    """
+    if answer.first_top is None:
+        return answer
+    told = doubt.odds.with_zero(zero_probability(answer.first_top))
+    odds = tuple(told if each is doubt.odds else each for each in doubt.answer.odds or ())
+    return replace(doubt.answer, odds=odds)
+
+
+def stored_answer(answer: Answer, pending: Pending, model: str) -> StoredAnswer:
+    """Returns the line to keep; tokens that the server did not count are charged at their most."""
+    assert pending.stored_as is not None
+    num_prompt, num_output = answer.num_prompt_tokens, answer.num_output_tokens
+    most = pending.most
+    return StoredAnswer(
+        key=pending.stored_as,
+        model=model,
+        charged=Charged(
+            num_prompt_tokens=most.num_prompt_tokens if num_prompt is None else num_prompt,
+            num_output_tokens=most.num_output_tokens if num_output is None else num_output,
+        ),
+        text=answer.text,
+        reasoning=answer.reasoning,
+        finish_reason=answer.finish_reason,
+        num_prompt_tokens=num_prompt,
+        num_output_tokens=num_output,
+        failure=answer.failure,
+        failure_detail=answer.failure_detail,
+        odds=answer.odds,
+        first_top=answer.first_top,
+    )
+
+
+def endpoint_settings(judge: JudgeConfig, api_key: str | None) -> EndpointSettings:
+    """Returns how a judge's endpoints are asked."""
+    return EndpointSettings(
+        model=given(judge.model),
+        temperature=given(judge.temperature),
+        top_p=given(judge.top_p),
+        max_tokens=given(judge.max_tokens),
+        max_in_flight=judge.max_in_flight,
+        timeout_seconds=judge.timeout_seconds,
+        max_retries=judge.max_retries,
+        request_fields=judge.request_fields,
+        has_logprobs=judge.answer_mode == "expected",
+        api_key=api_key,
+    )
+
+
+def given(value: Value | None) -> Value:
+    """Returns a setting that is there."""
+    assert value is not None, "JudgeConfig refuses engine=endpoint without it"
+    return value

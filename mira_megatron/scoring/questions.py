@@ -1,0 +1,48 @@
+"""What a judge is asked about a record, and what comes back, whoever answers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from mira_megatron.scoring.completion import Answer
+
+# Failures that are a status of their own; every other one is `failed`.
+_STATUS_OF_FAILURE = {"refused": "refused", "too_long": "too_long"}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Question:
+    """What a judge is to be asked about one record."""
+
+    key: str  # the record's id, returned with the reply
+    messages: Sequence[dict[str, str]]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Reply:
+    """The last answer to a question."""
+
+    key: str
+    answer: Answer
+    num_attempts: int  # answers asked for, the last of which is this one
+
+
+def failure_status(answer: Answer) -> str | None:
+    """Returns the rating status of an answer that failed, None of one that can be parsed."""
+    if answer.failure is None:
+        return None
+    return _STATUS_OF_FAILURE.get(answer.failure, "failed")
+
+
+def outcome(status: str, reason: str | None) -> str:
+    """Returns what counts call a row: its status, and of a failure the kind its reason begins with.
+
+    Kinds are those of completion.Answer.failure; a failed row's reason is written by `explained`.
+    """
+    return f"failed: {(reason or '').partition(':')[0]}" if status == "failed" else status
+
+
+def explained(answer: Answer) -> str:
+    """Returns a failed answer's reason: its kind, and the server's words."""
+    return f"{answer.failure}: {answer.failure_detail}"

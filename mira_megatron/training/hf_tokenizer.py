@@ -1,0 +1,101 @@
+"""The tokenizer beside an exported model, such that transformers and vLLM encode as we trained."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Tokenizer
+
+from mira_megatron.atomic_files import write_bytes, write_json
+from mira_megatron.training.model_shape import ModelShape
+
+# How Qwen2, 2.5 and 3 cut text before BPE.
+QWEN_SPLIT = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+
+
+def check_tokenizer(shape: ModelShape, tokenizer_file: Path, vocab_size: int) -> None:
+    """Raises ValueError where an export of this shape could not carry the tokenizer.
+
+    Worth calling before training. transformers 5 takes only the vocabulary of a Qwen2's tokenizer
+    and always cuts text as Qwen does; of a Qwen3-MoE's it takes everything.
+    """
+    tokenizer = _read(tokenizer_file)
+    highest = max(tokenizer.get_vocab().values())
+    if highest >= vocab_size:
+        raise ValueError(
+            f"{tokenizer_file}: its highest token id {highest:,} does not fit vocab_size="
+            f"{vocab_size:,}. Give the tokenizer the model was trained with."
+        )
+    if not shape.is_moe and not _cuts_like_qwen(json.loads(tokenizer.to_str())):
+        raise ValueError(
+            f"{tokenizer_file}: it does not cut text as Qwen2's tokenizer does (NFC, then Qwen's "
+            "split), but transformers 5 would do that for every Qwen2ForCausalLM, and give other "
+            "ids than in training. Take a Qwen tokenizer, or a mixture of experts "
+            "(num_moe_experts)."
+        )
+
+
+def token_ids(tokenizer_file: Path, tokens: Sequence[str]) -> list[int]:
+    """Returns the ids of end tokens; raises ValueError where one is missing or none is given."""
+    tokenizer = _read(tokenizer_file)
+    ids = [token_id for token in tokens if (token_id := tokenizer.token_to_id(token)) is not None]
+    if len(ids) < len(tokens) or not ids:
+        raise ValueError(
+            f"{tokenizer_file}: eos_tokens={list(tokens)} must be tokens of it, at least one"
+        )
+    return ids
+
+
+def write_tokenizer(
+    folder: Path,
+    tokenizer_file: Path,
+    *,
+    chat_template: str,
+    eos_tokens: Sequence[str],
+    max_length: int,
+) -> list[int]:
+    """Writes tokenizer.json, tokenizer_config.json and generation_config.json beside a model.
+
+    Returns the ids that generation ends at; the first is the tokenizer's EOS, the last pads.
+    """
+    eos_ids = token_ids(tokenizer_file, eos_tokens)
+    write_bytes(folder / "tokenizer.json", tokenizer_file.read_bytes())
+    write_json(
+        folder / "tokenizer_config.json",
+        {
+            "tokenizer_class": "PreTrainedTokenizerFast",  # takes tokenizer.json as it is
+            "eos_token": eos_tokens[0],
+            "pad_token": eos_tokens[-1],
+            "chat_template": chat_template,
+            "model_max_length": max_length,
+            "clean_up_tokenization_spaces": False,
+        },
+    )
+    ends = {"eos_token_id": eos_ids, "pad_token_id": eos_ids[-1]}
+    write_json(folder / "generation_config.json", ends)
+    return eos_ids
+
+
+def _read(path: Path) -> Tokenizer:
+    try:
+        return Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises nothing narrower
+        raise ValueError(f"{path}: not a tokenizer.json ({error})") from error
+
+
+def _cuts_like_qwen(content: dict[str, Any]) -> bool:
+    cut = content["pre_tokenizer"] or {}
+    steps = cut.get("pretokenizers") or []
+    return (
+        (content["normalizer"] or {}).get("type") == "NFC"
+        and [step["type"] for step in steps] == ["Split", "ByteLevel"]
+        and steps[0]["pattern"] == {"Regex": QWEN_SPLIT}
+        and (steps[0]["behavior"], steps[0]["invert"]) == ("Isolated", False)
+        and (steps[1]["add_prefix_space"], steps[1]["use_regex"]) == (False, False)
+    )
