@@ -77,7 +77,8 @@ def num_train_iters(settings: TrainSettings, num_samples: int) -> int:
             f"the train dataset has {num_samples:,} samples of {settings.sequence_length:,} "
             f"tokens, but train_iters={train_iters:,} x global_batch_size="
             f"{settings.global_batch_size} needs {train_iters * settings.global_batch_size:,}. "
-            "Give it more data or epochs, or lower train_iters, global_batch_size or sequence_length."
+            "Give it more data or epochs, or lower train_iters, global_batch_size or "
+            "sequence_length."
         )
     if settings.warmup_iters >= train_iters:
         raise ValueError(
