@@ -314,7 +314,7 @@ def _add_serve(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="of the environment that has vLLM (default: this one)",
     )
     command.add_argument(
-        "--vllm", default="", metavar="WORDS", help='more words for vLLM, as --vllm "--seed 1"'
+        "--vllm", default="", metavar="WORDS", help='more words for vLLM: --vllm="--seed 1"'
     )
     command.add_argument("--run", action="store_true", help="run them, until one ends")
     _add_log_level(command)

@@ -13,7 +13,7 @@ def grouped(number: int | None) -> str:
 
 def decimal(number: float | None, digits: int = 2) -> str:
     """Returns a number with a fixed number of decimals, so that columns align."""
-    return MISSING if number is None else f"{number:,.{digits}f}"
+    return MISSING if number is None else f"{number:z,.{digits}f}"
 
 
 def percent(part: int | None, whole: int) -> str:

@@ -8,6 +8,8 @@ import os
 import shutil
 from pathlib import Path
 
+from safetensors import SafetensorError, safe_open
+
 from mira_megatron import layout
 from mira_megatron.distill.chatml import CHAT_TEMPLATE, END
 from mira_megatron.distill.distill import DistillSettings, exported
@@ -18,7 +20,8 @@ from mira_megatron.manifest import Counts
 from mira_megatron.stage import WorkResult, Workspace
 from mira_megatron.training.hf_tokenizer import write_tokenizer
 
-CONFIG = "config.json"
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+INDEX = f"{WEIGHTS}.index.json"
 
 logger = logging.getLogger(__name__)
 
@@ -26,7 +29,8 @@ logger = logging.getLogger(__name__)
 def take_over_scorer(workspace: Workspace, settings: DistillSettings) -> WorkResult:
     """Links one group's exported scorer into its folder, with the card that says how to ask it.
 
-    Raises ValueError where the export's tokenizer is not the one the samples were made with.
+    Raises ValueError where the export's tokenizer is not the one the samples were made with, and
+    ValueError or FileNotFoundError where an interrupted export left it unfinished.
     """
     source = exported(workspace.run.folder, settings.rubric, settings.group)
     sft = workspace.run.folder / layout.sft(settings.rubric, settings.group)
@@ -39,13 +43,13 @@ def take_over_scorer(workspace: Workspace, settings: DistillSettings) -> WorkRes
             f"{trained_with}: not the tokenizer that {tokenizer_file} is, with which the samples "
             "were made. Export the scorer with the base model that distill.base names."
         )
+    weights = _weight_files(source)
+    max_length = _max_length(source)
     folder = workspace.folder / EXPORT
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    weights = sorted(source.glob("*.safetensors*"))
     for path in (*weights, source / CONFIG):
         _link_or_copy(path, folder / path.name)
-    max_length = read_hf_length(source)
     # The base model's own template may open a thinking block, and its EOS end another turn.
     write_tokenizer(
         folder,
@@ -59,13 +63,34 @@ def take_over_scorer(workspace: Workspace, settings: DistillSettings) -> WorkRes
     return WorkResult(counts=Counts(num_in=len(weights), num_out=len(weights)))
 
 
-def read_hf_length(folder: Path) -> int:
+def _weight_files(folder: Path) -> list[Path]:
+    """Returns an export's weights and their index, seen to be whole: config.json comes first."""
+    index = folder / INDEX
+    names = {WEIGHTS}
+    if index.is_file():
+        names = set(json.loads(index.read_bytes())["weight_map"].values())
+    again = "the export was interrupted. Delete the folder and run recipes/scorer_sft.py export"
+    for name in sorted(names):
+        path = folder / name
+        if not path.is_file():
+            raise FileNotFoundError(f"{path}: no such file: {again}.")
+        try:
+            with safe_open(path, framework="np"):
+                pass  # it has compared the header with the length of the file
+        except SafetensorError as error:
+            raise ValueError(f"{path}: cut short or damaged ({error}): {again}.") from error
+    return sorted([folder / name for name in names] + ([index] if index.is_file() else []))
+
+
+def _max_length(folder: Path) -> int:
     """Returns the longest sequence that a model was made for, in tokens."""
     path = folder / CONFIG
-    config = json.loads(path.read_bytes())
-    length = config.get("max_position_embeddings")
+    length = json.loads(path.read_bytes()).get("max_position_embeddings")
     if not isinstance(length, int):
-        raise ValueError(f"{path}: max_position_embeddings={length!r} must be a whole number")
+        raise ValueError(
+            f"{path}: max_position_embeddings={length!r} must be a whole number. Export the text "
+            "model, not one that wraps it (docs/cluster-recipes.md)."
+        )
     return length
 
 

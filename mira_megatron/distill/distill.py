@@ -54,22 +54,14 @@ def units(recipe: Recipe) -> list[Unit]:
     section = recipe.values["distill"]
     groups = source_groups(recipe).values()
     if config.trainer == "bridge":
-        given = [name for name in NESTED if name in section]
+        given = [name for name in (*NESTED, "num_epochs") if name in section]
         if given:
             raise ValueError(
                 f"{where}: {', '.join(given)}: with trainer=bridge these are chosen in "
                 "recipes/scorer_sft.py. Leave them out"
             )
         return [_unit(recipe, group, config, None, None) for group in groups]
-    training = typed(
-        TrainSettings,
-        {
-            **_nested(section, "training", where),
-            "sequence_length": config.sequence_length,
-            "seed": recipe.seed,
-        },
-        where=f"{where}.training",
-    )
+    training = _training(section, config, recipe.seed, where)
     if (config.base is None) != ("model" in section):
         raise ValueError(f"{where}: give base (it brings its shape) or model, not both")
     model = None
@@ -77,6 +69,20 @@ def units(recipe: Recipe) -> list[Unit]:
         shape = {"max_sequence_length": config.sequence_length, **_nested(section, "model", where)}
         model = typed(ModelShape, shape, where=f"{where}.model")
     return [_unit(recipe, group, config, training, model) for group in groups]
+
+
+def _training(
+    section: Mapping[str, Any], config: DistillConfig, seed: int, where: str
+) -> TrainSettings:
+    """Returns the settings of a training here; ValueError for one that is given elsewhere."""
+    own = _nested(section, "training", where)
+    given = {"sequence_length": config.sequence_length, "seed": seed}
+    if twice := sorted(own.keys() & given.keys()):
+        raise ValueError(
+            f"{where}.training: {', '.join(twice)}: sequence_length is that of the samples "
+            f"({where}.sequence_length), seed that of the recipe. Leave them out here"
+        )
+    return typed(TrainSettings, {**own, **given}, where=f"{where}.training")
 
 
 def _nested(section: Mapping[str, Any], name: str, where: str) -> Mapping[str, Any]:
@@ -138,7 +144,8 @@ def _raw_files(
     def digest() -> dict[str, str]:
         folder, name = base, "base"
         if not is_here:
-            folder, name = exported(recipe.run_folder, recipe.rubric, group.name), group.name
+            folder = exported(recipe.run_folder, recipe.rubric, group.name)
+            name = f"{recipe.rubric}.{group.name}"
         paths = sorted([folder / "config.json", *folder.glob("*.safetensors*")])
         files = [SourceFile(path=path, name=path.name) for path in paths if path.is_file()]
         cache = recipe.run_folder / ".raw_digests" / f"weights-{name}.json"

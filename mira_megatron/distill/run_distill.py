@@ -20,7 +20,6 @@ from mira_megatron.distill.scorer_card import EXPORT
 from mira_megatron.distill.scorer_tokenizer import ScorerTokenizer
 from mira_megatron.distill.sft_dataset import SftDataset
 from mira_megatron.distill.sft_files import TRAINING, VALIDATION
-from mira_megatron.manifest import Counts
 from mira_megatron.shards import file_digest
 from mira_megatron.stage import WorkResult, Workspace
 from mira_megatron.training.checkpoint import save_checkpoint
@@ -30,7 +29,7 @@ from mira_megatron.training.hf_tokenizer import check_tokenizer
 from mira_megatron.training.hf_weights import load_hf_weights
 from mira_megatron.training.model_shape import ModelShape
 from mira_megatron.training.process_group import megatron_process_group
-from mira_megatron.training.progress_log import log_progress
+from mira_megatron.training.progress_log import log_progress, train_counts
 from mira_megatron.training.resuming import Checkpointing
 from mira_megatron.training.trainer import TrainResult, train
 
@@ -59,13 +58,7 @@ def distill(workspace: Workspace, settings: DistillSettings) -> WorkResult:
         )
         for name, num_epochs in ((TRAINING, settings.config.num_epochs), (VALIDATION, 1))
     )
-    logger.info(
-        "distill %s: %s samples in %s sequences an epoch, %.0f%% of their places filled",
-        settings.group,
-        f"{train_dataset.num_samples:,}",
-        f"{train_dataset.num_sequences:,}",
-        100 * train_dataset.packing_efficiency,
-    )
+    _log_samples(workspace.unit.label, train_dataset)
     with megatron_process_group():
         result = train(
             model_shape=shape,
@@ -86,15 +79,19 @@ def distill(workspace: Workspace, settings: DistillSettings) -> WorkResult:
     result.state.save(workspace.folder / "trainer_state.json")
     group_card(workspace, settings, shape.max_sequence_length).save(workspace.folder)
     return WorkResult(
-        counts=Counts(
-            num_in=train_dataset.num_samples,
-            num_out=train_dataset.num_samples,
-            totals={
-                "steps": result.state.global_step,
-                "tokens": result.state.num_train_tokens,
-                "tokens_per_second": round(result.tokens_per_second, 1),
-            },
+        counts=train_counts(
+            workspace.unit.label, result, len(train_dataset), training.global_batch_size
         )
+    )
+
+
+def _log_samples(label: str, dataset: SftDataset) -> None:
+    logger.info(
+        "%s: %s samples in %s sequences an epoch, %.0f%% of their places filled",
+        label,
+        f"{dataset.num_samples:,}",
+        f"{dataset.num_sequences:,}",
+        100 * dataset.packing_efficiency,
     )
 
 
@@ -129,7 +126,19 @@ def _initialise(settings: DistillSettings, shape: ModelShape) -> Callable[[GPTMo
     """Returns what replaces random weights by the base's; None where there is no base."""
     if settings.base is None:
         return None
-    return partial(load_hf_weights, folder=settings.base, shape=shape)
+    return partial(_load_base, folder=settings.base, shape=shape)
+
+
+def _load_base(model: GPTModel, *, folder: Path, shape: ModelShape) -> None:
+    """Loads the base's weights; ValueError, naming the folder, where one is not a finite number."""
+    load_hf_weights(model, folder, shape)
+    for name, weight in model.named_parameters():
+        if not weight.isfinite().all():
+            raise ValueError(
+                f"{folder}: the base model's weights hold infinities or NaN ({name} in Megatron's "
+                "words), so its loss is no number. Fetch the model anew, or name another as "
+                "distill.base."
+            )
 
 
 def _write(

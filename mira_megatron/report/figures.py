@@ -1,4 +1,4 @@
-"""The geometry of the page's two figures: numbers in, SVG coordinates and a description out."""
+"""The geometry of the page's figures: numbers in, SVG coordinates and a description out."""
 
 from __future__ import annotations
 
@@ -31,6 +31,7 @@ class Frame:
 
 HISTOGRAM_FRAME = Frame(width=320, height=150, left=40, right=312, top=22, bottom=124)
 LOSS_FRAME = Frame(width=720, height=296, left=40, right=706, top=32, bottom=252)
+SMALL_FRAME = Frame(width=440, height=230, left=40, right=426, top=32, bottom=186)  # also for loss
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -70,6 +71,7 @@ class Histogram:
 class LossChart:
     """Training and validation loss over steps."""
 
+    frame: Frame
     training: str  # points of a polyline, as SVG writes them
     validation: str
     markers: tuple[tuple[float, float], ...]  # of single validation points
@@ -142,20 +144,21 @@ def _range_of(what: str, number: int, scores: Sequence[float]) -> str:
     return f"{number:,} {what} from {min(scores):.2f} to {max(scores):.2f}"
 
 
-def loss_chart(course: TrainingCourse) -> LossChart:
-    """Returns the loss curves of one run."""
+def loss_chart(course: TrainingCourse, frame: Frame = LOSS_FRAME) -> LossChart:
+    """Returns the loss curves of one training."""
     points = [*course.training, *course.validation]
     last_step = max((point.step for point in points), default=0)
     losses = [point.loss for point in points] or [0.0]
     y_values = ticks(min(losses), max(losses))
     digits = max(0, math.ceil(-math.log10(y_values[1] - y_values[0]) - 1e-9))
-    frame, low, high = LOSS_FRAME, y_values[0], y_values[-1]
+    low, high = y_values[0], y_values[-1]
     place = [
         (_x(frame, point.step, 0, max(last_step, 1)), _y(frame, point.loss, low, high))
         for point in points
     ]
     training, validation = place[: len(course.training)], place[len(course.training) :]
     return LossChart(
+        frame=frame,
         training=_polyline(training),
         validation=_polyline(validation),
         markers=tuple(validation) if len(validation) <= _MARKED_STEPS else (),

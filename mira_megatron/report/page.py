@@ -8,9 +8,14 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from mira_megatron import layout
 from mira_megatron.atomic_files import write_bytes
 from mira_megatron.manifest import Counts
+from mira_megatron.records import NUM_SLOTS
+from mira_megatron.reliability.cells import follows
+from mira_megatron.reliability.reliability import MIN_RHO
 from mira_megatron.report import figures
+from mira_megatron.report.agreement import read_agreement
 from mira_megatron.report.examples import (
     EXCERPT_CHARS,
     NUM_EXAMPLES,
@@ -18,11 +23,13 @@ from mira_megatron.report.examples import (
     choose_examples,
     read_examples,
 )
+from mira_megatron.report.judge_names import judge_names
 from mira_megatron.report.left_behind import read_ingest_drops, read_ratings_overview
 from mira_megatron.report.outcomes import JudgedArm, read_arm
 from mira_megatron.report.rendering import render
 from mira_megatron.report.report import ReportSettings
 from mira_megatron.report.rubric_section import RubricGroup, read_rubric
+from mira_megatron.report.scorer_section import TrainedScorer, read_scorers
 from mira_megatron.report.source_table import (
     SourceSummary,
     sources_csv,
@@ -32,15 +39,14 @@ from mira_megatron.report.source_table import (
 from mira_megatron.report.training_course import (
     CoverageRow,
     TrainingCourse,
+    read_course,
     read_coverage,
-    read_training_course,
 )
 from mira_megatron.retention.documents import read_documents
 from mira_megatron.stage import WorkResult, Workspace
 
 PAGE = "index.html"
 SOURCES_CSV = "sources.csv"
-_RULE_JUDGE = "rule-judge-"  # of any version: reused ratings may be of an older one
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -86,6 +92,12 @@ def _context(
     sections: Sequence[ArmSection],
 ) -> dict[str, object]:
     ratings = read_ratings_overview(workspace, settings.rubric, tuple(settings.groups))
+    scorers = (
+        read_scorers(workspace.run.folder, settings.rubric, settings.groups)
+        if settings.has_scorers
+        else ()
+    )
+    own_scorers = [scorer.served_model_name for scorer in scorers]
     return {
         "recipe_name": settings.recipe_name,
         "seed": settings.seed,
@@ -94,20 +106,32 @@ def _context(
         "num_tokens": sum(pc.sum(table["num_tokens"]).as_py() for table in documents.values()),
         "sections": sections,
         "ratings": ratings,
-        "judges": " and ".join(judge_name(model) for model in ratings.models),
+        "judges": judge_names(ratings.models, own_scorers),
         "ingest_drops": read_ingest_drops(workspace, tuple(settings.groups)),
         "num_examples": NUM_EXAMPLES,
         "excerpt_chars": EXCERPT_CHARS,
         "histogram_frame": figures.HISTOGRAM_FRAME,
-        "loss_frame": figures.LOSS_FRAME,
+        **_scorer_context(workspace, settings, scorers),
     }
 
 
-def judge_name(model: str) -> str:
-    """Returns a judge as the page calls it: the rule judge never passes for a model."""
-    if model.startswith(_RULE_JUDGE):
-        return "the rule judge (measurable features, no model)"
-    return f"the model {model}"
+def _scorer_context(
+    workspace: Workspace, settings: ReportSettings, scorers: Sequence[TrainedScorer]
+) -> dict[str, object]:
+    """Returns what the page says of the scorers; nothing of what the recipe does not make."""
+    folder, rubric, sources = workspace.run.folder, settings.rubric, sorted(settings.groups)
+    found = [read_agreement(folder, rubric, source) for source in sources]
+    agreements = [agreement for agreement in found if agreement and settings.has_reliability]
+    models = {model for agreement in agreements for model in agreement.models}
+    return {
+        "scorers": scorers,
+        "agreements": agreements,
+        "answerers": judge_names(models, [scorer.served_model_name for scorer in scorers]),
+        "groups": settings.groups,
+        "follows": follows,
+        "min_rho": MIN_RHO,
+        "num_slots": NUM_SLOTS,
+    }
 
 
 def _arm_section(
@@ -119,7 +143,8 @@ def _arm_section(
 ) -> ArmSection:
     judged = read_arm(workspace, arm, documents)
     rows = tuple(summarise_source(source) for source in judged.sources)
-    course = read_training_course(workspace.run.folder, arm) if settings.has_training else None
+    checkpoints = workspace.run.folder / layout.checkpoints(arm)
+    course = read_course(checkpoints) if settings.has_training else None
     anchor_names = {
         source: [anchor.name for anchor in rubric[group].anchors]
         for source, group in settings.groups.items()

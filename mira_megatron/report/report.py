@@ -1,7 +1,7 @@
 """One page about a whole run, for people.
 
-Reads   records, ratings, record_scores and tokens of every source; anchors of every group; keep,
-        blends and checkpoints of every arm
+Reads   records, ratings, record_scores, tokens and reliability of every source; anchors and scorer
+        of every group; keep, blends and checkpoints of every arm: as far as the recipe makes them
 Writes  report/index.html: self-contained, no script, nothing fetched from elsewhere
         report/sources.csv: one row per arm and source
 
@@ -16,9 +16,10 @@ from dataclasses import dataclass
 from mira_megatron import layout
 from mira_megatron.config import Recipe
 from mira_megatron.grouping.source_groups import group_of_source
+from mira_megatron.report.agreement import is_measured
 from mira_megatron.stage import Unit
 
-VERSION = 2
+VERSION = 3
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,6 +32,8 @@ class ReportSettings:
     groups: Mapping[str, str]  # source -> source group
     score_tables: Mapping[str, str]  # arm -> name of its record scores
     has_training: bool  # a blend may be trained on elsewhere
+    has_scorers: bool  # distilled here
+    has_reliability: bool  # there are labels to compare the scorers with
 
 
 def units(recipe: Recipe) -> list[Unit]:
@@ -42,6 +45,8 @@ def units(recipe: Recipe) -> list[Unit]:
         groups=group_of_source(recipe),
         score_tables={arm: str(entry["score"]) for arm, entry in recipe.mapping("arms").items()},
         has_training="midtrain" in recipe.values,
+        has_scorers="distill" in recipe.values,
+        has_reliability=is_measured(recipe),
     )
     return [
         Unit(
@@ -61,6 +66,8 @@ def units(recipe: Recipe) -> list[Unit]:
 
 def _upstream(settings: ReportSettings) -> tuple[str, ...]:
     of_groups = [layout.anchors(settings.rubric, group) for group in settings.groups.values()]
+    if settings.has_scorers:
+        of_groups += [layout.scorer(settings.rubric, group) for group in settings.groups.values()]
     of_sources = [
         folder
         for source in settings.groups
@@ -71,6 +78,8 @@ def _upstream(settings: ReportSettings) -> tuple[str, ...]:
             layout.tokens(source),
         )
     ]
+    if settings.has_reliability:
+        of_sources += [layout.reliability(settings.rubric, source) for source in settings.groups]
     of_arms = [
         folder for arm in settings.score_tables for folder in (layout.keep(arm), layout.blend(arm))
     ]

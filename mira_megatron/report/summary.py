@@ -22,7 +22,9 @@ from mira_megatron import layout
 from mira_megatron.config import Recipe
 from mira_megatron.grouping.source_groups import NotYetKnown, group_of_source
 from mira_megatron.manifest import manifest_summary, read_manifest
-from mira_megatron.report.training_course import read_training_course
+from mira_megatron.report.agreement import is_measured
+from mira_megatron.report.scorer_table import print_scorers
+from mira_megatron.report.training_course import read_course
 from mira_megatron.stage import Unit
 from mira_megatron.written_numbers import decimal, grouped, percent, size
 from mira_megatron.written_tables import terminal_table
@@ -64,13 +66,15 @@ class SourceLine:
 
 
 def print_summary(console: Console, recipe: Recipe) -> None:
-    """Prints what a run made: a table per arm, its training, and where to look further."""
+    """Prints what a run made: a table per arm, its training, the scorers, and where to look."""
     for arm, entry in recipe.mapping("arms").items():
         lines = source_lines(recipe, arm, str(entry["score"]))
         console.print(_arm_table(arm, lines))
         if "midtrain" in recipe.values:
             _print_line(console, training_line(recipe.run_folder, arm))
         _print_path(console, "Blend", recipe.run_folder / layout.blend(arm) / layout.BLEND)
+    if is_measured(recipe):
+        print_scorers(console, recipe)
     if recipe.mapping("arms"):
         _print_path(console, "Report", recipe.run_folder / layout.REPORT / "index.html")
     rubric = recipe.run_folder / layout.anchors(recipe.rubric, "")
@@ -150,7 +154,7 @@ def _score_sum(folder: Path) -> tuple[float | None, int | None]:
 
 def training_line(run_folder: Path, arm: str) -> str:
     """Returns one line about an arm's training."""
-    course = read_training_course(run_folder, arm)
+    course = read_course(run_folder / layout.checkpoints(arm))
     if course is None:
         return "Training: not done yet"
     return (

@@ -1,4 +1,4 @@
-"""How an arm's training went, read from checkpoints/<arm>/."""
+"""How a training went, read from checkpoints/<arm>/ or scorers/<rubric>/<group>/."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class TrainingCourse:
     """The logged losses of one run, in order of steps."""
 
     num_steps: int
-    num_train_tokens: int
+    num_train_tokens: int  # with a loss
     training: tuple[LossPoint, ...]
     validation: tuple[LossPoint, ...]
 
@@ -60,10 +60,10 @@ class CoverageRow:
     tail_tokens: int
 
 
-def read_training_course(run_folder: Path, arm: str) -> TrainingCourse | None:
-    """Returns the course of an arm's training, or None where there is none yet."""
+def read_course(folder: Path) -> TrainingCourse | None:
+    """Returns the course of the training that wrote a folder, or None where there is none yet."""
     try:
-        content = (run_folder / layout.checkpoints(arm) / "trainer_state.json").read_bytes()
+        content = (folder / "trainer_state.json").read_bytes()
     except FileNotFoundError:
         return None
     return training_course(orjson.loads(content))

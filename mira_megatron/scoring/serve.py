@@ -8,19 +8,25 @@ The command is built as a list of words and never passes through a shell.
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import os
 import shlex
+import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import FrameType
 
 from mira_megatron import layout
 from mira_megatron.config import Recipe, nearest
 from mira_megatron.distill.scorer_card import EXPORT, read_card
 from mira_megatron.grouping.source_groups import source_groups
+from mira_megatron.manifest import read_manifest
 from mira_megatron.scoring.distilled import is_distilled
 from mira_megatron.scoring.scorers import scorer_judge
 
@@ -37,6 +43,16 @@ _PUBLISHED = {
     "--gpu-memory-utilization": "0.9",
 }
 _PUBLISHED_GPUS = 8
+# Our requests have seeds, and vLLM 0.32 on a CPU dies of one that is sampled with a seed where it
+# reads a prompt in more than one step.
+_CPU_WORDS = ("--no-enable-chunked-prefill",)
+_CPU_ENVIRONMENT = {"VLLM_CPU_KVCACHE_SPACE": "1"}  # GiB
+_STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_POLL_SECONDS = 0.2
+_STOP_SECONDS = 30.0  # for a server to end its engine itself
+_IS_LINUX = sys.platform == "linux"
+_LIBC = ctypes.CDLL(None) if _IS_LINUX else None
+_PR_SET_PDEATHSIG = 1  # of <sys/prctl.h>
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,6 +73,7 @@ class ServeOptions:
     host: str = "127.0.0.1"
     port: int = 8000  # of the first server; the others have the next ones
     python: str = sys.executable  # of the environment that has vLLM
+    gpu_ids: tuple[str, ...] = ()  # those that may be used, as CUDA names them; none: 0, 1, ...
     more: tuple[str, ...] = ()  # words for vLLM, after ours
 
     def __post_init__(self) -> None:
@@ -69,7 +86,12 @@ class ServeOptions:
                 f"--gpus {self.gpus}: profile published spreads one model over "
                 f"{_PUBLISHED_GPUS} GPUs. Give --gpus {_PUBLISHED_GPUS}, or --profile throughput"
             )
-        if not 0 < self.port <= 65535 - max(self.gpus, 1):
+        if self.gpu_ids and len(self.gpu_ids) < self.gpus:
+            raise ValueError(
+                f"--gpus {self.gpus}: CUDA_VISIBLE_DEVICES={','.join(self.gpu_ids)} has "
+                f"{len(self.gpu_ids)}. Give --gpus {len(self.gpu_ids)}, or make more visible"
+            )
+        if not 0 < self.port <= 65536 - max(self.gpus, 1):
             raise ValueError(f"--port {self.port}: no room for a port per server up to 65535")
 
 
@@ -100,12 +122,17 @@ def served_model(recipe: Recipe, group: str) -> ServedModel:
     judge = scorer_judge(recipe, group)
     if judge.engine == "rule_judge":
         raise ValueError(
-            f"{recipe.path}: score.engine=rule_judge is no model. Distil a scorer (with a section "
-            "`distill`), or run `mira judge-server`"
+            f"{recipe.path}: score.engine=rule_judge is no model. For a scorer of your own give a "
+            "section `distill` and score.engine=transformers, vllm or endpoint; the rule judge has "
+            "`mira judge-server`"
         )
     if is_distilled(recipe, judge):
         folder = recipe.run_folder / layout.scorer(recipe.rubric, group)
         card = read_card(folder)
+        if read_manifest(folder) is None:
+            raise FileNotFoundError(
+                f"{folder}: this scorer is not finished. Run `mira distill {recipe.path}`"
+            )
         return ServedModel(
             model=str(folder / EXPORT),
             served_model_name=card.served_model_name,
@@ -120,15 +147,16 @@ def served_model(recipe: Recipe, group: str) -> ServedModel:
 
 def servers(model: ServedModel, options: ServeOptions) -> list[Server]:
     """Returns the processes that serve a model."""
-    if options.profile == "published":
-        return [_server(model, options, options.port, _PUBLISHED, {})]
     own = {} if model.max_model_len is None else {"--max-model-len": str(model.max_model_len)}
+    if options.profile == "published":
+        return [_server(model, options, options.port, {**_PUBLISHED, **own}, {})]
     if options.gpus == 0:
-        on_cpu = {"VLLM_CPU_KVCACHE_SPACE": "1"}  # GiB
-        return [_server(model, options, options.port, own, on_cpu)]
+        on_cpu = replace(options, more=(*_CPU_WORDS, *options.more))
+        return [_server(model, on_cpu, options.port, own, _CPU_ENVIRONMENT)]
+    gpu_ids = options.gpu_ids or tuple(map(str, range(options.gpus)))
     return [
-        _server(model, options, options.port + gpu, own, {"CUDA_VISIBLE_DEVICES": str(gpu)})
-        for gpu in range(options.gpus)
+        _server(model, options, options.port + number, own, {"CUDA_VISIBLE_DEVICES": gpu_id})
+        for number, gpu_id in enumerate(gpu_ids[: options.gpus])
     ]
 
 
@@ -155,20 +183,96 @@ def _server(
 
 
 def run_servers(to_run: Sequence[Server]) -> int:
-    """Runs the servers until one of them ends, ends the others, and returns its exit code."""
-    started = [
-        subprocess.Popen(server.words, env={**os.environ, **server.environment})
-        for server in to_run
-    ]
+    """Runs the servers until one of them ends or this process is told to end, then ends them all.
+
+    Returns the exit code of the one that ended, and 1 in place of 0: no server is meant to end, and
+    vLLM's says 0 when its engine has died. Where a signal ended it, or was sent to this process,
+    128 and the signal's number, as a shell has it. Raises FileNotFoundError for a program that is
+    not there. Only the main thread may call this: signals are received in no other.
+    """
+    started: list[subprocess.Popen[bytes]] = []
+    with _received_signals() as received:
+        try:
+            for server in to_run:
+                started.append(_start(server))
+                logger.info("a server for %s is starting", server.url)
+            return _first_end(to_run, started, received)
+        finally:
+            _end(started, received)
+
+
+@contextmanager
+def _received_signals() -> Iterator[list[int]]:
+    """Yields the numbers of the signals to end that came so far; none of them interrupts."""
+    received: list[int] = []
+
+    def receive(number: int, frame: FrameType | None) -> None:
+        received.append(number)
+
+    # One that is ignored stays so: under nohup a closed terminal is no reason to end.
+    heeded = [each for each in _STOP_SIGNALS if signal.getsignal(each) is not signal.SIG_IGN]
+    before = {each: signal.signal(each, receive) for each in heeded}
     try:
-        while True:
-            for process in started:
-                try:
-                    return process.wait(timeout=1.0)
-                except subprocess.TimeoutExpired:
-                    continue
+        yield received
     finally:
-        for process in started:
+        for each, handler in before.items():
+            signal.signal(each, handler)
+
+
+def _start(server: Server) -> subprocess.Popen[bytes]:
+    try:
+        return subprocess.Popen(
+            server.words,
+            stdin=subprocess.DEVNULL,
+            env={**os.environ, **server.environment},
+            start_new_session=True,  # a process group, with the engine that vLLM starts
+            preexec_fn=_end_with_parent if _IS_LINUX else None,
+        )
+    except (FileNotFoundError, PermissionError) as error:
+        raise FileNotFoundError(
+            f"--python {server.words[0]}: cannot be run ({error.strerror}). Give the Python of the "
+            "environment that has vLLM"
+        ) from error
+
+
+def _end_with_parent() -> None:
+    """Has Linux tell this process to end when its parent is gone, kill -9 included."""
+    assert _LIBC is not None
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def _first_end(
+    to_run: Sequence[Server], started: Sequence[subprocess.Popen[bytes]], received: Sequence[int]
+) -> int:
+    """Returns the exit code once a server has ended, or a signal to end has come."""
+    while not received:
+        for server, process in zip(to_run, started, strict=True):
+            code = process.poll()
+            if code is not None:
+                logger.error(
+                    "the server for %s ended with exit code %s; its own words are above",
+                    server.url,
+                    code,
+                )
+                return code or 1 if code >= 0 else 128 - code
+        time.sleep(_POLL_SECONDS)
+    return 128 + received[0]
+
+
+def _end(started: Sequence[subprocess.Popen[bytes]], received: Sequence[int]) -> None:
+    """Ends the servers and all they started: politely, and for certain when time is up.
+
+    Another signal while they end is taken as: at once.
+    """
+    for process in started:
+        if process.poll() is None:
             process.terminate()
-        for process in started:
-            process.wait()
+    deadline, num_received = time.monotonic() + _STOP_SECONDS, len(received)
+    while any(process.poll() is None for process in started):
+        if time.monotonic() > deadline or len(received) > num_received:
+            break
+        time.sleep(_POLL_SECONDS)
+    for process in started:
+        with suppress(ProcessLookupError):  # nothing is left of the group
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import shutil
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from mira_megatron import layout
 from mira_megatron.atomic_files import write_json
-from mira_megatron.manifest import Counts, verify_digests
+from mira_megatron.manifest import verify_digests
 from mira_megatron.stage import WorkResult, Workspace
 from mira_megatron.tokenization.coverage import dataset_coverage
 from mira_megatron.tokenization.megatron_datasets import (
@@ -23,11 +23,9 @@ from mira_megatron.tokenization.megatron_datasets import (
 from mira_megatron.training.checkpoint import save_checkpoint
 from mira_megatron.training.midtrain import MidtrainSettings
 from mira_megatron.training.process_group import megatron_process_group
+from mira_megatron.training.progress_log import log_progress, train_counts
 from mira_megatron.training.resuming import Checkpointing
 from mira_megatron.training.trainer import train
-from mira_megatron.training.training_log import EvalEntry, LogEntry
-
-logger = logging.getLogger(__name__)
 
 
 def midtrain(workspace: Workspace, settings: MidtrainSettings) -> WorkResult:
@@ -51,34 +49,20 @@ def midtrain(workspace: Workspace, settings: MidtrainSettings) -> WorkResult:
             vocab_size=blend["vocab_size"],
             train_dataset=datasets.train,
             valid_dataset=datasets.valid,
-            on_log=lambda entry: _log(settings.arm, entry),
+            on_log=partial(log_progress, workspace.unit.label),
             checkpointing=Checkpointing(
                 folder=workspace.scratch / "training", data_fingerprint=workspace.fingerprint
             ),
         )
         save_checkpoint(result.model, weights)
     os.replace(weights, workspace.folder / "weights")
-    # Whole batches only, and no more than train_iters of them.
-    num_trained = result.state.global_step * settings.training.global_batch_size
-    num_left_out = len(datasets.train) - num_trained
-    if num_left_out > 0:
-        logger.info(
-            "midtrain %s: %d of %d samples lie beyond the last step and were not trained on",
-            settings.arm,
-            num_left_out,
-            len(datasets.train),
-        )
     result.state.save(workspace.folder / "trainer_state.json")
     return WorkResult(
-        counts=Counts(
-            num_in=len(datasets.train),
-            num_out=num_trained,
-            dropped={"beyond_last_step": num_left_out} if num_left_out else {},
-            totals={
-                "steps": result.state.global_step,
-                "tokens": result.state.num_train_tokens,
-                "tokens_per_second": round(result.tokens_per_second, 1),
-            },
+        counts=train_counts(
+            workspace.unit.label,
+            result,
+            len(datasets.train),
+            settings.training.global_batch_size,
         )
     )
 
@@ -98,18 +82,3 @@ def coverage_report(blend: Mapping[str, Any], datasets: BlendDatasets) -> list[d
             blend[split], map(dataset_coverage, prefix_datasets(dataset)), strict=True
         )
     ]
-
-
-def _log(arm: str, logged: LogEntry) -> None:
-    entry = logged.entry
-    if isinstance(entry, EvalEntry):
-        logger.info("midtrain %s: step %d, validation loss %.4f", arm, entry.step, entry.eval_loss)
-        return
-    logger.info(
-        "midtrain %s: step %d of %d, loss %.4f, %.0f tokens/s",
-        arm,
-        entry.step,
-        logged.max_steps,
-        entry.loss,
-        logged.tokens_per_second,
-    )

@@ -26,6 +26,7 @@ Main = Callable[[Sequence[str]], int]
 
 _PRELOADED = (
     *("pytest", *STAGES.values()),
+    *("mira_megatron.distill.run_distill", "mira_megatron.distill.sft_work"),
     *("mira_megatron.grouping.founding", "mira_megatron.report.page"),
     *("mira_megatron.report.summary", "mira_megatron.rubric.rubric_tool"),
     *("mira_megatron.training.run_midtrain", "torch.distributed.checkpoint"),

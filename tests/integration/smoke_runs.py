@@ -18,6 +18,7 @@ from typing import TypeVar
 from forked_mira import Main, forked
 from killed_at import main_killed
 
+from mira_megatron import layout
 from mira_megatron.cli import main
 from mira_megatron.pipeline import STAGES as STAGE_MODULES
 
@@ -31,6 +32,7 @@ OTHER_JUDGE = (
     "{engine: endpoint, model: other, temperature: 0, top_p: 1, "
     "max_tokens: 64, endpoints: ['http://127.0.0.1:9/v1']}"
 )
+OWN_SCORERS = "score={engine: transformers, max_tokens: 256, answer_mode: expected}"
 ARM = "mira_group"
 # 68 records in parts of 10, so that a run takes seconds and every source has several parts.
 SMALL = (
@@ -40,6 +42,10 @@ SMALL = (
     'sources.traces.paths=["{stdlib}/[d-f]*.py", "{stdlib}/collections/*.py"]',
     "sources.traces.max_records=20",
     "ingest.records_per_part=10",
+    "distill.training.train_iters=2",
+    "distill.training.eval_interval=2",
+    "distill.training.log_interval=1",
+    "distill.training.save_interval=1",
     "tokenize.train_vocab_size=512",
     "tokenize.train_chars=60000",
     "tokenize.validation_max_tokens=1000",
@@ -47,6 +53,8 @@ SMALL = (
     "midtrain.training.train_iters=2",
     "midtrain.training.warmup_iters=1",
 )
+# Beside a run's units: who is at work, digests of raw files, and logs with times.
+_NO_PART = (".locks", ".raw_digests", layout.TENSORBOARD)
 # What a manifest says about when, where and by what it was made; no part depends on it.
 _CIRCUMSTANCES = ("seconds", "code", "packages", "reused_from")
 _TIMEOUT_SECONDS = 300
@@ -152,12 +160,12 @@ def before(stage: str) -> tuple[str, ...]:
 
 
 def files(folder: Path) -> dict[str, Path]:
-    """Returns every file and link of a run by its name in it, apart from locks and raw digests."""
+    """Returns every file and link of a run by its name in it, apart from those beside its units."""
     return {
         path.relative_to(folder).as_posix(): path
         for path in sorted(folder.rglob("*"))
         if (path.is_symlink() or path.is_file())
-        and path.relative_to(folder).parts[0] not in (".locks", ".raw_digests")
+        and path.relative_to(folder).parts[0] not in _NO_PART
     }
 
 

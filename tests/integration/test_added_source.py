@@ -1,5 +1,7 @@
 """A source added to a finished run joins a group: it alone is read, rated and tokenised.
 
+The group's scorer is then distilled anew, from the labels of old and new sources; the other groups'
+scorers stay.
 The selection is then that of all sources, and the same as that of a new run with the same founders.
 """
 
@@ -25,7 +27,9 @@ from smoke_runs import (
     stamps,
 )
 
+# What is made of all sources, and of those of the group that the new one joins.
 SELECTION = (f"keep/{ARM}", f"blends/{ARM}", f"checkpoints/{ARM}", "report")
+SCORER = ("sft/smoke/text-modules", "scorers/smoke/text-modules")
 
 
 @pytest.fixture(scope="module")
@@ -59,13 +63,13 @@ def test_source_added_leaves_every_other_source_untouched(
 ) -> None:
     # copytree keeps modification times, so equal stamps say that nothing was written again.
     was, now = stamps(finished_run), stamps(grown_run)
-    kept = {name: stamp for name, stamp in was.items() if not name.startswith(SELECTION)}
+    kept = {name: stamp for name, stamp in was.items() if not name.startswith(SELECTION + SCORER)}
     assert len(kept) > 30
     assert kept.items() <= now.items()
     assert leftovers(grown_run) == []
 
 
-def test_source_added_recomputes_only_itself_and_the_selection(
+def test_source_added_recomputes_only_itself_its_scorer_and_the_selection(
     finished_run: Path, grown_run: Path
 ) -> None:
     was, now = files(finished_run), files(grown_run)
@@ -76,11 +80,12 @@ def test_source_added_recomputes_only_itself_and_the_selection(
         "records/added",
         "joined/smoke/added",
         "teacher_ratings/smoke/added",
+        "reliability/smoke/added",
         "ratings/smoke/added",
         "record_scores/smoke/added",
         "tokens/added",
     }
-    assert {name.split(".superseded-")[0] for name in kept_aside} == set(SELECTION)
+    assert {name.split(".superseded-")[0] for name in kept_aside} == {*SELECTION, *SCORER}
 
 
 def test_source_added_joins_the_group_it_is_most_like(grown_run: Path) -> None:

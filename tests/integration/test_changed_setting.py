@@ -31,7 +31,20 @@ CHANGES = {
         "anchor.num_reference_anchors was 12 and is 10",
     ),
     "label": ("label.records_per_source=20", "label.records_per_source was 40 and is 20"),
-    "score": (f"score={OTHER_JUDGE}", "score.engine was 'rule_judge' and is 'endpoint'"),
+    "sft-data": (
+        "distill.validation_fraction=0.4",
+        "sft-data.validation_fraction was 0.3 and is 0.4",
+    ),
+    "distill": (
+        "distill.training.train_iters=3",
+        "distill.training.train_iters was 2 and is 3",
+    ),
+    "reliability": (
+        f"score={OTHER_JUDGE}",
+        "reliability.engine was 'rule_judge' and is 'endpoint'",
+    ),
+    # A whole run stops at `reliability`, which comes first and is asked of the same judge.
+    "score": (f"score={OTHER_JUDGE}", ".engine was 'rule_judge' and is 'endpoint'"),
     "aggregate": ("aggregate.min_slots=6", "aggregate.min_slots was 5 and is 6"),
     "tokenize": (
         "tokenize.validation_fraction=0.2",

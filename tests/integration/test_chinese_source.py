@@ -100,3 +100,14 @@ def test_chinese_records_are_all_judged_labelled_and_scored(run: Path) -> None:
             assert {row["status"] for row in found} == {"ok"}
         if kind == "record_scores":
             assert all(0 <= row["score"] <= 10 for row in found)
+
+
+def test_chinese_scorer_is_compared_on_the_labels_held_back(run: Path) -> None:
+    (labels,) = run.glob("teacher_ratings/*/design_zh")
+    (reliability,) = run.glob("reliability/*/design_zh")
+    held_back = {row["record_id"] for row in rows(labels) if row["split"] == "reliability"}
+    assert {row["record_id"] for row in rows(reliability)} == held_back
+    cells = pq.read_table(reliability / "cells.parquet").to_pylist()
+    assert [cell["anchor_id"] for cell in cells] == [f"A{slot}" for slot in range(1, 16)]
+    assert {cell["n"] for cell in cells} == {len(held_back)}
+    assert {cell["mae"] for cell in cells} == {0.0}  # the judge is the teacher here

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from smoke_runs import (
     ARM,
+    OWN_SCORERS,
     STAGES,
     assert_refused,
     at_once,
@@ -28,7 +29,13 @@ PARTS = {  # a file of every kind, and who must miss it: its own stage and a rea
     "judgments/smoke/modules/part-00001.parquet": ("discover", "anchor"),
     "judgments/smoke/modules/answers-00001.parquet": ("discover", "anchor"),
     "anchors/smoke/text-modules/anchors.jsonl": ("anchor", "label", "score"),
-    "teacher_ratings/smoke/modules/part-00000.parquet": ("label",),
+    "teacher_ratings/smoke/modules/part-00000.parquet": ("label", "sft-data", "reliability"),
+    "sft/smoke/text-modules/training.jsonl": ("sft-data", "distill"),
+    "sft/smoke/text-modules/tokenizer.json": ("sft-data", "distill"),
+    "scorers/smoke/text-modules/scorer.json": ("distill", "report"),
+    "scorers/smoke/text-modules/hf/model.safetensors": ("distill", "report"),
+    "scorers/smoke/text-modules/weights/.metadata": ("distill", "report"),
+    "reliability/smoke/modules/cells.parquet": ("reliability", "report"),
     "ratings/smoke/traces/part-00000.parquet": ("score", "aggregate"),
     "record_scores/smoke/questions/part-00002.parquet": ("aggregate", "select"),
     "tokenizer/tokenizer.json": ("tokenize", "blend"),
@@ -83,6 +90,11 @@ ALTERATIONS = [
     ("judgments/smoke/modules/part-00001.parquet", "anchor", flip_middle_byte),
     ("anchors/smoke/text-modules/anchors.jsonl", "label", replaced(b'"score":0.0', b'"score":9.0')),
     ("anchors/smoke/text-modules/anchors.jsonl", "score", flip_last_byte),
+    ("teacher_ratings/smoke/modules/part-00000.parquet", "sft-data", flip_middle_byte),
+    ("teacher_ratings/smoke/modules/part-00000.parquet", "reliability", flip_middle_byte),
+    ("sft/smoke/text-modules/training.jsonl", "distill", flip_middle_byte),
+    ("sft/smoke/text-modules/validation.jsonl", "distill", flip_last_byte),
+    ("sft/smoke/text-modules/tokenizer.json", "distill", flip_middle_byte),
     ("ratings/smoke/traces/part-00000.parquet", "aggregate", flip_middle_byte),
     ("record_scores/smoke/questions/part-00002.parquet", "select", flip_middle_byte),
     ("tokens/modules/modules-*.records.parquet", "select", flip_middle_byte),
@@ -128,6 +140,28 @@ def test_part_altered_at_the_same_size_is_refused_by_its_reader(
     unit = part.parent.relative_to(run).as_posix()
     manifests = [json.loads(path.read_bytes()) for path in run.rglob("manifest.json")]
     assert [m["unit"] for m in manifests if m["stage"] == reader and unit in m["inputs"]] == []
+
+
+@pytest.mark.parametrize("name", ["scorer.json", "hf/model.safetensors", "hf/tokenizer.json"])
+def test_scorer_altered_at_the_same_size_is_refused_by_who_asks_it(
+    finished_run: Path, tmp_path: Path, name: str
+) -> None:
+    run = copy_stages(finished_run, tmp_path / "run", before("reliability"))
+    part = run / "scorers/smoke/agent-python" / name  # of the group whose source is judged first
+    part.write_bytes(flip_middle_byte(part.read_bytes()))
+    for refused in at_once(lambda stage: smoke(stage, run, OWN_SCORERS), ("reliability", "score")):
+        assert_refused(refused, str(part))
+    assert not list(run.glob("r*/smoke/*/part-*.parquet"))
+
+
+def test_scorer_that_lost_its_weights_is_missed_by_who_asks_it(
+    finished_run: Path, tmp_path: Path
+) -> None:
+    run = copy_stages(finished_run, tmp_path / "run", before("reliability"))
+    part = run / "scorers/smoke/text-modules/hf/model.safetensors"
+    part.unlink()
+    for refused in at_once(lambda stage: smoke(stage, run, OWN_SCORERS), ("reliability", "score")):
+        assert_refused(refused, f"{part}: this part is missing")
 
 
 def test_tokenizer_altered_at_the_same_size_is_refused_by_the_next_source(

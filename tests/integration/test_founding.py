@@ -261,6 +261,9 @@ def test_plan_of_an_empty_run_folder_lists_units_for_pins_and_families(
         *(("discover", source) for source in ("modules", "questions", "traces")),
         *(("anchor", group) for group in ("text", "qa", "agent-python")),
         *(("label", source) for source in ("modules", "questions", "traces")),
+        *(("sft-data", group) for group in ("text", "qa", "agent-python")),
+        *(("distill", group) for group in ("text", "qa", "agent-python")),
+        *(("reliability", source) for source in ("modules", "questions", "traces")),
     ):
         assert units.count((stage, unit, "waiting")) == 1, (stage, unit, shown.output)
     assert not run.exists()
@@ -270,7 +273,7 @@ def test_stage_before_the_groups_are_found_names_the_command_that_finds_them(
     ingested: Corpus,
 ) -> None:
     made = stamps(ingested.run)
-    for stage in ("discover", "anchor", "label", "score"):
+    for stage in ("discover", "anchor", "label", "reliability", "score"):
         refused = ingested.mira(stage, ingested.sources())
         assert_refused(refused, "no source groups yet", "Run `mira group ")
     assert stamps(ingested.run) == made
@@ -283,6 +286,8 @@ def test_stage_before_the_groups_are_found_names_the_command_that_finds_them(
         (f"teacher={OTHER_JUDGE}", ("score.engine=rule_judge cannot rate what a model names",)),
         ("label.reliability_fraction=2", ("reliability_fraction=2", "must be in (0, 1)")),
         ("anchor.num_starts=0", ("num_starts=0", "at least 1")),
+        ("distill.validation_fraction=1", ("validation_fraction=1", "must be in (0, 1)")),
+        ("distill.training.micro_batch_size=3", ("must be a multiple of micro_batch_size=3",)),
     ],
 )
 def test_later_setting_that_is_wrong_is_refused_before_anything_is_made(

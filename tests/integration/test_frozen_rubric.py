@@ -31,8 +31,9 @@ ANCHORS = f"anchors/smoke/{GROUP}"
 DESCRIPTION = "What the module says about itself, and for whom."
 # The units whose bytes rest on the group's anchors, as far as the tests here run.
 OF_THE_GROUP = (
-    *(ANCHORS, "teacher_ratings/smoke/modules", "ratings/smoke/modules"),
-    *("record_scores/smoke/modules", "keep/mira_group", "blends/mira_group"),
+    *(ANCHORS, "teacher_ratings/smoke/modules", f"sft/smoke/{GROUP}", f"scorers/smoke/{GROUP}"),
+    *("reliability/smoke/modules", "ratings/smoke/modules", "record_scores/smoke/modules"),
+    *("keep/mira_group", "blends/mira_group"),
 )
 FROM_ANCHORS_ON = tuple(stage for stage in before("midtrain") if stage not in before("anchor"))
 

@@ -46,6 +46,21 @@ MIDDLE_WAY = {  # a call in the middle of a unit, another setting, and how the r
         "label.reliability_fraction=0.5",
         "label.reliability_fraction was 0.25 and is 0.5",
     ),
+    "sft-data": (
+        3,
+        "distill.max_record_tokens=96",
+        "sft-data.max_record_tokens was 64 and is 96",
+    ),
+    "distill": (
+        8,
+        "distill.training.learning_rate=0.01",
+        "distill.training.learning_rate was 0.001 and is 0.01",
+    ),
+    "reliability": (
+        2,
+        f"score={OTHER_JUDGE}",
+        "reliability.engine was 'rule_judge' and is 'endpoint'",
+    ),
     "score": (2, f"score={OTHER_JUDGE}", "score.engine was 'rule_judge' and is 'endpoint'"),
     "aggregate": (2, "aggregate.trim_fraction=0.2", "aggregate.trim_fraction was 0.1 and is 0.2"),
     "tokenize": (8, "tokenize.eod_token=<|im_end|>", "tokenize.eod_token was '<|endoftext|>'"),
@@ -93,7 +108,10 @@ def test_stage_killed_and_run_again_equals_the_undisturbed_run(
 ) -> None:
     last = undisturbed.num_calls[stage]
     points = [(moment, call) for call in (1, (last + 1) // 2, last) for moment in MOMENTS]
-    if stage == "midtrain":  # takes seconds each time, so without those that tell little more
+    if stage in (
+        "distill",
+        "midtrain",
+    ):  # takes seconds each time, so without those that tell little more
         points = [("before", 1), ("after", (last + 1) // 2), ("before", last), ("after", last)]
     wrong = wrong_after_kills(
         copy_stages(undisturbed.folder, tmp_path / "expected", (*before(stage), stage)),

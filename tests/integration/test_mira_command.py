@@ -14,6 +14,7 @@ from smoke_runs import (
     STAGES,
     assert_done,
     assert_refused,
+    before,
     copy_stages,
     ended,
     mira,
@@ -40,6 +41,8 @@ def damaged_recipe(tmp_path: Path) -> Path:
         (["blend.sequence_lenght=64"], ["'sequence_lenght'", "Did you mean 'sequence_length'?"]),
         (["sources.modules.max_record=3"], ["'max_record'", "Did you mean 'max_records'?"]),
         (["midtrain.training.lr=1"], ["midtrain.training", "unknown key 'lr'"]),
+        (["distill.training.lr=1"], ["distill.training", "unknown key 'lr'"]),
+        (["distill.anwsers=full"], ["distill", "Did you mean 'answers'?"]),
         ([f"arms.{ARM}.scop=group"], [f"arms.{ARM}", "Did you mean 'scope'?"]),
         (["ingest.records_per_part=many"], ["records_per_part", "many"]),
         (["ingest.records_per_part=2.5"], ["records_per_part=2.5", "whole number"]),
@@ -133,7 +136,22 @@ def test_raw_file_that_changed_after_the_run_is_read_again(tmp_path: Path) -> No
 def test_stage_before_its_inputs_says_what_to_run_first(tmp_path: Path) -> None:
     assert_refused(smoke("group", tmp_path / "run"), "not finished", "mira run")
     assert_refused(smoke("anchor", tmp_path / "run"), "no source groups yet", "`mira group ")
+    assert_refused(smoke("distill", tmp_path / "run"), "no source groups yet", "`mira group ")
     assert_refused(smoke("select", tmp_path / "run"), "no source groups yet", "`mira group ")
+
+
+def test_scorer_stage_before_its_inputs_names_the_folder_that_is_not_finished(
+    finished_run: Path, tmp_path: Path
+) -> None:
+    run = copy_stages(finished_run, tmp_path / "run", before("label"))
+    made = stamps(run)
+    for stage, folder in (
+        ("sft-data", "teacher_ratings/smoke/traces"),
+        ("distill", "sft/smoke/agent-python"),
+        ("reliability", "teacher_ratings/smoke/traces"),
+    ):
+        assert_refused(smoke(stage, run), f"{run / folder}, which is not finished", "`mira run`")
+    assert stamps(run) == made
 
 
 @pytest.mark.parametrize(

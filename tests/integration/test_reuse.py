@@ -41,6 +41,16 @@ def test_run_that_reuses_another_budgets_recomputes_only_that_arm(
     assert differences(finished_run, earlier) == []
 
 
+def test_run_that_reuses_another_training_recomputes_only_the_scorers(
+    finished_run: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    rate = "distill.training.learning_rate=0.002"
+    assert_done(smoke("run", run, f"reuse=[{finished_run}]", rate))
+    scorers = {f"scorers/smoke/{group}" for group in ("agent-python", "qa-questions")}
+    assert recomputed(run, finished_run) == {*scorers, "scorers/smoke/text-modules", "report"}
+
+
 def test_run_that_reuses_a_damaged_one_is_refused(finished_run: Path, tmp_path: Path) -> None:
     earlier = copy_stages(finished_run, tmp_path / "earlier", ["ingest"])
     part = earlier / "records/modules/part-00000.parquet"

@@ -6,7 +6,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
@@ -22,25 +22,30 @@ from mira_megatron.stage import Resources
 
 SMOKE = Path(__file__).parents[2] / "recipes" / "smoke.yaml"
 STAGES = ("ingest", "group", "discover", "anchor", "label", "score")
+WITH_RELIABILITY = (*STAGES, "reliability")
+RATED = [
+    "record_id",
+    "scores",
+    "rationales",
+    "overall",
+    "training_recommendation",
+    "domain_tag",
+    "brief",
+    "status",
+    "reason",
+    "raw",
+]
 # What both ways must agree on; the rest says how the record was asked about.
 JUDGED = {
     "judgments/smoke/*/part-*.parquet": ["record_id", "part", "dimension", "score", "reason"],
     "judgments/smoke/*/answers-*.parquet": ["record_id", "num_judgments", "status", "raw"],
     "teacher_ratings/smoke/*/part-*.parquet": ["record_id", "scores", "status", "raw", "split"],
-    "ratings/smoke/*/part-*.parquet": [
-        "record_id",
-        "scores",
-        "rationales",
-        "overall",
-        "training_recommendation",
-        "domain_tag",
-        "brief",
-        "status",
-        "reason",
-        "raw",
-    ],
+    "reliability/smoke/*/part-*.parquet": RATED,
+    "reliability/smoke/*/cells.parquet": ["source", "anchor_id", "n", "mae", "rho", "reason"],
+    "ratings/smoke/*/part-*.parquet": RATED,
 }
-RATINGS = list(JUDGED)[-1]
+RATINGS = "ratings/smoke/*/part-*.parquet"
+CELLS = "reliability/smoke/*/cells.parquet"
 RUNS = ("in_process", "over_http")
 
 
@@ -71,11 +76,13 @@ def _wait_for(url: str, server: subprocess.Popen[bytes]) -> None:
     raise AssertionError(f"{url} did not answer in 20 s")
 
 
-def judge(folder: Path, *overrides: str) -> dict[str, list[dict[str, Any]]]:
+def judge(
+    folder: Path, *overrides: str, stages: Sequence[str] = STAGES
+) -> dict[str, list[dict[str, Any]]]:
     """Returns what was judged on the smoke recipe, 30 records per source, by kind of file."""
     small = [f"sources.{name}.max_records=30" for name in ("modules", "questions", "traces")]
     recipe = load_recipe(SMOKE, [*small, f"run_folder={folder}", *overrides])
-    run_stages(recipe, STAGES, Resources())
+    run_stages(recipe, stages, Resources())
     return {pattern: rows(folder, pattern, columns) for pattern, columns in JUDGED.items()}
 
 
@@ -98,11 +105,15 @@ def endpoint(section: str, *urls: str) -> list[str]:
 def test_judgments_anchors_and_ratings_over_http_equal_those_in_process(
     tmp_path: Path, judge_url: str
 ) -> None:
-    in_process = judge(tmp_path / "in_process")
+    in_process = judge(tmp_path / "in_process", stages=WITH_RELIABILITY)
     over_http = judge(
-        tmp_path / "over_http", *endpoint("teacher", judge_url), *endpoint("score", judge_url)
+        tmp_path / "over_http",
+        *endpoint("teacher", judge_url),
+        *endpoint("score", judge_url),
+        stages=WITH_RELIABILITY,
     )
     assert len(in_process[RATINGS]) == 90
+    assert len(in_process[CELLS]) == 45
     assert over_http == in_process
     (found, again) = (sorted(tmp_path.glob(f"{run}/anchors/**/anchors.jsonl")) for run in RUNS)
     assert [path.read_bytes() for path in found] == [path.read_bytes() for path in again]

@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from distill_settings import with_distill
 from tokenizers import Tokenizer
 
 from mira_megatron.config import Recipe
@@ -24,41 +25,12 @@ from mira_megatron.rubric.prompts import score_messages
 from mira_megatron.rubric.replies import parse_reply
 from mira_megatron.stage import Resources, Run, Unit, run_unit
 
-pytest_plugins = ("judged_recipes", "sft_samples")
+pytest_plugins = ("labelled_recipes", "sft_samples")
 
 Make = Callable[..., Recipe]
 
 _BARE = PromptForm(prompt="bare", references=False, answers="compact")
-_COMPACT = {
-    "base": None,
-    "train_vocab_size": 600,
-    "prompt": "bare",
-    "references": False,
-    "answers": "compact",
-    "max_record_tokens": 64,
-    "sequence_length": 1024,
-    "validation_fraction": 0.4,
-    "num_epochs": 1,
-    "model": {"num_layers": 2},  # for who trains
-    "training": {},
-}
 _FULL = {"prompt": "full", "references": True, "answers": "full", "sequence_length": 8192}
-
-
-@pytest.fixture
-def labelled(judged_recipe: Make) -> Callable[..., Recipe]:
-    """Returns a recipe over 20 labelled notes in 4 parts, with a section `distill`."""
-
-    def make(reliability_fraction: float = 0.3, **distill: Any) -> Recipe:
-        label = {"records_per_source": 100, "reliability_fraction": reliability_fraction}
-        recipe = judged_recipe(stages=("ingest", "anchor", "label"), label=label)
-        return with_distill(recipe, **distill)
-
-    return make
-
-
-def with_distill(recipe: Recipe, **distill: Any) -> Recipe:
-    return replace(recipe, values={**recipe.values, "distill": {**_COMPACT, **distill}})
 
 
 def _unit(recipe: Recipe) -> Unit:

@@ -15,7 +15,7 @@ from mira_megatron import layout
 from mira_megatron.atomic_files import write_json
 from mira_megatron.records import NUM_SLOTS
 from mira_megatron.report import report
-from mira_megatron.report.page import judge_name
+from mira_megatron.report.judge_names import judge_name
 from mira_megatron.stage import Run, unit_state
 
 VOID = {"meta", "link", "br", "line", "rect", "circle", "polyline"}

@@ -1,0 +1,97 @@
+"""How far the scorer of each source agrees with the teacher, read from reliability/."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+import pyarrow.parquet as pq
+
+from mira_megatron import layout
+from mira_megatron.config import Recipe
+from mira_megatron.manifest import Manifest, read_manifest
+from mira_megatron.reliability.cells import Cell, follows
+from mira_megatron.reliability.reliability import CELLS, MIN_RHO
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SourceAgreement:
+    """One source's held-back records: what the scorer answered, and a cell per anchor."""
+
+    source: str
+    models: tuple[str, ...]  # who answered
+    num_records: int
+    num_ok: int  # answers read in full
+    num_partial: int  # answers of which some slots could be read
+    cells: tuple[Cell, ...]  # in slot order
+
+    @property
+    def followed(self) -> tuple[Cell, ...]:
+        """Returns the anchors on which the scorer ranks as the teacher does."""
+        return tuple(cell for cell in self.cells if follows(cell, MIN_RHO))
+
+    @property
+    def num_names_followed(self) -> int:
+        """Returns how many names those anchors have: names may repeat."""
+        return len({cell.anchor_name for cell in self.followed})
+
+    @property
+    def num_parsed(self) -> int:
+        """Returns the answers that could be read, at least in part."""
+        return self.num_ok + self.num_partial
+
+    @property
+    def answer_mode(self) -> str:
+        """Returns how scores were read from the answers."""
+        return self.cells[0].answer_mode
+
+    @property
+    def median_rho(self) -> float | None:
+        """Returns the median Spearman over the anchors."""
+        return self._median(cell.rho for cell in self.cells)
+
+    @property
+    def median_rho_of_length(self) -> float | None:
+        """Returns the median size of the record's length's own Spearman over the anchors."""
+        return self._median(abs(cell.rho_of_length or 0.0) for cell in self.cells)
+
+    def _median(self, rhos: Iterable[float | None]) -> float | None:
+        """Returns the median, None where no record was compared.
+
+        An anchor without a correlation counts as 0: were it left out, a scorer that gives most
+        anchors one score throughout would look better for it.
+        """
+        if not any(cell.n for cell in self.cells):
+            return None
+        return median(rho or 0.0 for rho in rhos)
+
+
+def is_measured(recipe: Recipe) -> bool:
+    """Returns whether a recipe compares its scorers with held-back labels."""
+    return {"label", "score"} <= set(recipe.values)
+
+
+def read_agreement(run_folder: Path, rubric: str, source: str) -> SourceAgreement | None:
+    """Returns one source's agreement, or None where it was not measured yet."""
+    folder = run_folder / layout.reliability(rubric, source)
+    manifest = read_manifest(folder)
+    if manifest is None:
+        return None
+    return SourceAgreement(
+        source=source,
+        models=_models(folder, manifest),
+        num_records=manifest.counts.num_out,
+        num_ok=int(manifest.counts.totals.get("ok", 0)),
+        num_partial=int(manifest.counts.totals.get("partial", 0)),
+        cells=tuple(Cell(**row) for row in pq.read_table(folder / CELLS).to_pylist()),
+    )
+
+
+def _models(folder: Path, manifest: Manifest) -> tuple[str, ...]:
+    names: set[str] = set()
+    for part in manifest.parts:
+        if part.path.endswith(".parquet") and part.path != CELLS:
+            names.update(pq.read_table(folder / part.path, columns=["model"])["model"].to_pylist())
+    return tuple(sorted(names))
