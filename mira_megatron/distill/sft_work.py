@@ -200,12 +200,13 @@ def _check_not_empty(
     if num_training and num_validation:
         return
     left_out = ", ".join(f"{reason} {num:,}" for reason, num in sorted(reasons.items()))
-    where = f"sft-data {settings.group}: of sources {', '.join(settings.sources)}"
+    folders = [layout.teacher_ratings(settings.rubric, source) for source in settings.sources]
+    where = f"sft-data {settings.group}: of {', '.join(folders)}"
     if num_training + num_validation == 0:
         raise ValueError(
             f"{where} no label can be trained on (left out: {left_out or 'none, there are none'}). "
             "Raise label.records_per_source; for over_long, raise distill.sequence_length or lower "
-            "distill.max_record_tokens; for teacher_…, see the reasons in teacher_ratings."
+            "distill.max_record_tokens; for teacher_…, see the reasons there."
         )
     side = "training" if num_validation else "validation"
     raise ValueError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import torch
@@ -37,6 +38,7 @@ def export_scorer(base_folder: Path, megatron_folder: Path, export_folder: Path)
             f"{megatron_folder / LATEST}: there is no checkpoint to export. Train first."
         )
     bridge = AutoBridge.from_hf_pretrained(str(base_folder), torch_dtype=torch.bfloat16)
+    shutil.rmtree(export_folder, ignore_errors=True)  # shards of an interrupted export
     bridge.export_ckpt(str(megatron_folder), str(export_folder), strict=True)
 
 

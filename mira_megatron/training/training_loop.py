@@ -108,6 +108,8 @@ class TrainingRun:
     def _check_finite(self, name: str, value: float, step: int) -> None:
         if math.isfinite(value):
             return
+        if step == 0:
+            raise ValueError(f"before the first step, the {name} is {value}: so are the weights")
         last_good = "" if self.checkpoints is None else f" {self.checkpoints.last_good()}."
         raise ValueError(
             f"step {step}: the {name} is {value}. Lower learning_rate or raise warmup_iters; "

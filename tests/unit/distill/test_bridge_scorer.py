@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from distill_settings import done, with_distill
-from sft_samples import write_base
+from tiny_base import write_base
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from mira_megatron.config import Recipe

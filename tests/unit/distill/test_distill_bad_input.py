@@ -12,7 +12,7 @@ import pytest
 import torch
 from distill_settings import TRAINING, done, from_base, with_distill
 from safetensors.torch import load_file, save_file
-from sft_samples import write_base
+from tiny_base import write_base
 
 from mira_megatron.config import Recipe
 from mira_megatron.distill.scorer_card import read_card
