@@ -157,6 +157,7 @@ def _serve(arguments: argparse.Namespace, recipe: Recipe) -> int:
         host=arguments.host,
         port=arguments.port,
         python=arguments.python,
+        gpu_ids=tuple(filter(None, os.environ.get("CUDA_VISIBLE_DEVICES", "").split(","))),
         more=tuple(shlex.split(arguments.vllm)),
     )
     model = serve.served_model(recipe, arguments.group)
@@ -217,7 +218,8 @@ def _keyed_sections(recipe: Recipe, stage: str) -> dict[str, Mapping[str, object
             return {"embedder": _mapping(recipe.values.get("embedder"))}
         case "discover" | "label":
             return {"teacher": {**_mapping(recipe.values.get("teacher")), **own}}
-        case "score":
+        case "reliability" | "score":
+            own = _mapping(recipe.values.get("score"))
             scorers = recipe.mapping("scorers").items()
             return {
                 "score": own,

@@ -58,7 +58,9 @@ def take_over_scorer(workspace: Workspace, settings: DistillSettings) -> WorkRes
         eos_tokens=[END],
         max_length=max_length,
     )
-    group_card(workspace, settings, max_length).save(workspace.folder)
+    # What is longer than the samples was never trained, and would cost memory for its keys.
+    max_model_len = min(max_length, settings.config.sequence_length)
+    group_card(workspace, settings, max_model_len).save(workspace.folder)
     logger.info("distill %s: %d files taken over from %s", settings.group, len(weights) + 1, source)
     return WorkResult(counts=Counts(num_in=len(weights), num_out=len(weights)))
 

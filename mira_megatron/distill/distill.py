@@ -14,6 +14,7 @@ data, and this stage takes over its export: no weights/, no trainer_state.json o
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -161,7 +162,8 @@ def exported(run_folder: Path, rubric: str, group: str) -> Path:
     """
     folder = GroupFolders(run_folder=run_folder, rubric=rubric, group=group).export
     if not (folder / "config.json").is_file():
-        words = f"--config NAME --run-folder {run_folder} --rubric {rubric} --group {group}"
+        named = ["--run-folder", str(run_folder), "--rubric", rubric, "--group", group]
+        words = f"--config NAME {shlex.join(named)}"
         raise FileNotFoundError(
             f"{folder}: the scorer of group {group} has not been trained on this SFT data. On the "
             f"cluster run recipes/scorer_sft.py import, train and export, each with {words} "

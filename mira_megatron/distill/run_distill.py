@@ -77,7 +77,9 @@ def distill(workspace: Workspace, settings: DistillSettings) -> WorkResult:
         )
         _write(workspace, training.precision, result, shape, vocab_size, tokenizer_file)
     result.state.save(workspace.folder / "trainer_state.json")
-    group_card(workspace, settings, shape.max_sequence_length).save(workspace.folder)
+    # A base may take more than it was taught with here.
+    max_model_len = min(shape.max_sequence_length, training.sequence_length)
+    group_card(workspace, settings, max_model_len).save(workspace.folder)
     return WorkResult(
         counts=train_counts(
             workspace.unit.label, result, len(train_dataset), training.global_batch_size

@@ -130,6 +130,12 @@ def _parts(workspace: Workspace, source: str, wanted: set[str]) -> list[JudgedPa
                     num_records=len(here),
                 )
             )
+    found = sum(part.num_records for part in parts)
+    if found < len(wanted):
+        raise ValueError(
+            f"{workspace.folder}: {len(wanted) - found:,} of {len(wanted):,} held-back labels rate "
+            f"records that {layout.records(source)} does not hold. Run all stages with `mira run`."
+        )
     return parts
 
 

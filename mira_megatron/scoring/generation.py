@@ -91,6 +91,9 @@ class Engine(Protocol):
         have their tops, and what came of it.
         """
 
+    def close(self) -> None:
+        """Frees the model's memory; nothing may be asked after that."""
+
 
 class LocalJudge:
     """Answers questions with the model that an engine runs."""
@@ -117,6 +120,10 @@ class LocalJudge:
             else prompt
             for question, prompt in zip(questions, prompts, strict=True)
         ]
+
+    def close(self) -> None:
+        """Frees the model's memory; the next unit's model may need it."""
+        self._engine.close()
 
     def _prompt(self, question: Question) -> Prompt | Answer:
         """Returns what to ask, or why it cannot be asked."""

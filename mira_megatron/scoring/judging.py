@@ -10,8 +10,9 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, closing
 from dataclasses import dataclass, field
+from fractions import Fraction
 from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -157,6 +158,7 @@ def judge_parts(
                 pass
         case "transformers" | "vllm":
             _judge_here(parts, form, judge, title)
+            _check_usable(parts, judge, title)
         case _:
             section = "teacher" if workspace.unit.stage in _TAUGHT else "score"
             secrets = workspace.resources.secrets
@@ -193,9 +195,11 @@ def _judge_here(parts: Sequence[JudgedPart], form: Form[Any], judge: Judge, titl
     missing = [part for part in parts if not part.output.is_file()]
     if not missing:
         return
-    model = local_judge(judge, form.example_answers())
     view_maker = ViewMaker(judge.config.max_record_tokens, judge.tokenizer)
-    with track(title, len(missing)) as advance:
+    with (
+        closing(local_judge(judge, form.example_answers())) as model,  # the next unit loads its own
+        track(title, len(missing)) as advance,
+    ):
         for part in missing:
             records = _records(part)
             views = [view_maker.view(record) for record in records]
@@ -211,6 +215,21 @@ def _judge_here(parts: Sequence[JudgedPart], form: Form[Any], judge: Judge, titl
             ]
             form.write(part.output, rows)
             advance()
+
+
+def _check_usable(parts: Sequence[JudgedPart], judge: Judge, title: str) -> None:
+    """Raises ValueError where the model here answered too little, as for one behind endpoints."""
+    outcomes: Counter[str] = sum((_outcomes(part.output) for part in parts), Counter())
+    useless = outcomes.total() - sum(outcomes[settled] for settled in _SETTLED_FOR_GOOD)
+    allowed = judge.config.max_failed_fraction
+    if useless > Fraction(str(allowed)) * outcomes.total():
+        kinds = ", ".join(f"{kind} {num:,}" for kind, num in sorted(outcomes.items()))
+        raise ValueError(
+            f"{title}: {useless:,} of {outcomes.total():,} records got no usable answer from "
+            f"{judge.model} ({kinds}), more than max_failed_fraction={allowed} allows. The answers "
+            f"lie in {parts[0].output.parent}: see whether max_tokens cuts them off, or train the "
+            "scorer for longer; a raised max_failed_fraction takes them as they are."
+        )
 
 
 async def _ask(

@@ -115,6 +115,12 @@ class TransformersEngine:
             answers.update(self._generate(rows, doubts))
         return [answers[number] for number in range(len(prompts))]
 
+    def close(self) -> None:
+        """Frees the model's memory."""
+        del self._model
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
     def _generate(self, rows: list[_Row], doubts: Doubts | None) -> dict[int, Generated]:
         batch = _Batch(self._model, self._device, rows)
         answers: dict[int, Generated] = {}

@@ -59,6 +59,10 @@ class VllmEngine:
             self._look_closer(prompts, answers, doubts)
         return answers
 
+    def close(self) -> None:
+        """Ends the processes that vLLM has started, which hold the model and its cache."""
+        self._llm.llm_engine.engine_core.shutdown()
+
     def _look_closer(
         self, prompts: Sequence[Prompt], answers: Sequence[Generated], doubts: Doubts
     ) -> None:

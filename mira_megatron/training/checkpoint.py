@@ -96,7 +96,7 @@ def _load(sharded: dict[str, Any], folder: Path) -> dict[str, Any]:
     if not (folder / _CHECKPOINT_INDEX).is_file():
         raise FileNotFoundError(
             f"{folder}: no {_CHECKPOINT_INDEX}, so no finished checkpoint is here. "
-            "Name the folder that `mira midtrain` wrote."
+            "Name a folder that a training run wrote."
         )
     try:
         loaded: dict[str, Any] = dist_checkpointing.load(

@@ -79,7 +79,7 @@ def test_bridge_scorer_is_linked_and_asked_as_it_was_trained(
     assert (scorer / "hf/config.json").read_bytes() == (export / "config.json").read_bytes()
     assert not (scorer / "hf/chat_template.jinja").exists()  # the base's, which would win
     card = read_card(scorer)
-    assert (card.max_model_len, card.served_model_name) == (2048, "mira-mira-text-notes")
+    assert (card.max_model_len, card.served_model_name) == (1024, "mira-mira-text-notes")
 
 
 def test_bridge_scorer_exported_again_is_taken_over_again(

@@ -110,7 +110,7 @@ def test_distill_from_a_base_begins_with_its_weights(labelled: Make, base_folder
 
     assert base.keys() == trained.keys()
     assert all(torch.equal(base[name], trained[name]) for name in base)
-    assert read_card(recipe.run_folder / SCORER).max_model_len == 2048
+    assert read_card(recipe.run_folder / SCORER).max_model_len == 1024
 
 
 def test_distill_in_bfloat16_trains_and_exports_bfloat16(labelled: Make, base_folder: Path) -> None:

@@ -87,6 +87,7 @@ def test_reliability_scorer_that_judges_as_the_teacher_agrees_in_every_cell(labe
 
 def test_reliability_own_scorer_that_answers_nothing_has_cells_that_say_so(labelled: Make) -> None:
     score = {"engine": "transformers", "answer_mode": "expected", "max_tokens": 8}
+    score |= {"max_failed_fraction": 1.0}
     recipe = labelled(reliability_fraction=0.5)
     recipe = replace(recipe, values={**recipe.values, "score": score})
     manifest = done(recipe, "sft-data", "distill", "reliability")

@@ -29,7 +29,9 @@ Make = Callable[..., Recipe]
 
 _GROUP, _RUBRIC = "text-notes", "given"
 _FORM = PromptForm(prompt="bare", references=False, answers="compact")
-_TRANSFORMERS = {"engine": "transformers", "answer_mode": "expected", "max_tokens": 24}
+_STRICT = {"engine": "transformers", "answer_mode": "expected", "max_tokens": 24}
+# The tiny model answers nothing that can be read.
+_TRANSFORMERS = {**_STRICT, "max_failed_fraction": 1.0}
 
 
 @pytest.fixture(scope="module")
@@ -105,6 +107,16 @@ def test_score_distilled_scorer_is_asked_in_its_own_form(
     assert set(rows["prompt_key"].to_pylist()) == {score_prompt_key("text", _FORM)}
     assert max(rows["num_shown_tokens"].to_pylist()) <= 64  # in tokens of the scorer
     assert set(rows["status"].to_pylist()) == {"unparsed"}  # it was hardly trained
+
+
+def test_score_model_here_that_answers_too_little_stops_the_run(
+    judged_recipe: Make, tiny_model: Path
+) -> None:
+    recipe = _distilling(judged_recipe(score=_STRICT))
+    _distil(recipe, tiny_model)
+    with pytest.raises(ValueError, match=r"20 of 20 records got no usable answer .*unparsed 20"):
+        _score(recipe)
+    assert not list(recipe.run_folder.glob("ratings/**/manifest.json"))
 
 
 def test_score_part_that_is_written_is_not_judged_again(

@@ -184,7 +184,7 @@ def test_run_servers_program_that_is_not_there_ends_the_others(tmp_path: Path) -
 
     with pytest.raises(FileNotFoundError, match=f"--python {missing}: cannot be run"):
         run_servers([stubborn(pids), Server(words=(str(missing),), url="")])
-    assert not pids.exists() or not any(map(is_running, pids_in(pids)))
+    wait_until(lambda: not pids.exists() or not any(map(is_running, pids_in(pids))))
 
 
 def test_run_servers_signal_handlers_are_as_before() -> None:
