@@ -92,4 +92,5 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, path: Path) -> None:
     """Writes a byte-level BPE of at most `vocab_size` tokens; the same texts give the same file."""
     tokenizer = train_byte_level_bpe(texts, vocab_size)
     with replacing(path) as temporary:
-        tokenizer.save(str(temporary))
+        # Its own `save` says of a full disk neither which file nor that it is an OSError.
+        temporary.write_text(tokenizer.to_str(pretty=True), encoding="utf-8")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from torch.utils.tensorboard import SummaryWriter
 
+from mira_megatron.atomic_files import NO_SPACE
 from mira_megatron.training.training_log import LogEntry, TrainEntry
 
 
@@ -19,19 +20,21 @@ class TensorBoardLog:
         self._writer: SummaryWriter | None = None
 
     def write(self, logged: LogEntry) -> None:
-        """Adds the entry's scalars at its step."""
+        """Adds the entry's scalars at its step; OSError (one of NO_SPACE) if the disk is full."""
         step = logged.entry.step
-        if self._writer is None:
-            # A resumed run repeats steps that the killed one had logged: readers forget those.
-            self._writer = SummaryWriter(str(self._folder), purge_step=step)
-        for name, value in _scalars(logged).items():
-            self._writer.add_scalar(name, value, step)
-        self._writer.flush()
+        with _full_disk_named(self._folder):
+            if self._writer is None:
+                # A resumed run repeats steps that the killed one had logged: readers forget those.
+                self._writer = SummaryWriter(str(self._folder), purge_step=step)
+            for name, value in _scalars(logged).items():
+                self._writer.add_scalar(name, value, step)
+            self._writer.flush()
 
     def close(self) -> None:
-        """Ends the file."""
+        """Ends the file; OSError (one of NO_SPACE) if the disk is full."""
         if self._writer is not None:
-            self._writer.close()
+            with _full_disk_named(self._folder):
+                self._writer.close()
 
 
 @contextmanager
@@ -45,6 +48,20 @@ def tensorboard_log(folder: Path | None) -> Iterator[TensorBoardLog | None]:
         yield log
     finally:
         log.close()
+
+
+@contextmanager
+def _full_disk_named(folder: Path) -> Iterator[None]:
+    """Puts the folder into what is said of a full disk: the writer's thread names none."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in NO_SPACE:
+            raise
+        raise OSError(
+            error.errno,
+            f"{folder}: no space left while writing. Make room and run the same command again",
+        ) from error
 
 
 def _scalars(logged: LogEntry) -> dict[str, float]:
