@@ -12,6 +12,7 @@ from megatron.core.models.gpt import gpt_layer_specs
 from megatron.core.models.gpt.gpt_model import GPTModel
 from megatron.core.transformer.dot_product_attention import DotProductAttention
 from megatron.core.transformer.enums import AttnMaskType
+from megatron.core.transformer.moe.moe_utils import get_moe_layer_wise_logging_tracker
 from megatron.core.transformer.spec_utils import ModuleSpec
 from megatron.core.transformer.transformer_config import TransformerConfig
 from torch import Tensor
@@ -73,6 +74,8 @@ def build_model(
     seed, so that they are the same on every device (but for Transformer Engine's experts, which are
     drawn on the GPU). Needs `megatron_process_group`.
     """
+    # Megatron sums each layer's balancing loss in one list per process, as long as its first model.
+    get_moe_layer_wise_logging_tracker().clear()
     with_transformer_engine = has_transformer_engine()
     model = GPTModel(
         config=transformer_config(

@@ -130,6 +130,13 @@ def test_moe_model_has_no_biases_and_normalises_q_and_k_per_head() -> None:
         assert norm.shape == (MOE.channels_per_head,)
 
 
+def test_moe_model_after_one_with_fewer_layers_runs() -> None:
+    for num_layers in (1, 2):
+        model = build_model(replace(MOE, num_layers=num_layers), VOCAB_SIZE).train()
+        loss_BS = model(TOKENS_BS, POSITIONS_BS, None, labels=TOKENS_BS)
+        torch.autograd.backward(loss_BS.sum())
+
+
 def test_moe_layer_is_the_weighted_sum_of_each_tokens_best_experts() -> None:
     layer = build_model(MOE, VOCAB_SIZE).decoder.layers[0].mlp
     tokens_SBH = torch.randn(5, 1, 16)
