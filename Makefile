@@ -36,7 +36,8 @@ nemo:
 	MIRA_PYTHON=$(PYTHON) tests/environments/nemo.sh
 
 smoke-vllm: $(READY) vllm
-	$(BIN)/python -m pytest -m integration tests/integration/test_vllm_teacher.py
+	$(BIN)/python -m pytest -m integration tests/integration/test_vllm_teacher.py \
+	    tests/integration/test_vllm_scorer.py
 
 bench: $(READY)
 	$(BIN)/python benchmarks/run_all.py

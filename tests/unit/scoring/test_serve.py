@@ -55,8 +55,10 @@ os.replace(sys.argv[1] + ".part", sys.argv[1])
 time.sleep(60)
 """
 RUN = """
-import sys
+import signal, sys
 from mira_megatron.scoring.serve import Server, run_servers
+for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    signal.signal(each, signal.default_int_handler)  # under nohup a hangup would be ignored
 script, *paths = sys.argv[1:]
 words = [(sys.executable, "-c", script, path) for path in paths]
 sys.exit(run_servers([Server(words=each, url="http://127.0.0.1:1/v1") for each in words]))
