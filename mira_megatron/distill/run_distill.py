@@ -77,8 +77,9 @@ def distill(workspace: Workspace, settings: DistillSettings) -> WorkResult:
         )
         _write(workspace, training.precision, result, shape, vocab_size, tokenizer_file)
     result.state.save(workspace.folder / "trainer_state.json")
-    # A base may take more than it was taught with here.
-    max_model_len = min(shape.max_sequence_length, training.sequence_length)
+    max_model_len = shape.max_sequence_length
+    if settings.base is not None:  # it may take more than it was taught with here
+        max_model_len = min(max_model_len, training.sequence_length)
     group_card(workspace, settings, max_model_len).save(workspace.folder)
     return WorkResult(
         counts=train_counts(
