@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import accumulate
 from typing import Any
 
 from mira_megatron.scoring.expected_scores import TOP_LOGPROBS, Token
@@ -14,13 +15,17 @@ def reply_tokens(choice: Any) -> tuple[Token, ...] | None:
     """
     try:
         entries = choice["logprobs"]["content"]
-        tokens = tuple(_token(entry) for entry in entries)
+        tokens = [_token(entry) for entry in entries]
+        num_chars = len(_text(choice["message"]["content"]))
     except (LookupError, TypeError, ValueError):
         return None
     if any(not token.top for token in tokens):
         return None
-    # vLLM does not list the token that ends an answer, others may, as an empty text.
-    return tokens or None
+    # Some servers list the token that ended the answer, with or without its text.
+    starts = [0, *accumulate(len(token.text) for token in tokens)]
+    while tokens and starts[len(tokens) - 1] >= num_chars:
+        tokens.pop()
+    return tuple(tokens) or None
 
 
 def _token(entry: Any) -> Token:
