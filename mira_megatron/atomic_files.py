@@ -18,27 +18,31 @@ NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @contextmanager
+def explaining_full_disk(path: Path, doing: str) -> Iterator[None]:
+    """Puts file, deed and way out into what is said of a full disk (one of NO_SPACE)."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in NO_SPACE:
+            raise
+        raise OSError(error.errno, f"{path}: no space left while {doing}") from error
+
+
+@contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yields a temporary path that becomes `path` when the block ends well, and vanishes otherwise.
 
     Raises OSError (one of NO_SPACE) with the file and the way out when the disk is full.
     """
     temporary = path.with_name(f".{path.name}.tmp")
+    doing = "writing. Finished files are kept: make room and run the same command again"
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        with temporary.open("rb+") as written:
-            os.fsync(written.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        if error.errno not in NO_SPACE:
-            raise
-        raise OSError(
-            error.errno,
-            f"{path}: no space left while writing. Finished files are kept: make room and run "
-            "the same command again",
-        ) from error
+        with explaining_full_disk(path, doing):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield temporary
+            with temporary.open("rb+") as written:
+                os.fsync(written.fileno())
+            os.replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise

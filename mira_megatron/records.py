@@ -197,6 +197,7 @@ RATING_SCHEMA = pa.schema(
     ]
 )
 
+DISTILL, RELIABILITY = "distill", "reliability"  # halves: to learn from, to be compared with
 # A teacher's ratings say which half of the sample a record belongs to: distill or reliability.
 TEACHER_RATING_SCHEMA = RATING_SCHEMA.append(pa.field("split", pa.string(), nullable=False))
 

@@ -7,14 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from tokenizers import Tokenizer
 
 from mira_megatron import layout
 from mira_megatron.atomic_files import replacing
 from mira_megatron.config import Recipe
 from mira_megatron.distill.chatml import END, START
 from mira_megatron.distill.distill_config import DistillConfig
-from mira_megatron.tokenization.tokenizer import train_byte_level_bpe
+from mira_megatron.tokenization.tokenizer import train_byte_level_bpe, whole_text_tokenizer
 
 
 class ScorerTokenizer:
@@ -24,13 +23,7 @@ class ScorerTokenizer:
     """
 
     def __init__(self, path: Path) -> None:
-        try:
-            self._tokenizer = Tokenizer.from_file(str(path))
-        except Exception as error:  # the library raises nothing narrower
-            raise ValueError(f"{path}: not a tokenizer.json ({error})") from error
-        # A saved tokenizer may cut at its training length, and would then cut samples.
-        self._tokenizer.no_truncation()
-        self._tokenizer.no_padding()
+        self._tokenizer = whole_text_tokenizer(path)
         added = self._tokenizer.get_added_tokens_decoder()
         ids = {token.content: number for number, token in added.items()}
         missing = [name for name in (START, END) if name not in ids]

@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 from mira_megatron.distill.chatml import END, render
 from mira_megatron.distill.scorer_tokenizer import ScorerTokenizer
 from mira_megatron.distill.sft_files import SftRow
-from mira_megatron.records import RECORD_SCHEMA, Anchor, Record, records_from_table
+from mira_megatron.records import DISTILL, RECORD_SCHEMA, Anchor, Record, records_from_table
 from mira_megatron.rubric.fence import quote
 from mira_megatron.rubric.prompt_form import PromptForm
 from mira_megatron.rubric.prompts import one_line, score_messages
@@ -29,8 +29,6 @@ from mira_megatron.rubric.replies import format_reply
 from mira_megatron.rubric.verdict import Verdict
 from mira_megatron.rubric.views import View, ViewMaker
 from mira_megatron.shards import read_part
-
-DISTILL = "distill"  # the half of a teacher's ratings that a scorer learns from
 
 _RATING_COLUMNS = (
     *("record_id", "scores", "rationales", "overall", "training_recommendation", "domain_tag"),

@@ -25,11 +25,10 @@ from mira_megatron import layout
 from mira_megatron.config import Recipe
 from mira_megatron.grouping.source_groups import source_groups
 from mira_megatron.manifest import Counts
-from mira_megatron.records import NUM_SLOTS, Anchor
+from mira_megatron.records import NUM_SLOTS, RELIABILITY, Anchor
 from mira_megatron.reliability.cells import CELL_SCHEMA, Cell, cells, follows
 from mira_megatron.scoring.group_scorer import GroupScorer, group_scorer, rating_form
 from mira_megatron.scoring.judging import JudgedPart, judge_parts
-from mira_megatron.scoring.rating import RELIABILITY
 from mira_megatron.shards import read_part, write_parquet
 from mira_megatron.stage import Unit, WorkResult, Workspace
 

@@ -18,11 +18,12 @@ from mira_megatron import layout
 from mira_megatron.config import Recipe
 from mira_megatron.grouping.source_groups import SourceGroup, source_groups
 from mira_megatron.manifest import Counts
+from mira_megatron.records import DISTILL, RELIABILITY
 from mira_megatron.rubric.prompts import score_prompt_key
 from mira_megatron.rubric.teacher import taught_stage
 from mira_megatron.scoring.judge import Judge, judge_fingerprint
 from mira_megatron.scoring.judging import JudgedPart, judge_parts, sampled_parts
-from mira_megatron.scoring.rating import DISTILL, RELIABILITY, RatingForm, usable_anchors
+from mira_megatron.scoring.rating import RatingForm, usable_anchors
 from mira_megatron.stage import Unit, WorkResult, Workspace
 
 logger = logging.getLogger(__name__)

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from tokenizers import Tokenizer
 
 from mira_megatron.rubric.fence import quote, unquote
+from mira_megatron.tokenization.tokenizer import whole_text_tokenizer
 
 # A tokenizer's answer takes some hundred bytes per token; for a record of 64 MiB, piece by piece.
 _MAX_PIECE_CHARS = 1 << 20
@@ -61,13 +61,7 @@ class TokenCounter:
                 f"{path}: no such file. `tokenizer` must name the judge's tokenizer.json; save a "
                 "slow tokenizer as a fast one first (transformers: save_pretrained)."
             )
-        try:
-            self._tokenizer = Tokenizer.from_file(str(path))
-        except Exception as error:  # the library raises nothing narrower
-            raise ValueError(f"{path}: not a tokenizer.json ({error})") from error
-        # A saved tokenizer may cut at its training length, and would then count no further.
-        self._tokenizer.no_truncation()
-        self._tokenizer.no_padding()
+        self._tokenizer = whole_text_tokenizer(path)
         self._note_tokens = self.count(left_out(10**9 - 1))
 
     def measure(self, text: str) -> MeasuredText:

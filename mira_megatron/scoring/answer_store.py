@@ -18,8 +18,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from hashlib import blake2b
 from io import FileIO
@@ -30,7 +30,7 @@ from uuid import uuid4
 
 import orjson
 
-from mira_megatron.atomic_files import NO_SPACE
+from mira_megatron.atomic_files import explaining_full_disk
 from mira_megatron.file_lock import held_lock
 from mira_megatron.scoring.completion import Answer
 from mira_megatron.scoring.expected_scores import SlotOdds
@@ -39,6 +39,7 @@ _ANSWERS_PER_SYNC = 64
 _SECONDS_PER_SYNC = 5.0
 _SUFFIX = ".jsonl"
 _LOCK = ".lock"
+_KEEPING = "keeping an answer. Answers so far are kept: make room and run the same command again"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -162,7 +163,7 @@ class AnswerStore:
         traceback: TracebackType | None,
     ) -> None:
         if self._segment is not None:
-            with self._segment, _explaining_full_disk(self._path):
+            with self._segment, explaining_full_disk(self._path, _KEEPING):
                 os.fsync(self._segment.fileno())
 
     def __len__(self) -> int:
@@ -214,11 +215,11 @@ class AnswerStore:
         self._take_in(stored, place)
         if number is not None:
             self._discharge(self._sent.pop(number))
-        with _explaining_full_disk(self._path):
+        with explaining_full_disk(self._path, _KEEPING):
             self._sync_now_and_then()
 
     def _write(self, lines: bytes) -> None:
-        with _explaining_full_disk(self._path):
+        with explaining_full_disk(self._path, _KEEPING):
             if self._segment is None:
                 self.folder.mkdir(parents=True, exist_ok=True)
                 self._segment = FileIO(self._path, "xb")
@@ -271,20 +272,6 @@ class AnswerStore:
         if is_due or self._num_unsynced >= _ANSWERS_PER_SYNC:
             os.fsync(self._segment.fileno())
             self._num_unsynced, self._last_sync = 0, time.monotonic()
-
-
-@contextmanager
-def _explaining_full_disk(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in NO_SPACE:
-            raise
-        raise OSError(
-            error.errno,
-            f"{path}: no space left while keeping an answer. Answers so far are kept: make room "
-            "and run the same command again",
-        ) from error
 
 
 def _write_whole(segment: FileIO, line: bytes) -> None:

@@ -9,7 +9,15 @@ from pathlib import Path
 import pyarrow as pa
 import xxhash
 
-from mira_megatron.records import RATING_SCHEMA, TEACHER_RATING_SCHEMA, Anchor, Rating, Record
+from mira_megatron.records import (
+    DISTILL,
+    RATING_SCHEMA,
+    RELIABILITY,
+    TEACHER_RATING_SCHEMA,
+    Anchor,
+    Rating,
+    Record,
+)
 from mira_megatron.rubric import prompts, replies, rule_judge
 from mira_megatron.rubric.anchor_files import read_anchors
 from mira_megatron.rubric.verdict import Verdict
@@ -19,8 +27,6 @@ from mira_megatron.scoring.expected_scores import expected_scores
 from mira_megatron.scoring.judge import Judge
 from mira_megatron.scoring.questions import Reply, explained, failure_status
 from mira_megatron.shards import json_digest, write_parquet
-
-DISTILL, RELIABILITY = "distill", "reliability"
 
 _HASHES = 1 << 64
 

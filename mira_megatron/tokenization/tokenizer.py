@@ -169,6 +169,18 @@ def train_byte_level_bpe(texts: Iterable[str], vocab_size: int) -> Tokenizer:
     return tokenizer
 
 
+def whole_text_tokenizer(path: Path) -> Tokenizer:
+    """Returns a tokenizer.json as it is, but for cutting and padding; ValueError if it is none."""
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises nothing narrower
+        raise ValueError(f"{path}: not a tokenizer.json ({error})") from error
+    # A saved tokenizer may cut at its training length, and would then see no further.
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer
+
+
 def tokenizer_file(path: Path) -> Path:
     """Returns the tokenizer.json of a Hugging Face folder, or the file itself."""
     file = path / "tokenizer.json" if path.is_dir() else path

@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tokenizers import Tokenizer
-
 from mira_megatron.atomic_files import write_bytes, write_json
+from mira_megatron.tokenization.tokenizer import whole_text_tokenizer
 from mira_megatron.training.model_shape import ModelShape
 
 # How Qwen2, 2.5 and 3 cut text before BPE.
@@ -25,7 +24,7 @@ def check_tokenizer(shape: ModelShape, tokenizer_file: Path, vocab_size: int) ->
     Worth calling before training. transformers 5 takes only the vocabulary of a Qwen2's tokenizer
     and always cuts text as Qwen does; of a Qwen3-MoE's it takes everything.
     """
-    tokenizer = _read(tokenizer_file)
+    tokenizer = whole_text_tokenizer(tokenizer_file)
     highest = max(tokenizer.get_vocab().values())
     if highest >= vocab_size:
         raise ValueError(
@@ -43,7 +42,7 @@ def check_tokenizer(shape: ModelShape, tokenizer_file: Path, vocab_size: int) ->
 
 def token_ids(tokenizer_file: Path, tokens: Sequence[str]) -> list[int]:
     """Returns the ids of end tokens; raises ValueError where one is missing or none is given."""
-    tokenizer = _read(tokenizer_file)
+    tokenizer = whole_text_tokenizer(tokenizer_file)
     ids = [token_id for token in tokens if (token_id := tokenizer.token_to_id(token)) is not None]
     if len(ids) < len(tokens) or not ids:
         raise ValueError(
@@ -80,13 +79,6 @@ def write_tokenizer(
     ends = {"eos_token_id": eos_ids, "pad_token_id": eos_ids[-1]}
     write_json(folder / "generation_config.json", ends)
     return eos_ids
-
-
-def _read(path: Path) -> Tokenizer:
-    try:
-        return Tokenizer.from_file(str(path))
-    except Exception as error:  # the library raises nothing narrower
-        raise ValueError(f"{path}: not a tokenizer.json ({error})") from error
 
 
 def _cuts_like_qwen(content: dict[str, Any]) -> bool:

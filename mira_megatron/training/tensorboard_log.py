@@ -8,8 +8,11 @@ from pathlib import Path
 
 from torch.utils.tensorboard import SummaryWriter
 
-from mira_megatron.atomic_files import NO_SPACE
+from mira_megatron.atomic_files import explaining_full_disk
 from mira_megatron.training.training_log import LogEntry, TrainEntry
+
+# The writer's own thread says neither which file nor the way out.
+_WRITING = "writing. Make room and run the same command again"
 
 
 class TensorBoardLog:
@@ -22,7 +25,7 @@ class TensorBoardLog:
     def write(self, logged: LogEntry) -> None:
         """Adds the entry's scalars at its step; OSError (one of NO_SPACE) if the disk is full."""
         step = logged.entry.step
-        with _full_disk_named(self._folder):
+        with explaining_full_disk(self._folder, _WRITING):
             if self._writer is None:
                 # A resumed run repeats steps that the killed one had logged: readers forget those.
                 self._writer = SummaryWriter(str(self._folder), purge_step=step)
@@ -33,7 +36,7 @@ class TensorBoardLog:
     def close(self) -> None:
         """Ends the file; OSError (one of NO_SPACE) if the disk is full."""
         if self._writer is not None:
-            with _full_disk_named(self._folder):
+            with explaining_full_disk(self._folder, _WRITING):
                 self._writer.close()
 
 
@@ -48,20 +51,6 @@ def tensorboard_log(folder: Path | None) -> Iterator[TensorBoardLog | None]:
         yield log
     finally:
         log.close()
-
-
-@contextmanager
-def _full_disk_named(folder: Path) -> Iterator[None]:
-    """Puts the folder into what is said of a full disk: the writer's thread names none."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in NO_SPACE:
-            raise
-        raise OSError(
-            error.errno,
-            f"{folder}: no space left while writing. Make room and run the same command again",
-        ) from error
 
 
 def _scalars(logged: LogEntry) -> dict[str, float]:

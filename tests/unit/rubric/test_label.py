@@ -11,9 +11,9 @@ import pytest
 
 from mira_megatron.config import Recipe
 from mira_megatron.manifest import Manifest
-from mira_megatron.records import TEACHER_RATING_SCHEMA
+from mira_megatron.records import DISTILL, RELIABILITY, TEACHER_RATING_SCHEMA
 from mira_megatron.rubric import label
-from mira_megatron.scoring.rating import DISTILL, RELIABILITY, split_of
+from mira_megatron.scoring.rating import split_of
 from mira_megatron.stage import Resources, Run, run_unit
 
 pytest_plugins = ("judged_recipes",)
