@@ -65,9 +65,13 @@ def write_json(path: Path, content: object) -> None:
     write_bytes(path, f"{text}\n".encode())
 
 
-def link_relative(target: Path, path: Path) -> None:
-    """Makes `path` a symbolic link to `target`, relative so that both can be mounted elsewhere."""
-    wanted = os.path.relpath(target, path.parent)
+def link_relative(target: Path, path: Path, *, within: Path | None = None) -> None:
+    """Makes `path` a symbolic link to `target`, relative so that both can be mounted elsewhere.
+
+    A target outside the folder `within` is linked absolutely: the two do not move together.
+    """
+    moves_along = within is None or target.is_relative_to(within)
+    wanted = os.path.relpath(target, path.parent) if moves_along else str(target.absolute())
     if path.is_symlink() and str(path.readlink()) == wanted:
         return
     path.parent.mkdir(parents=True, exist_ok=True)

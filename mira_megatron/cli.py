@@ -19,32 +19,17 @@ from pathlib import Path
 from rich.console import Console
 from rich.logging import RichHandler
 
-from mira_megatron import __version__, layout
+from mira_megatron import layout
 from mira_megatron.atomic_files import NO_SPACE
+from mira_megatron.cli_parser import command_parser
 from mira_megatron.config import Recipe, load_recipe
 from mira_megatron.endpoints import unusable_api_keys
 from mira_megatron.pipeline import STAGES, run_stages, unit_states
 from mira_megatron.stage import Resources
+from mira_megatron.tokens_tool import run_tokens_tool
 
 logger = logging.getLogger(__name__)
 
-STAGE_HELP = {
-    "ingest": "raw files of every source -> records",
-    "group": "records of every source -> source groups",
-    "discover": "a sample of records + teacher -> free-form judgments",
-    "anchor": "judgments of a source group -> its 15 anchors",
-    "label": "a larger sample + anchors + teacher -> teacher ratings",
-    "sft-data": "teacher ratings -> prompts and answers to train a scorer on",
-    "distill": "SFT data of a source group -> its scorer",
-    "reliability": "held-back labels + scorer -> agreement per source and anchor",
-    "score": "records + anchors + scorer -> 15 ratings per record",
-    "aggregate": "ratings -> one score per record",
-    "tokenize": "records -> Megatron .bin/.idx, one document per record",
-    "select": "record scores + token budget -> keep masks and certificate",
-    "blend": "keep masks -> what Megatron reads, per split",
-    "midtrain": "blend -> a short megatron-core training run",
-    "report": "everything above -> report/index.html",
-}
 # Packages that only some stages need, and the extra that brings each.
 EXTRA_OF_MODULE = {
     "jinja2": "report",
@@ -98,6 +83,8 @@ def _run(arguments: argparse.Namespace) -> int:
     if arguments.command == "rubric":
         _run_rubric_tool(arguments)
         return 0
+    if arguments.command == "tokens":
+        return run_tokens_tool(arguments)
     recipe = load_recipe(arguments.recipe, arguments.overrides)
     if arguments.command == "serve":
         return _serve(arguments, recipe)
@@ -243,125 +230,15 @@ def _refuse(error: Exception) -> int:
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = _parser()
+    parser = command_parser()
     arguments, others = parser.parse_known_args(argv)
     # argparse takes no positional words after an option: `mira run RECIPE --workers 2 seed=3`.
     wrong = [word for word in others if word.startswith("-") or "=" not in word]
-    if wrong or (others and arguments.command in ("doctor", "judge-server", "rubric")):
+    if wrong or (others and not hasattr(arguments, "overrides")):
         parser.error(f"unrecognized arguments: {' '.join(wrong or others)}")
     if others:
         arguments.overrides = [*arguments.overrides, *others]
     return arguments
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="mira",
-        description="Source-aware data selection for Megatron / NeMo mid-training.",
-        epilog="Start with: mira run recipes/demo.yaml",
-    )
-    parser.add_argument("--version", action="version", version=f"mira-megatron {__version__}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    _add_recipe_command(commands, "run", "all stages in order, skipping what is done")
-    _add_recipe_command(commands, "status", "what is done, with counts, sizes and times")
-    for stage in STAGES:
-        _add_recipe_command(commands, stage, STAGE_HELP[stage])
-    _add_rubric_tool(commands)
-    _add_serve(commands)
-    _add_doctor(commands)
-    server = commands.add_parser("judge-server", help="the rule judge as an OpenAI-style endpoint")
-    server.add_argument("--host", default="127.0.0.1")
-    server.add_argument("--port", type=int, default=8377)
-    _add_log_level(server)
-    return parser
-
-
-def _add_rubric_tool(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    text = "look at anchors, compare them, and give edited ones a version"
-    tool = commands.add_parser("rubric", help=text, description=text)
-    words = tool.add_subparsers(dest="word", required=True, metavar="WORD")
-    where = "a recipe, a folder of anchors, an anchors.jsonl, or a published table"
-    show = words.add_parser("show", help="the anchors of every group, largest cluster first")
-    show.add_argument("paths", nargs="+", type=Path, metavar="WHERE", help=where)
-    diff = words.add_parser("diff", help="what changed between two versions of a group's anchors")
-    diff.add_argument("before", type=Path, metavar="A", help=where)
-    diff.add_argument("after", type=Path, metavar="B")
-    freeze = words.add_parser("freeze", help="a version for an edited copy of anchors.jsonl")
-    freeze.add_argument("path", type=Path, metavar="FILE")
-    freeze.add_argument("--output", type=Path, help="the frozen file (default: FILE)")
-    for word in (show, diff):
-        word.add_argument("--markdown", action="store_true", help="Markdown instead of a table")
-    for word in (show, diff, freeze):
-        _add_log_level(word)
-
-
-def _add_serve(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    text = "print, or run, the vLLM servers of a group's scorer"
-    command = commands.add_parser("serve", help=text, description=text)
-    _add_recipe(command)
-    command.add_argument("--group", required=True, metavar="G", help="the source group")
-    command.add_argument(
-        "--profile",
-        choices=["throughput", "published"],
-        default="throughput",
-        help="one server per GPU, or one over 8 as the released scorers' cards have it",
-    )
-    command.add_argument("--gpus", type=int, default=1, help="0: on the CPU (default: 1)")
-    command.add_argument("--host", default="127.0.0.1")
-    command.add_argument("--port", type=int, default=8000, help="of the first server")
-    command.add_argument(
-        "--python",
-        default=sys.executable,
-        metavar="PATH",
-        help="of the environment that has vLLM (default: this one)",
-    )
-    command.add_argument(
-        "--vllm", default="", metavar="WORDS", help='more words for vLLM: --vllm="--seed 1"'
-    )
-    command.add_argument("--run", action="store_true", help="run them, until one ends")
-    _add_log_level(command)
-
-
-def _add_doctor(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    text = "what would waste GPU hours: what is installed, and what a training would read"
-    command = commands.add_parser("doctor", help=text, description=text)
-    training = command.add_argument_group("a training with recipes/scorer_sft.py, as it is told it")
-    training.add_argument("--config", metavar="NAME", help="one of its recipes")
-    training.add_argument("--run-folder", type=Path)
-    training.add_argument("--rubric")
-    training.add_argument("--group", help="the source group")
-    training.add_argument("--base", type=Path, help="the base model's Hugging Face folder")
-    _add_log_level(command)
-
-
-def _add_recipe(command: argparse.ArgumentParser) -> None:
-    command.add_argument("recipe", type=Path, metavar="RECIPE", help="a YAML file, see recipes/")
-    command.add_argument(
-        "overrides",
-        nargs="*",
-        metavar="key=value",
-        help="a setting to change, for example seed=7",
-    )
-
-
-def _add_recipe_command(
-    commands: argparse._SubParsersAction[argparse.ArgumentParser], name: str, text: str
-) -> None:
-    command = commands.add_parser(name, help=text, description=text)
-    _add_recipe(command)
-    command.add_argument("--dry-run", action="store_true", help="show what would run, and stop")
-    command.add_argument(
-        "--workers",
-        type=int,
-        default=os.cpu_count() or 1,
-        help="processes on this machine (default: %(default)s); never changes a byte of the result",
-    )
-    _add_log_level(command)
-
-
-def _add_log_level(command: argparse.ArgumentParser) -> None:
-    levels = ["debug", "info", "warning", "error"]
-    command.add_argument("--log-level", choices=levels, default="info")
 
 
 def _set_up_logging(level: str) -> None:

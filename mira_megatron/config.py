@@ -40,6 +40,7 @@ SECTIONS = (
     "scorers",
     "aggregate",
     "tokenize",
+    "adopt",
     "select",
     "arms",
     "blend",

@@ -70,10 +70,13 @@ class IngestSettings:
 
 def units(recipe: Recipe) -> list[Unit]:
     """Returns one unit per source."""
+    sources = recipe_sources(recipe)
+    if not sources:  # all are adopted
+        return []
     config = recipe.section("ingest", IngestConfig)
     return [
         _unit(recipe, config, name, source_config, folder)
-        for name, (source_config, folder) in recipe_sources(recipe).items()
+        for name, (source_config, folder) in sources.items()
     ]
 
 

@@ -21,8 +21,11 @@ def recipe_sources(recipe: Recipe) -> dict[str, tuple[SourceConfig, Path]]:
             _source(orjson.dumps(settings, option=orjson.OPT_NON_STR_KEYS), where),
             Path(entry["folder"]),
         )
-    if not sources:
-        raise ValueError(f"{recipe.path}: no sources. Name at least one under `sources:`.")
+    if not sources and not recipe.values.get("adopt"):
+        raise ValueError(
+            f"{recipe.path}: no sources. Name at least one under `sources:`, or under `adopt:` "
+            "token datasets that exist already."
+        )
     return sources
 
 

@@ -14,8 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mira_megatron import layout
-from mira_megatron.retention.documents import scope_name
-from mira_megatron.retention.keep_masks import read_keep_mask
+from mira_megatron.retention.documents import kept_by_arm, scope_name, texts_of_arms
 from mira_megatron.shards import read_part
 from mira_megatron.stage import Workspace
 from mira_megatron.written_numbers import decimal
@@ -27,15 +26,16 @@ class Outcome(IntEnum):
     KEPT = 0
     HELD_OUT = 1
     REPEATS_HELD_OUT = 2
-    NO_SCORE = 3
-    NOT_SELECTED = 4  # behind the cut of its scope
+    IN_ANOTHER_ARM = 3  # one that this arm goes without, itself or as a copy
+    NO_SCORE = 4
+    NOT_SELECTED = 5  # behind the cut of its scope
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Scope:
     """Where one ranking was cut, as the certificate says it."""
 
-    name: str  # for people, as in "group text-code"
+    name: str  # for people, as in "group text-code"; of sources that are not ranked, how they are
     budget_tokens: int
     num_candidates: int
     candidate_tokens: int
@@ -44,6 +44,7 @@ class Scope:
     cutoff: float | None  # score of the last document kept
     first_out: str | None  # record id
     sources: tuple[str, ...]
+    num_repeated: int = 0  # documents kept that are seen more than once
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,7 +52,7 @@ class JudgedSource:
     """The documents of one source: score, length and outcome."""
 
     source: str
-    source_group: str
+    source_group: str | None  # None where it is not ranked
     scope: Scope
     record_ids: pa.ChunkedArray
     tokens_D: npt.NDArray[np.int64]
@@ -68,12 +69,16 @@ class JudgedSource:
         """Returns in words why a document was kept or dropped."""
         cutoff = f"the cutoff {decimal(self.scope.cutoff, 3)} of {self.scope.name}"
         match Outcome(self.outcomes_D[document]):
+            case Outcome.KEPT if self.source_group is None:
+                return f"kept: its source is {self.scope.name}"
             case Outcome.KEPT:
                 return f"kept: not below {cutoff}"
             case Outcome.HELD_OUT:
                 return "held out for validation"
             case Outcome.REPEATS_HELD_OUT:
                 return "repeats a held-out text"
+            case Outcome.IN_ANOTHER_ARM:
+                return "kept by an arm that this one goes without"
             case Outcome.NO_SCORE:
                 return f"no score: {self.no_score_reasons[document].as_py()}"
             case Outcome.NOT_SELECTED:
@@ -109,11 +114,24 @@ def outcomes(
     is_kept_D: npt.NDArray[np.bool_],
     is_held_out_D: npt.NDArray[np.bool_],
     repeats_held_out_D: npt.NDArray[np.bool_],
+    is_in_another_arm_D: npt.NDArray[np.bool_],
     is_scored_D: npt.NDArray[np.bool_],
 ) -> npt.NDArray[np.uint8]:
     """Returns one Outcome per document."""
-    conditions = [is_kept_D, is_held_out_D, repeats_held_out_D, ~is_scored_D]
-    named = [Outcome.KEPT, Outcome.HELD_OUT, Outcome.REPEATS_HELD_OUT, Outcome.NO_SCORE]
+    conditions = [
+        is_kept_D,
+        is_held_out_D,
+        repeats_held_out_D,
+        is_in_another_arm_D,
+        ~is_scored_D,
+    ]
+    named = [
+        Outcome.KEPT,
+        Outcome.HELD_OUT,
+        Outcome.REPEATS_HELD_OUT,
+        Outcome.IN_ANOTHER_ARM,
+        Outcome.NO_SCORE,
+    ]
     return np.select(conditions, named, default=Outcome.NOT_SELECTED).astype(np.uint8)
 
 
@@ -122,6 +140,7 @@ def read_arm(workspace: Workspace, arm: str, documents: Mapping[str, pa.Table]) 
     folder = workspace.run.folder / layout.keep(arm)
     certificate = orjson.loads((folder / layout.CERTIFICATE).read_bytes())
     scopes = _scopes(certificate)
+    taken = texts_of_arms(workspace, certificate["without"], documents)
     return JudgedArm(
         arm=arm,
         score_table=certificate["score"],
@@ -130,7 +149,7 @@ def read_arm(workspace: Workspace, arm: str, documents: Mapping[str, pa.Table]) 
         tie_rule=certificate["tie_rule"],
         scopes=tuple(scopes.values()),
         sources=tuple(
-            _judged_source(workspace, arm, certificate, scopes, source, table)
+            _judged_source(workspace, certificate, scopes, source, table, taken)
             for source, table in documents.items()
         ),
     )
@@ -138,39 +157,74 @@ def read_arm(workspace: Workspace, arm: str, documents: Mapping[str, pa.Table]) 
 
 def _judged_source(
     workspace: Workspace,
-    arm: str,
     certificate: Mapping[str, Any],
     scopes: Mapping[str, Scope],
     source: str,
     documents: pa.Table,
+    texts_taken: pa.ChunkedArray,
 ) -> JudgedSource:
-    mask = read_keep_mask(workspace.run.folder / layout.keep(arm) / f"{source}.keep.npy")
-    scores = pa.concat_tables(
-        [
-            read_part(path, part.digest, ["record_id", "score", "reason"])
-            for path, part in workspace.upstream_parts(
-                layout.record_scores(certificate["score"], source), ".parquet"
-            )
-        ]
-    )
-    assert scores["record_id"].combine_chunks().equals(documents["record_id"].combine_chunks())
+    decided = certificate["sources"][source]
+    scores = _record_scores(workspace, certificate, source, documents)
     is_scored = pc.is_valid(scores["score"]).to_numpy()
     return JudgedSource(
         source=source,
-        source_group=certificate["sources"][source]["source_group"],
-        scope=scopes[_scope_key(certificate, source)],
+        source_group=decided["source_group"],
+        scope=_scope_of(certificate, scopes, source),
         record_ids=documents["record_id"],
         tokens_D=documents["num_tokens"].to_numpy(),
         scores_D=pc.fill_null(scores["score"], 0.0).to_numpy(),
         is_scored_D=is_scored,
         no_score_reasons=scores["reason"],
         outcomes_D=outcomes(
-            is_kept_D=mask.is_kept,
+            is_kept_D=kept_by_arm(workspace, certificate["arm"], source),
             is_held_out_D=documents["is_validation"].to_numpy(),
             repeats_held_out_D=documents["repeats_held_out"].to_numpy(),
+            is_in_another_arm_D=pc.is_in(documents["text_hash"], texts_taken).to_numpy(),
             is_scored_D=is_scored,
         ),
     )
+
+
+def _record_scores(
+    workspace: Workspace, certificate: Mapping[str, Any], source: str, documents: pa.Table
+) -> pa.Table:
+    """Returns score and reason per document; of a source that is not ranked how it is instead."""
+    how = certificate["sources"][source]["how"]
+    if how != "ranked":
+        num = documents.num_rows
+        reasons = pa.array([f"its source is {_in_words(how)}"] * num, pa.string())
+        return pa.table({"score": pa.nulls(num, pa.float32()), "reason": reasons})
+    folder = layout.record_scores(certificate["score"], source)
+    scores = pa.concat_tables(
+        [
+            read_part(path, part.digest, ["record_id", "score", "reason"])
+            for path, part in workspace.upstream_parts(folder, ".parquet")
+        ]
+    )
+    assert scores["record_id"].combine_chunks().equals(documents["record_id"].combine_chunks())
+    return scores
+
+
+def _scope_of(certificate: Mapping[str, Any], scopes: Mapping[str, Scope], source: str) -> Scope:
+    decided = certificate["sources"][source]
+    if decided["how"] == "ranked":
+        return scopes[_scope_key(certificate, source)]
+    trainable = decided["num_documents"] - decided["num_held_out"]
+    return Scope(
+        name=_in_words(decided["how"]),
+        budget_tokens=decided["tokens_kept"],
+        num_candidates=trainable,
+        candidate_tokens=decided["tokens_total"],
+        num_kept=decided["num_kept"],
+        tokens_kept=decided["tokens_kept"],
+        cutoff=None,
+        first_out=None,
+        sources=(source,),
+    )
+
+
+def _in_words(how: str) -> str:
+    return how.replace("_", " ")
 
 
 def _scopes(certificate: Mapping[str, Any]) -> dict[str, Scope]:
@@ -181,8 +235,8 @@ def _scopes(certificate: Mapping[str, Any]) -> dict[str, Scope]:
             name="all sources" if kind == "global" else f"{kind} {key}",
             sources=tuple(
                 source
-                for source in certificate["sources"]
-                if _scope_key(certificate, source) == key
+                for source, decided in certificate["sources"].items()
+                if decided["how"] == "ranked" and _scope_key(certificate, source) == key
             ),
             **cut,
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -67,7 +67,7 @@ class ArmSection:
 
 def write_report(workspace: Workspace, settings: ReportSettings) -> WorkResult:
     """Writes the page and the table of sources."""
-    documents = read_documents(workspace, tuple(settings.groups))
+    documents = read_documents(workspace, sorted([*settings.groups, *settings.adopted]))
     rubric = read_rubric(workspace.run.folder, settings.rubric, settings.groups)
     sections = [
         _arm_section(workspace, settings, rubric, arm, documents) for arm in settings.score_tables
@@ -83,6 +83,11 @@ def write_report(workspace: Workspace, settings: ReportSettings) -> WorkResult:
             totals={"arms": len(sections)},
         )
     )
+
+
+def _with_records(judged: JudgedArm, settings: ReportSettings) -> JudgedArm:
+    own = tuple(source for source in judged.sources if source.source in settings.groups)
+    return replace(judged, sources=own)
 
 
 def _context(
@@ -154,7 +159,8 @@ def _arm_section(
             workspace,
             settings.rubric,
             anchor_names,
-            choose_examples(judged, is_kept=is_kept, seed=settings.seed),
+            # Of adopted sources there is no text to show.
+            choose_examples(_with_records(judged, settings), is_kept=is_kept, seed=settings.seed),
         )
         for is_kept in (True, False)
     )

@@ -18,8 +18,9 @@ from mira_megatron.config import Recipe
 from mira_megatron.grouping.source_groups import group_of_source
 from mira_megatron.report.agreement import is_measured
 from mira_megatron.stage import Unit
+from mira_megatron.tokenization.adopted import adopted_sources
 
-VERSION = 3
+VERSION = 4
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -29,7 +30,8 @@ class ReportSettings:
     recipe_name: str
     seed: int  # of the records shown as examples
     rubric: str
-    groups: Mapping[str, str]  # source -> source group
+    groups: Mapping[str, str]  # source -> source group, of those with records
+    adopted: Mapping[str, tuple[str, ...]]  # source -> its score tables, of those without
     score_tables: Mapping[str, str]  # arm -> name of its record scores
     has_training: bool  # a blend may be trained on elsewhere
     has_scorers: bool  # distilled here
@@ -43,6 +45,7 @@ def units(recipe: Recipe) -> list[Unit]:
         seed=recipe.seed,
         rubric=recipe.rubric,
         groups=group_of_source(recipe),
+        adopted={name: tuple(entry.scores) for name, entry in adopted_sources(recipe).items()},
         score_tables={arm: str(entry["score"]) for arm, entry in recipe.mapping("arms").items()},
         has_training="midtrain" in recipe.values,
         has_scorers="distill" in recipe.values,
@@ -77,6 +80,13 @@ def _upstream(settings: ReportSettings) -> tuple[str, ...]:
             *(layout.record_scores(table, source) for table in settings.score_tables.values()),
             layout.tokens(source),
         )
+    ]
+    of_sources += [layout.tokens(source) for source in settings.adopted]
+    of_sources += [
+        layout.record_scores(table, source)
+        for source, tables in settings.adopted.items()
+        for table in tables
+        if table in settings.score_tables.values()
     ]
     if settings.has_reliability:
         of_sources += [layout.reliability(settings.rubric, source) for source in settings.groups]

@@ -58,7 +58,7 @@ def summarise_source(judged: JudgedSource) -> SourceSummary:
     is_kept_D = judged.outcomes_D == Outcome.KEPT
     return SourceSummary(
         source=judged.source,
-        source_group=judged.source_group,
+        source_group=judged.source_group or judged.scope.name,
         num_records=len(judged.tokens_D),
         num_tokens=int(judged.tokens_D.sum()),
         tokens_kept=int(judged.tokens_D[is_kept_D].sum()),

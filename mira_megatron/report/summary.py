@@ -26,6 +26,7 @@ from mira_megatron.report.agreement import is_measured
 from mira_megatron.report.scorer_table import print_scorers
 from mira_megatron.report.training_course import read_course
 from mira_megatron.stage import Unit
+from mira_megatron.tokenization.adopted import adopted_sources
 from mira_megatron.written_numbers import decimal, grouped, percent, size
 from mira_megatron.written_tables import terminal_table
 
@@ -116,6 +117,7 @@ def source_lines(recipe: Recipe, arm: str, score_table: str) -> list[SourceLine]
     certificate = _read_json(recipe.run_folder / layout.keep(arm) / layout.CERTIFICATE) or {}
     decided = certificate.get("sources", {})
     groups = group_of_source(replace(recipe, is_provisional=True))
+    groups |= {name: source.group or name for name, source in adopted_sources(recipe).items()}
     return [
         _source_line(recipe.run_folder, name, groups[name], score_table, decided.get(name, {}))
         for name in sorted(groups)
@@ -125,18 +127,25 @@ def source_lines(recipe: Recipe, arm: str, score_table: str) -> list[SourceLine]
 def _source_line(
     run_folder: Path, source: str, group: str, score_table: str, decided: dict[str, Any]
 ) -> SourceLine:
-    records = read_manifest(run_folder / layout.records(source))
     tokens = read_manifest(run_folder / layout.tokens(source))
+    # An adopted source has no records here, but a document for each that it once had.
+    records = read_manifest(run_folder / layout.records(source)) or tokens
     score_sum, num_scored = _score_sum(run_folder / layout.record_scores(score_table, source))
     return SourceLine(
         source=source,
-        source_group=decided.get("source_group", group),
+        source_group=_group_in_words(decided, group),
         num_records=None if records is None else records.counts.num_out,
         num_tokens=None if tokens is None else int(tokens.counts.totals["tokens"]),
         tokens_kept=decided.get("tokens_kept"),
         score_sum=score_sum,
         num_scored=num_scored,
     )
+
+
+def _group_in_words(decided: dict[str, Any], group: str) -> str:
+    """Returns the source's group, or how it is kept or left out where it is not ranked."""
+    how = str(decided.get("how", "ranked"))
+    return str(decided.get("source_group", group)) if how == "ranked" else how.replace("_", " ")
 
 
 def _score_sum(folder: Path) -> tuple[float | None, int | None]:

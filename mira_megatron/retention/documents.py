@@ -1,15 +1,19 @@
-"""What selection and report both know of documents: copies of held-out texts, and scopes."""
+"""What selection, blend and report all know of documents: their tables, masks and scopes."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from mira_megatron import layout
+from mira_megatron.retention.keep_masks import read_keep_mask
 from mira_megatron.shards import read_part
 from mira_megatron.stage import Workspace
+from mira_megatron.tokenization.token_dataset import TokenDataset, read_token_dataset
 
 
 def read_documents(workspace: Workspace, sources: Iterable[str]) -> dict[str, pa.Table]:
@@ -18,21 +22,57 @@ def read_documents(workspace: Workspace, sources: Iterable[str]) -> dict[str, pa
     That column is true where the text is that of a held-out document of any source, which includes
     the held-out documents themselves.
     """
-    tables = {}
-    for source in sources:
-        ((path, part),) = workspace.upstream_parts(layout.tokens(source), ".records.parquet")
-        columns = ["record_id", "num_tokens", "is_validation", "text_hash"]
-        tables[source] = read_part(path, part.digest, columns)
+    columns = ["record_id", "num_tokens", "is_validation", "text_hash"]
+    tables = {source: documents_table(workspace, source, columns) for source in sources}
     held_out = [table.filter(table["is_validation"])["text_hash"] for table in tables.values()]
     hashes = pa.chunked_array(
         [chunk for column in held_out for chunk in column.chunks], pa.binary(16)
     )
     return {
-        source: table.drop_columns("text_hash").append_column(
-            "repeats_held_out", pc.is_in(table["text_hash"], hashes)
-        )
+        source: table.append_column("repeats_held_out", pc.is_in(table["text_hash"], hashes))
         for source, table in tables.items()
     }
+
+
+def documents_table(workspace: Workspace, source: str, columns: Sequence[str]) -> pa.Table:
+    """Returns columns of all documents of a source, one prefix after another."""
+    folder = layout.tokens(source)
+    digests = {
+        path: part.digest for path, part in workspace.upstream_parts(folder, ".records.parquet")
+    }
+    return pa.concat_tables(
+        [
+            read_part(prefix.documents, digests[prefix.documents], columns)
+            for prefix in token_dataset(workspace, source).prefixes
+        ]
+    )
+
+
+def token_dataset(workspace: Workspace, source: str) -> TokenDataset:
+    """Returns where the tokens of a source lie."""
+    return read_token_dataset(workspace.run.folder / layout.tokens(source))
+
+
+def kept_by_arm(workspace: Workspace, arm: str, source: str) -> npt.NDArray[np.bool_]:
+    """Returns which documents of a source an arm keeps, one prefix after another."""
+    folder = workspace.run.folder / layout.keep(arm)
+    masks = [
+        read_keep_mask(folder / f"{prefix.name}.keep.npy").is_kept
+        for prefix in token_dataset(workspace, source).prefixes
+    ]
+    return np.concatenate(masks)
+
+
+def texts_of_arms(
+    workspace: Workspace, arms: Sequence[str], tables: Mapping[str, pa.Table]
+) -> pa.ChunkedArray:
+    """Returns the hashes of the texts that any of the arms keeps, of the sources in `tables`."""
+    chunks: list[pa.Array] = []
+    for arm in arms:
+        for source, table in tables.items():
+            is_kept = pa.array(kept_by_arm(workspace, arm, source))
+            chunks += table["text_hash"].filter(is_kept).chunks
+    return pa.chunked_array(chunks, pa.binary(16))
 
 
 def scope_name(scope: str, *, source: str, source_group: str) -> str:

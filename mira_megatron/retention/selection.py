@@ -1,7 +1,8 @@
 """Select under a token budget: record scores to keep masks, one arm at a time.
 
-Reads   tokens/<source>/<source>.records.parquet, record_scores/<scoring>/<source>/part-*.parquet
-Writes  keep/<arm>/<source>.keep.npy + .keep.json; selection.json, the certificate
+Reads   tokens/<source>/*.records.parquet, record_scores/<scoring>/<source>/part-*.parquet,
+        keep/<other arm>/ of the arms it goes without
+Writes  keep/<arm>/<prefix>.keep.npy + .keep.json (+ .repeats.npy); selection.json, the certificate
 Keeps   no held-out document, and no duplicate of one from any source
 """
 
@@ -16,50 +17,33 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import orjson
 import pyarrow as pa
-import pyarrow.compute as pc
 import xxhash
 
 from mira_megatron import layout
 from mira_megatron.atomic_files import write_json
-from mira_megatron.config import Recipe, check_name, typed
+from mira_megatron.config import Recipe
 from mira_megatron.grouping.source_groups import group_of_source
 from mira_megatron.manifest import Counts
-from mira_megatron.retention.budgets import Cut, keep_within_budget, proportional_budgets
-from mira_megatron.retention.documents import read_documents, scope_name
+from mira_megatron.retention.arms import ArmConfig, arm_configs
+from mira_megatron.retention.budgets import (
+    Cut,
+    Repeats,
+    proportional_budgets,
+    times_within_budget,
+)
+from mira_megatron.retention.candidates import SourceDocuments, scored_documents
+from mira_megatron.retention.documents import scope_name
 from mira_megatron.retention.keep_masks import KeepMaskInfo, write_keep_mask
-from mira_megatron.shards import json_digest, read_part
+from mira_megatron.shards import json_digest
 from mira_megatron.stage import Unit, WorkResult, Workspace
+from mira_megatron.tokenization.adopted import UNSCORED_PIN, adopted_sources
 
 logger = logging.getLogger(__name__)
 
-VERSION = 1
-SCOPES = ("global", "group", "source")
+VERSION = 2
+_IDS_AT_ONCE = 100_000
 TIE_RULE = "xxh3_64(seed:record_id), lowest first"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class SelectConfig:
-    """The budget of every arm that does not name its own: tokens, or a share of what there is."""
-
-    budget_tokens: int | None = None
-    budget_fraction: float | None = None
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ArmConfig:
-    """One row of the comparison: a score, and the scope in which it is cut."""
-
-    score: str  # a score table, record_scores/<score>
-    scope: str  # one of SCOPES
-    budget_tokens: int | None = None
-    budget_fraction: float | None = None
-
-    def __post_init__(self) -> None:
-        check_name("score", self.score)
-        if self.scope not in SCOPES:
-            raise ValueError(f"scope={self.scope!r} must be one of {', '.join(SCOPES)}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -69,239 +53,221 @@ class SelectSettings:
     arm: str
     config: ArmConfig
     seed: int
-    groups: Mapping[str, str]  # source -> source group
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class SourceDocuments:
-    """The documents of one source with their scores; D documents in .idx order."""
-
-    source: str
-    record_ids: pa.Array
-    tokens_D: npt.NDArray[np.int64]
-    scores_D: npt.NDArray[np.float32]
-    is_scored_D: npt.NDArray[np.bool_]
-    is_trainable_D: npt.NDArray[np.bool_]  # neither held out nor a duplicate of what is
-    num_held_out: int
-    num_duplicates: int
-    idx_fingerprint: str
-    scores_fingerprint: str
+    groups: Mapping[str, str]  # source -> source group, of the sources that are ranked
+    pinned: tuple[str, ...] = ()  # sources without scores that are kept whole
+    left_out: tuple[str, ...] = ()  # sources without scores that are not trained on
 
 
 def units(recipe: Recipe) -> list[Unit]:
-    """Returns one unit per arm."""
-    defaults = recipe.section("select", SelectConfig)
+    """Returns one unit per arm, each after the arms it goes without."""
+    arms = arm_configs(recipe)
     groups = group_of_source(recipe)
-    arms = recipe.mapping("arms")
-    if not arms:
-        raise ValueError(
-            f"{recipe.path}: no arms. Name at least one, for example "
-            "arms: {mira_group: {score: rule_judge, scope: group}}"
-        )
-    return [
-        _unit(recipe, name, _arm_config(recipe, name, values, defaults), groups)
-        for name, values in arms.items()
-    ]
+    return [_unit(recipe, _settings(recipe, name, arm, groups)) for name, arm in arms.items()]
 
 
-def _arm_config(
-    recipe: Recipe, name: str, values: Mapping[str, Any], defaults: SelectConfig
-) -> ArmConfig:
-    if not isinstance(values, Mapping):
-        raise ValueError(
-            f"{recipe.path}: arms.{name} must be a mapping such as "
-            f"{{score: rule_judge, scope: group}}, got {values!r}"
-        )
-    if not {"budget_tokens", "budget_fraction"} & values.keys():
-        values = {
-            **values,
-            "budget_tokens": defaults.budget_tokens,
-            "budget_fraction": defaults.budget_fraction,
-        }
-    arm = typed(ArmConfig, values, where=f"{recipe.path}: arms.{name}")
-    if (arm.budget_tokens is None) == (arm.budget_fraction is None):
-        raise ValueError(
-            f"{recipe.path}: arms.{name} needs exactly one of budget_tokens and budget_fraction, "
-            f"here or under select:, got {arm.budget_tokens} and {arm.budget_fraction}"
-        )
-    if arm.budget_tokens is not None and arm.budget_tokens < 1:
-        raise ValueError(f"{recipe.path}: arms.{name}: budget_tokens={arm.budget_tokens} < 1")
-    if arm.budget_fraction is not None and not 0 < arm.budget_fraction <= 1:
-        raise ValueError(
-            f"{recipe.path}: arms.{name}: budget_fraction={arm.budget_fraction} not in (0, 1]"
-        )
-    return arm
+def _settings(
+    recipe: Recipe, arm: str, config: ArmConfig, groups: Mapping[str, str]
+) -> SelectSettings:
+    adopted = adopted_sources(recipe)
+    unscored = {name: entry for name, entry in adopted.items() if config.score not in entry.scores}
+    scored = {name: entry.group or name for name, entry in adopted.items() if name not in unscored}
+    pinned = [name for name, entry in unscored.items() if entry.unscored == UNSCORED_PIN]
+    return SelectSettings(
+        arm=arm,
+        config=config,
+        seed=recipe.seed,
+        groups=dict(sorted({**groups, **scored}.items())),
+        pinned=tuple(pinned),
+        left_out=tuple(name for name in unscored if name not in pinned),
+    )
 
 
-def _unit(recipe: Recipe, arm: str, config: ArmConfig, groups: Mapping[str, str]) -> Unit:
-    upstream = [
-        folder
-        for source in groups
-        for folder in (layout.tokens(source), layout.record_scores(config.score, source))
-    ]
+def _unit(recipe: Recipe, settings: SelectSettings) -> Unit:
+    config = settings.config
+    sources = sorted([*settings.groups, *settings.pinned, *settings.left_out])
+    unranked = {"pinned": settings.pinned, "left_out": settings.left_out}
     return Unit(
         stage="select",
-        name=arm,
-        folder=layout.keep(arm),
+        name=settings.arm,
+        folder=layout.keep(settings.arm),
         version=VERSION,
-        config={**asdict(config), "seed": recipe.seed},
-        upstream=tuple(upstream),
+        config={**asdict(config), "seed": settings.seed},
+        upstream=(
+            *(layout.tokens(source) for source in sources),
+            *(layout.record_scores(config.score, source) for source in settings.groups),
+            *(layout.keep(other) for other in config.without),
+        ),
         # An input, not a setting: a source added to a finished run widens the selection.
-        raw_inputs={f"group of {source}": group for source, group in groups.items()},
+        raw_inputs={
+            **{f"group of {source}": group for source, group in settings.groups.items()},
+            **{f"sources {how}": ", ".join(names) for how, names in unranked.items() if names},
+        },
         work="mira_megatron.retention.selection:select",
-        settings=SelectSettings(arm=arm, config=config, seed=recipe.seed, groups=groups),
+        settings=settings,
     )
 
 
 def select(workspace: Workspace, settings: SelectSettings) -> WorkResult:
     """Writes the keep masks of one arm and their certificate."""
-    documents = scored_documents(workspace, settings)
-    budget = _budget_tokens(settings.config, documents)
-    masks, cuts = choose(documents, settings, budget)
+    documents = scored_documents(
+        workspace,
+        score=settings.config.score,
+        scored=tuple(settings.groups),
+        unscored=(*settings.pinned, *settings.left_out),
+        without=settings.config.without,
+    )
+    budget = _budget_tokens(settings, documents)
+    times, cuts = choose(documents, settings, budget)
     infos = {
-        entry.source: write_keep_mask(
-            workspace.folder / f"{entry.source}.keep.npy",
-            masks[entry.source],
-            entry.tokens_D,
-            idx_fingerprint=entry.idx_fingerprint,
-            scores_fingerprint=entry.scores_fingerprint,
-        )
-        for entry in documents
+        entry.source: _write_masks(workspace, entry, times[entry.source]) for entry in documents
     }
     certificate = _certificate(settings, budget, documents, cuts, infos)
     write_json(workspace.folder / layout.CERTIFICATE, certificate)
     _warn_of_scopes(settings.arm, cuts)
-    for source, decided in certificate["sources"].items():
-        if decided["num_without_score"]:
-            logger.warning(
-                "select %s: %s records of %s have no score and cannot be kept; their tokens count "
-                "in the share of the budget all the same",
-                settings.arm,
-                f"{decided['num_without_score']:,}",
-                source,
-            )
-    num_documents = sum(info.num_documents for info in infos.values())
-    num_kept = sum(info.num_kept for info in infos.values())
-    held_out = sum(entry.num_held_out for entry in documents)
-    duplicates = sum(entry.num_duplicates for entry in documents)
+    _warn_of_unscored(settings.arm, certificate)
+    return _work_result(documents, infos, certificate)
+
+
+def _write_masks(
+    workspace: Workspace, entry: SourceDocuments, times_D: npt.NDArray[np.uint8]
+) -> dict[str, KeepMaskInfo]:
+    """Returns what was written for each prefix of a source, by the prefix's name."""
+    infos, start = {}, 0
+    for prefix in entry.prefixes:
+        own = slice(start, start + prefix.num_documents)
+        infos[prefix.name] = write_keep_mask(
+            workspace.folder / f"{prefix.name}.keep.npy",
+            times_D[own] > 0,
+            entry.tokens_D[own],
+            idx_fingerprint=prefix.idx_fingerprint,
+            scores_fingerprint=entry.scores_fingerprint,
+            repeats_D=times_D[own] if (times_D[own] > 1).any() else None,
+        )
+        start += prefix.num_documents
+    assert start == len(times_D), entry.source
+    return infos
+
+
+def _work_result(
+    documents: Sequence[SourceDocuments],
+    infos: Mapping[str, Mapping[str, KeepMaskInfo]],
+    certificate: Mapping[str, Any],
+) -> WorkResult:
+    masks = {name: info for of_source in infos.values() for name, info in of_source.items()}
+    num_documents = sum(info.num_documents for info in masks.values())
+    num_kept = sum(info.num_kept for info in masks.values())
     dropped = {
-        "held_out": held_out,
-        "duplicate_of_held_out": duplicates,
-        "not_selected": num_documents - num_kept - held_out - duplicates,
+        "held_out": sum(entry.num_held_out for entry in documents),
+        "duplicate_of_held_out": sum(entry.num_duplicates for entry in documents),
+        "in_another_arm": sum(entry.num_in_other_arms for entry in documents),
     }
+    dropped["not_selected"] = num_documents - num_kept - sum(dropped.values())
     return WorkResult(
         counts=Counts(
             num_in=num_documents,
             num_out=num_kept,
             dropped={reason: num for reason, num in dropped.items() if num},
-            totals={"budget_tokens": budget, "tokens_kept": certificate["tokens_kept"]},
+            totals={name: certificate[name] for name in ("budget_tokens", "tokens_kept")},
         ),
-        rows={f"{source}.keep.npy": info.num_documents for source, info in infos.items()},
+        rows={f"{name}.keep.npy": info.num_documents for name, info in masks.items()},
     )
 
 
 def choose(
     documents: Sequence[SourceDocuments], settings: SelectSettings, budget_tokens: int
-) -> tuple[dict[str, npt.NDArray[np.bool_]], dict[str, tuple[Cut, str | None]]]:
-    """Returns the keep mask per source, and per scope its cut and the first record left out."""
+) -> tuple[dict[str, npt.NDArray[np.uint8]], dict[str, tuple[Cut, str | None]]]:
+    """Returns how often each document of a source is seen, 0 = dropped, by source; and per scope
+    its cut and the first record left out.
+
+    Pinned sources are kept first; what they leave of the budget is shared by the scopes.
+    """
+    times, pinned_tokens = _unranked_times(documents, settings)
+    if pinned_tokens > budget_tokens:
+        raise ValueError(
+            f"arm {settings.arm}: the pinned sources {', '.join(settings.pinned)} hold "
+            f"{pinned_tokens:,} tokens, more than the whole budget of {budget_tokens:,}. Raise the "
+            "budget, or leave some out (adopt.<source>.unscored: leave_out)."
+        )
     members: dict[str, list[SourceDocuments]] = {}
     for entry in documents:
-        group = settings.groups[entry.source]
-        scope = scope_name(settings.config.scope, source=entry.source, source_group=group)
-        members.setdefault(scope, []).append(entry)
+        if entry.source in settings.groups:
+            group = settings.groups[entry.source]
+            scope = scope_name(settings.config.scope, source=entry.source, source_group=group)
+            members.setdefault(scope, []).append(entry)
     available = {
-        scope: sum(int(entry.tokens_D[entry.is_trainable_D].sum()) for entry in entries)
+        scope: sum(entry.trainable_tokens for entry in entries)
         for scope, entries in members.items()
     }
-    budgets = proportional_budgets(budget_tokens, available)
-    masks: dict[str, npt.NDArray[np.bool_]] = {}
-    cuts: dict[str, tuple[Cut, str | None]] = {}
+    budgets = proportional_budgets(budget_tokens - pinned_tokens, available)
+    cuts = {}
     for scope, entries in members.items():
-        trainable = np.concatenate([entry.is_trainable_D for entry in entries])
-        ids = pa.concat_arrays([entry.record_ids for entry in entries]).filter(pa.array(trainable))
-        is_kept, cut = keep_within_budget(
-            np.concatenate([entry.scores_D for entry in entries])[trainable],
-            np.concatenate([entry.is_scored_D for entry in entries])[trainable],
-            np.concatenate([entry.tokens_D for entry in entries])[trainable],
-            tie_values(ids, settings.seed),
-            budgets[scope],
-        )
-        keep = np.zeros(len(trainable), dtype=bool)
-        keep[trainable] = is_kept
-        ends = np.cumsum([len(entry.tokens_D) for entry in entries])[:-1]
-        pieces = np.split(keep, ends)
-        masks |= {entry.source: piece for entry, piece in zip(entries, pieces, strict=True)}
-        cuts[scope] = (cut, None if cut.first_out is None else ids[cut.first_out].as_py())
-    return masks, cuts
+        chosen, cut = _choose_in_scope(entries, settings, budgets[scope])
+        times |= chosen
+        cuts[scope] = cut
+    return times, cuts
+
+
+def _unranked_times(
+    documents: Sequence[SourceDocuments], settings: SelectSettings
+) -> tuple[dict[str, npt.NDArray[np.uint8]], int]:
+    """Returns the times of sources that are pinned or left out, and the tokens pinned."""
+    times, pinned_tokens = {}, 0
+    for entry in documents:
+        if entry.source in settings.pinned:
+            times[entry.source] = entry.is_trainable_D.astype(np.uint8)
+            pinned_tokens += entry.trainable_tokens
+        elif entry.source in settings.left_out:
+            times[entry.source] = np.zeros(len(entry.tokens_D), dtype=np.uint8)
+    return times, pinned_tokens
+
+
+def _choose_in_scope(
+    entries: Sequence[SourceDocuments], settings: SelectSettings, budget_tokens: int
+) -> tuple[dict[str, npt.NDArray[np.uint8]], tuple[Cut, str | None]]:
+    trainable = np.concatenate([entry.is_trainable_D for entry in entries])
+    ids = pa.concat_arrays([entry.record_ids for entry in entries]).filter(pa.array(trainable))
+    chosen, cut = times_within_budget(
+        np.concatenate([entry.scores_D for entry in entries])[trainable],
+        np.concatenate([entry.is_scored_D for entry in entries])[trainable],
+        np.concatenate([entry.tokens_D for entry in entries])[trainable],
+        tie_values(ids, settings.seed),
+        budget_tokens,
+        _repeats(settings.config),
+    )
+    times = np.zeros(len(trainable), dtype=np.uint8)
+    times[trainable] = chosen
+    pieces = np.split(times, np.cumsum([len(entry.tokens_D) for entry in entries])[:-1])
+    first_out = None if cut.first_out is None else ids[cut.first_out].as_py()
+    by_source = {entry.source: piece for entry, piece in zip(entries, pieces, strict=True)}
+    return by_source, (cut, first_out)
+
+
+def _repeats(config: ArmConfig) -> Repeats | None:
+    if config.repeat_fraction is None or config.repeat_times is None:
+        return None
+    return Repeats(fraction=config.repeat_fraction, times=config.repeat_times)
 
 
 def tie_values(record_ids: pa.Array, seed: int) -> npt.NDArray[np.uint64]:
     """Returns what orders equal scores: a hash of seed and id, the same in any source order."""
-    return np.fromiter(
-        (xxhash.xxh3_64_intdigest(f"{seed}:{name}".encode()) for name in record_ids.to_pylist()),
-        dtype=np.uint64,
-        count=len(record_ids),
-    )
-
-
-def scored_documents(workspace: Workspace, settings: SelectSettings) -> list[SourceDocuments]:
-    """Returns the documents of every source; ValueError when scores and tokens do not align."""
-    return [
-        _source_documents(workspace, settings, source, table)
-        for source, table in read_documents(workspace, settings.groups).items()
-    ]
-
-
-def _source_documents(
-    workspace: Workspace,
-    settings: SelectSettings,
-    source: str,
-    documents: pa.Table,
-) -> SourceDocuments:
-    scores_folder = layout.record_scores(settings.config.score, source)
-    scores = pa.concat_tables(
-        [
-            read_part(path, part.digest, ["record_id", "score"])
-            for path, part in workspace.upstream_parts(scores_folder, ".parquet")
+    values = np.empty(len(record_ids), dtype=np.uint64)
+    # In slices: as Python strings all ids of a large corpus would fill the memory.
+    for start in range(0, len(record_ids), _IDS_AT_ONCE):
+        names = record_ids.slice(start, _IDS_AT_ONCE).to_pylist()
+        values[start : start + len(names)] = [
+            xxhash.xxh3_64_intdigest(f"{seed}:{name}".encode()) for name in names
         ]
-    )
-    _check_same_records(workspace, source, scores_folder, scores, documents)
-    is_held_out = documents["is_validation"].to_numpy()
-    repeats_held_out = documents["repeats_held_out"].to_numpy()
-    dataset = orjson.loads(
-        (workspace.run.folder / layout.tokens(source) / layout.DATASET).read_bytes()
-    )
-    return SourceDocuments(
-        source=source,
-        record_ids=documents["record_id"].combine_chunks(),
-        tokens_D=documents["num_tokens"].to_numpy(),
-        scores_D=pc.fill_null(scores["score"], 0.0).to_numpy(),
-        is_scored_D=pc.is_valid(scores["score"]).to_numpy(),
-        is_trainable_D=~repeats_held_out,
-        num_held_out=int(is_held_out.sum()),
-        num_duplicates=int((repeats_held_out & ~is_held_out).sum()),
-        idx_fingerprint=dataset["idx_fingerprint"],
-        scores_fingerprint=workspace.upstream_manifest(scores_folder).output_digest,
-    )
+    return values
 
 
-def _check_same_records(
-    workspace: Workspace, source: str, scores_folder: str, scores: pa.Table, documents: pa.Table
-) -> None:
-    if scores["record_id"].combine_chunks().equals(documents["record_id"].combine_chunks()):
-        return
-    raise ValueError(
-        f"{workspace.run.folder / scores_folder}: its {scores.num_rows:,} records are not the "
-        f"{documents.num_rows:,} documents of {layout.tokens(source)} in the same order. Score and "
-        "tokenise the same records again."
-    )
-
-
-def _budget_tokens(config: ArmConfig, documents: Sequence[SourceDocuments]) -> int:
+def _budget_tokens(settings: SelectSettings, documents: Sequence[SourceDocuments]) -> int:
+    """Returns the budget; a fraction is one of all trainable tokens, in whatever arm they are."""
+    config = settings.config
     if config.budget_tokens is not None:
         return config.budget_tokens
     assert config.budget_fraction is not None
-    available = sum(int(entry.tokens_D[entry.is_trainable_D].sum()) for entry in documents)
+    offered = [entry for entry in documents if entry.source not in settings.left_out]
+    available = sum(entry.trainable_tokens + entry.tokens_in_other_arms for entry in offered)
     return math.floor(Fraction(str(config.budget_fraction)) * available)
 
 
@@ -326,36 +292,64 @@ def _warn_of_scopes(arm: str, cuts: Mapping[str, tuple[Cut, str | None]]) -> Non
             )
 
 
+def _warn_of_unscored(arm: str, certificate: Mapping[str, Any]) -> None:
+    for source, decided in certificate["sources"].items():
+        if decided["how"] == "ranked" and decided["num_without_score"]:
+            logger.warning(
+                "select %s: %s records of %s have no score and cannot be kept; their tokens count "
+                "in the share of the budget all the same",
+                arm,
+                f"{decided['num_without_score']:,}",
+                source,
+            )
+        if decided["how"] == "left_out":
+            logger.warning("select %s: %s has no scores and is left out", arm, source)
+
+
 def _certificate(
     settings: SelectSettings,
     budget_tokens: int,
     documents: Sequence[SourceDocuments],
     cuts: Mapping[str, tuple[Cut, str | None]],
-    infos: Mapping[str, KeepMaskInfo],
+    infos: Mapping[str, Mapping[str, KeepMaskInfo]],
 ) -> dict[str, Any]:
     """Returns what was decided, under which rule, and up to where."""
+    config = settings.config
+    sources = {entry.source: _decided(settings, entry, infos[entry.source]) for entry in documents}
     content = {
-        "schema_version": 1,
+        "schema_version": 2,
         "arm": settings.arm,
-        "score": settings.config.score,
-        "scope": settings.config.scope,
+        "score": config.score,
+        "scope": config.scope,
+        "repeat_fraction": config.repeat_fraction,
+        "repeat_times": config.repeat_times,
+        "without": config.without,
         "seed": settings.seed,
         "tie_rule": TIE_RULE,
         "budget_tokens": budget_tokens,
-        "tokens_kept": sum(info.tokens_kept for info in infos.values()),
+        "tokens_kept": sum(decided["tokens_kept"] for decided in sources.values()),
         "scopes": {
             scope: {**asdict(cut), "first_out": first_out}
             for scope, (cut, first_out) in cuts.items()
         },
-        "sources": {
-            entry.source: {
-                "source_group": settings.groups[entry.source],
-                "num_held_out": entry.num_held_out,
-                "num_duplicates_of_held_out": entry.num_duplicates,
-                "num_without_score": int((entry.is_trainable_D & ~entry.is_scored_D).sum()),
-                **asdict(infos[entry.source]),
-            }
-            for entry in documents
-        },
+        "sources": sources,
     }
     return {**content, "digest": json_digest(content)}
+
+
+def _decided(
+    settings: SelectSettings, entry: SourceDocuments, infos: Mapping[str, KeepMaskInfo]
+) -> dict[str, Any]:
+    how = "pinned" if entry.source in settings.pinned else "left_out"
+    sums = ("num_documents", "num_kept", "tokens_total", "tokens_kept")
+    return {
+        "how": "ranked" if entry.source in settings.groups else how,
+        "source_group": settings.groups.get(entry.source),
+        "num_held_out": entry.num_held_out,
+        "num_duplicates_of_held_out": entry.num_duplicates,
+        "num_in_other_arms": entry.num_in_other_arms,
+        "num_without_score": int((entry.is_trainable_D & ~entry.is_scored_D).sum()),
+        "scores_fingerprint": entry.scores_fingerprint,
+        **{name: sum(getattr(info, name) for info in infos.values()) for name in sums},
+        "prefixes": {name: asdict(info) for name, info in infos.items()},
+    }

@@ -1,12 +1,13 @@
 """Hand a selection to Megatron, one arm at a time.
 
-Reads   keep/<arm>/<source>.keep.npy, tokens/<source>/
+Reads   keep/<arm>/<prefix>.keep.npy, tokens/<source>/
 Writes  blends/<arm>/blend.json: Megatron's per-split prefixes (train, valid, test), relative to it
-        blends/<arm>/<source>-<digest8>.{idx,bin}: what the kept documents look like to Megatron
-        blends/<arm>/<source>-valid-<digest8>.{idx,bin}: the held-out documents, the same for all
+        blends/<arm>/<prefix>-<digest8>.{idx,bin}: what the kept documents look like to Megatron
+        blends/<arm>/<prefix>-valid-<digest8>.{idx,bin}: the held-out documents, the same for all
 
-Prefixes carry no weights: Megatron then reads one pass over them, every kept token at most once.
-Names carry the selection's digest, because Megatron's index cache knows neither mask nor contents.
+Without weights, the default, Megatron reads one pass: every kept token at most as often as it was
+to be seen. Names carry the selection's digest, because Megatron's index cache knows neither mask
+nor contents.
 """
 
 from __future__ import annotations
@@ -19,32 +20,43 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import orjson
 
 from mira_megatron import layout
 from mira_megatron.atomic_files import write_json
 from mira_megatron.config import Recipe
 from mira_megatron.corpus.recipe_sources import recipe_sources
 from mira_megatron.manifest import Counts, verify_digests
+from mira_megatron.retention.documents import documents_table, token_dataset
 from mira_megatron.retention.keep_masks import (
     KeepMask,
     KeepMaskInfo,
     read_keep_mask,
     selection_digest,
 )
-from mira_megatron.shards import read_part
 from mira_megatron.stage import Unit, WorkResult, Workspace
+from mira_megatron.tokenization.adopted import adopted_sources
+from mira_megatron.tokenization.blend_weights import (
+    WEIGHTS,
+    WeightedPrefix,
+    source_weights,
+    token_weights,
+    weight_consequences,
+)
 from mira_megatron.tokenization.handovers import (
-    checked_index,
-    kept_index,
+    selected_index,
     write_index_view,
     write_physical_copy,
 )
-from mira_megatron.tokenization.index_file import SequenceIndex, index_fingerprint, read_index
+from mira_megatron.tokenization.index_file import SequenceIndex, read_index
+from mira_megatron.tokenization.token_dataset import (
+    TokenPrefix,
+    check_no_pair_twice,
+    check_one_vocabulary,
+)
 
 logger = logging.getLogger(__name__)
 
-VERSION = 1
+VERSION = 2
 HANDOVERS = ("index_view", "keep_mask_dataset", "physical_copy")
 
 
@@ -54,12 +66,21 @@ class BlendConfig:
 
     handover: str  # one of HANDOVERS
     sequence_length: int  # tokens
+    weights: str | None = None  # one of WEIGHTS; None reads every prefix exactly once
+    source_weights: dict[str, float] | None = None  # by source, of any scale; instead of `weights`
 
     def __post_init__(self) -> None:
         if self.handover not in HANDOVERS:
             raise ValueError(f"handover={self.handover!r} must be one of {', '.join(HANDOVERS)}")
         if self.sequence_length < 1:
             raise ValueError(f"sequence_length={self.sequence_length} must be positive")
+        if self.weights is not None and self.weights not in WEIGHTS:
+            raise ValueError(f"weights={self.weights!r} must be null or {', '.join(WEIGHTS)}")
+        if self.weights is not None and self.source_weights is not None:
+            raise ValueError("weights and source_weights: give one of them, or neither")
+        for source, weight in (self.source_weights or {}).items():
+            if not 0 < weight < float("inf"):
+                raise ValueError(f"source_weights.{source}={weight} must be a positive number")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -76,6 +97,7 @@ class BlendEntry:
     """One prefix of one split."""
 
     source: str
+    name: str  # the source's, or <source>.<i> where it has several prefixes
     split: str  # train | valid
     prefix: str  # relative to blend.json
     keep_mask: str | None  # relative to blend.json; only for KeepMaskGPTDataset
@@ -93,7 +115,7 @@ class BlendEntry:
 def units(recipe: Recipe) -> list[Unit]:
     """Returns one unit per arm."""
     config = recipe.section("blend", BlendConfig)
-    sources = tuple(recipe_sources(recipe))
+    sources = tuple(sorted([*recipe_sources(recipe), *adopted_sources(recipe)]))
     return [
         Unit(
             stage="blend",
@@ -120,12 +142,15 @@ def blend(workspace: Workspace, settings: BlendSettings) -> WorkResult:
         for source in settings.sources:
             folder = layout.tokens(source)
             verify_digests(workspace.run.folder / folder, workspace.upstream_manifest(folder))
+    datasets = [token_dataset(workspace, source) for source in settings.sources]
+    check_one_vocabulary(datasets)
+    check_no_pair_twice(datasets)
     entries = [
         entry
-        for source in settings.sources
+        for dataset in datasets
         for entry in (
-            _train_entry(workspace, settings, source),
-            _valid_entry(workspace, settings, source),
+            *(_train_entry(workspace, settings, prefix) for prefix in dataset.prefixes),
+            *_valid_entries(workspace, settings, dataset.prefixes),
         )
     ]
     content = blend_content(workspace, settings, entries)
@@ -159,89 +184,120 @@ def blend_content(
     workspace: Workspace, settings: BlendSettings, entries: Sequence[BlendEntry]
 ) -> dict[str, Any]:
     """Returns blend.json: Megatron's three lists of prefixes, and what stands behind them."""
-    dataset = _dataset_json(workspace, settings.sources[0])
+    dataset = token_dataset(workspace, settings.sources[0])
     readable = [entry for entry in entries if entry.is_readable]
+    train = [entry for entry in readable if entry.split == "train"]
     valid = [entry.prefix for entry in readable if entry.split == "valid"]
     tokenizer = workspace.run.folder / layout.TOKENIZER / layout.TOKENIZER_FILE
     return {
-        "schema_version": 1,
+        "schema_version": 2,
         "arm": settings.arm,
         **asdict(settings.config),
-        "train": [entry.prefix for entry in readable if entry.split == "train"],
+        "train": [entry.prefix for entry in train],
+        "train_weights": _train_weights(settings, train),
         "valid": valid,
         "test": valid,
         # One pass. With a single prefix Megatron repeats documents for whoever asks for more.
-        "num_train_samples": sum(e.num_samples for e in readable if e.split == "train"),
+        "num_train_samples": sum(entry.num_samples for entry in train),
         "keep_masks": {entry.prefix: entry.keep_mask for entry in readable if entry.keep_mask},
         "entries": [asdict(entry) for entry in readable],
         "left_out": [asdict(entry) for entry in entries if not entry.is_readable],
         "tokenizer": _relative(workspace, tokenizer),
-        "eod_id": dataset["eod_id"],
-        "vocab_size": dataset["vocab_size"],
+        "eod_id": dataset.eod_id,
+        "vocab_size": dataset.vocab_size,
     }
 
 
-def _train_entry(workspace: Workspace, settings: BlendSettings, source: str) -> BlendEntry:
-    mask = read_keep_mask(workspace.run.folder / layout.keep(settings.arm) / f"{source}.keep.npy")
-    path_prefix = _path_prefix(workspace, source)
-    prefix = workspace.folder / f"{source}-{mask.info.selection_digest[:8]}"
+def _train_weights(settings: BlendSettings, train: Sequence[BlendEntry]) -> list[float] | None:
+    """Returns a weight per training prefix, or None; warns of what they repeat or leave out."""
+    config = settings.config
+    prefixes = [
+        WeightedPrefix(
+            source=entry.source,
+            name=entry.name,
+            num_tokens=entry.num_tokens,
+            num_samples=entry.num_samples,
+        )
+        for entry in train
+    ]
+    if not prefixes or (config.weights is None and config.source_weights is None):
+        return None
+    weights = (
+        token_weights(prefixes)
+        if config.source_weights is None
+        else source_weights(prefixes, config.source_weights)
+    )
+    one_pass = sum(prefix.num_samples for prefix in prefixes)
+    for consequence in weight_consequences(prefixes, weights, one_pass):
+        logger.warning("blend %s: %s", settings.arm, consequence)
+    return weights
+
+
+def _train_entry(workspace: Workspace, settings: BlendSettings, source: TokenPrefix) -> BlendEntry:
+    folder = workspace.run.folder / layout.keep(settings.arm)
+    mask = read_keep_mask(folder / f"{source.name}.keep.npy")
+    prefix = workspace.folder / f"{source.name}-{mask.info.selection_digest[:8]}"
     match settings.config.handover:
         case "index_view":
-            index = write_index_view(path_prefix, mask, prefix)
+            index = write_index_view(source.path_prefix, mask, prefix, within=workspace.run.folder)
         case "physical_copy":
-            index = write_physical_copy(path_prefix, mask, prefix)
+            index = write_physical_copy(source.path_prefix, mask, prefix)
         case _:
-            index = kept_index(checked_index(path_prefix, mask), mask.is_kept)
+            index = selected_index(source.path_prefix, mask)
+            original = _relative(workspace, source.path_prefix)
             return _entry(
-                settings,
-                source,
-                "train",
-                _relative(workspace, path_prefix),
-                index,
-                _relative(workspace, mask.path),
+                settings, source, "train", original, index, _relative(workspace, mask.path)
             )
     return _entry(settings, source, "train", prefix.name, index)
 
 
-def _valid_entry(workspace: Workspace, settings: BlendSettings, source: str) -> BlendEntry:
-    folder = layout.tokens(source)
-    ((path, part),) = workspace.upstream_parts(folder, ".records.parquet")
-    documents = read_part(path, part.digest, ["is_validation"])
-    is_held_out = documents["is_validation"].to_numpy()
-    path_prefix = _path_prefix(workspace, source)
-    mask = _held_out_mask(path, path_prefix, is_held_out)
-    prefix = workspace.folder / f"{source}-valid-{mask.info.selection_digest[:8]}"
+def _valid_entries(
+    workspace: Workspace, settings: BlendSettings, prefixes: Sequence[TokenPrefix]
+) -> list[BlendEntry]:
+    """Returns the held-out documents of a source, of the prefixes that have some."""
+    table = documents_table(workspace, prefixes[0].source, ["is_validation"])
+    is_held_out = table["is_validation"].to_numpy()
+    ends = np.cumsum([prefix.num_documents for prefix in prefixes])
+    return [
+        _valid_entry(workspace, settings, prefix, own)
+        for prefix, own in zip(prefixes, np.split(is_held_out, ends[:-1]), strict=True)
+        if own.any()
+    ]
+
+
+def _valid_entry(
+    workspace: Workspace,
+    settings: BlendSettings,
+    source: TokenPrefix,
+    is_held_out: npt.NDArray[np.bool_],
+) -> BlendEntry:
+    mask = _held_out_mask(source, is_held_out)
+    prefix = workspace.folder / f"{source.name}-valid-{mask.info.selection_digest[:8]}"
     if settings.config.handover == "physical_copy":
-        index = write_physical_copy(path_prefix, mask, prefix)
+        index = write_physical_copy(source.path_prefix, mask, prefix)
     else:
-        index = write_index_view(path_prefix, mask, prefix)
+        index = write_index_view(source.path_prefix, mask, prefix, within=workspace.run.folder)
     return _entry(settings, source, "valid", prefix.name, index)
 
 
-def _path_prefix(workspace: Workspace, source: str) -> Path:
-    ((path, _),) = workspace.upstream_parts(layout.tokens(source), ".idx")
-    return path.with_suffix("")
-
-
-def _held_out_mask(path: Path, path_prefix: Path, is_held_out: npt.NDArray[np.bool_]) -> KeepMask:
-    """Returns the held-out documents of a source as a mask, so that they take the same way."""
-    fingerprint = index_fingerprint(path_prefix)
-    tokens = read_index(path_prefix).document_tokens()
+def _held_out_mask(source: TokenPrefix, is_held_out: npt.NDArray[np.bool_]) -> KeepMask:
+    """Returns the held-out documents of a prefix as a mask, so that they take the same way."""
+    tokens = read_index(source.path_prefix).document_tokens()
     info = KeepMaskInfo(
         num_documents=len(is_held_out),
         num_kept=int(is_held_out.sum()),
         tokens_total=int(tokens.sum()),
         tokens_kept=int(tokens[is_held_out].sum()),
-        idx_fingerprint=fingerprint,
+        idx_fingerprint=source.idx_fingerprint,
         scores_fingerprint="",
-        selection_digest=selection_digest(fingerprint, is_held_out),
+        selection_digest=selection_digest(source.idx_fingerprint, is_held_out),
     )
-    return KeepMask(path=path, is_kept=is_held_out, info=info)
+    return KeepMask(path=source.documents, is_kept=is_held_out, info=info)
 
 
 def _entry(
     settings: BlendSettings,
-    source: str,
+    source: TokenPrefix,
     split: str,
     prefix: str,
     index: SequenceIndex,
@@ -253,7 +309,8 @@ def _entry(
     num_samples = max(num_tokens - 1, 0) // settings.config.sequence_length
     used = num_samples * settings.config.sequence_length + 1 if num_samples else 0
     return BlendEntry(
-        source=source,
+        source=source.source,
+        name=source.name,
         split=split,
         prefix=prefix,
         keep_mask=keep_mask,
@@ -264,25 +321,22 @@ def _entry(
     )
 
 
-def _dataset_json(workspace: Workspace, source: str) -> dict[str, Any]:
-    path = workspace.run.folder / layout.tokens(source) / layout.DATASET
-    content: dict[str, Any] = orjson.loads(path.read_bytes())
-    return content
-
-
 def _relative(workspace: Workspace, path: Path) -> str:
+    """Returns a path relative to blend.json; one outside the run stays absolute."""
+    if not path.is_relative_to(workspace.run.folder):
+        return path.as_posix()
     up = "/".join([".."] * len(Path(workspace.unit.folder).parts))
     return f"{up}/{path.relative_to(workspace.run.folder).as_posix()}"
 
 
 def _log_left_out(settings: BlendSettings, entries: Sequence[BlendEntry]) -> None:
     for entry in entries:
-        if not entry.is_readable:
+        if entry.num_documents and not entry.is_readable:
             logger.warning(
                 "blend %s: %s of %s is left out: its %d tokens fill no sequence of %d",
                 settings.arm,
                 entry.split,
-                entry.source,
+                entry.name,
                 entry.num_tokens,
                 settings.config.sequence_length,
             )

@@ -4,14 +4,19 @@ Index view     a new `.idx` listing only the kept documents, with their byte off
                untouched `.bin`, which is linked beside it: 20 bytes per kept document
 Physical copy  a compact `.bin/.idx`, for other clusters and object storage
 
-The third hand-over, `KeepMaskGPTDataset`, needs no files. All three give Megatron the same samples.
+The third hand-over, `KeepMaskGPTDataset`, needs no files. All three list the kept documents in
+their order, one that is to be read r times r times in a row, and so give Megatron the same samples.
 Standard library and numpy only, so that a training container can use this.
+
+Memory: the index that is read, the one that is made (20 bytes each per document of one sequence),
+and 24 bytes per kept sequence between them; a physical copy adds what copying.py says.
+
+Shape letters: D documents, S sequences, K sequences of the selection, repeated ones repeated.
 """
 
 from __future__ import annotations
 
 import json
-import mmap
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,60 +25,71 @@ import numpy.typing as npt
 
 from mira_megatron.atomic_files import link_relative, replacing, write_json
 from mira_megatron.retention.keep_masks import KeepMask, check_keep_mask
+from mira_megatron.tokenization.copying import WORKERS, copy_runs, runs_of
 from mira_megatron.tokenization.index_file import (
     SequenceIndex,
     bin_path,
+    contiguous_pointers,
     idx_path,
-    index_fingerprint,
-    read_index,
+    read_index_with_fingerprint,
     write_index,
 )
 
-_COPY_BYTES = 64 << 20
 
-
-def kept_sequences(index: SequenceIndex, is_kept: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
-    """Returns the keep mask per sequence, shape (S,).
+def selected_sequences(
+    index: SequenceIndex,
+    is_kept: npt.NDArray[np.bool_],
+    repeats_D: npt.NDArray[np.uint8] | None = None,
+) -> npt.NDArray[np.int64]:
+    """Returns the numbers of the selection's sequences in the order of a pass, shape (K,).
 
     Megatron's GPTDataset counts sequences. A document without a sequence (an empty line, in
     Megatron's own preprocessing) takes no place there, so the mask is expanded, never shifted.
     """
-    return np.repeat(is_kept, np.diff(index.document_indices_D))
+    return _selection(index, is_kept, repeats_D)[0]
 
 
-def kept_index(index: SequenceIndex, is_kept: npt.NDArray[np.bool_]) -> SequenceIndex:
+def kept_index(
+    index: SequenceIndex,
+    is_kept: npt.NDArray[np.bool_],
+    repeats_D: npt.NDArray[np.uint8] | None = None,
+) -> SequenceIndex:
     """Returns the index of the kept documents alone, still pointing into the original .bin."""
-    sequences = kept_sequences(index, is_kept)
-    num_sequences_kept = np.diff(index.document_indices_D)[is_kept]
-    return replace(
-        index,
-        lengths_S=index.lengths_S[sequences],
-        pointers_S=index.pointers_S[sequences],
-        document_indices_D=np.concatenate([[0], np.cumsum(num_sequences_kept)]).astype(np.int64),
+    numbers, boundaries = _selection(index, is_kept, repeats_D)
+    return SequenceIndex(
+        dtype=index.dtype,
+        lengths_S=index.lengths_S[numbers],
+        pointers_S=index.pointers_S[numbers],
+        document_indices_D=boundaries,
     )
 
 
 def checked_index(path_prefix: Path, mask: KeepMask) -> SequenceIndex:
     """Returns the index of `path_prefix` after making sure that `mask` was made for it."""
-    index = read_index(path_prefix)
+    index, fingerprint = read_index_with_fingerprint(path_prefix)
     check_keep_mask(
-        mask,
-        path_prefix,
-        num_documents=index.num_documents,
-        idx_fingerprint=index_fingerprint(path_prefix),
+        mask, path_prefix, num_documents=index.num_documents, idx_fingerprint=fingerprint
     )
     return index
 
 
-def write_index_view(path_prefix: Path, mask: KeepMask, view_prefix: Path) -> SequenceIndex:
+def selected_index(path_prefix: Path, mask: KeepMask) -> SequenceIndex:
+    """Returns the index of a mask's selection, checked, pointing into the .bin of `path_prefix`."""
+    return kept_index(checked_index(path_prefix, mask), mask.is_kept, mask.repeats_D)
+
+
+def write_index_view(
+    path_prefix: Path, mask: KeepMask, view_prefix: Path, *, within: Path | None = None
+) -> SequenceIndex:
     """Writes `<view_prefix>.{view.json,bin,idx}` and returns the view's index.
 
-    The .bin is a relative link. The marker file says that this is a view: Megatron's own merge and
-    slicing assume that documents lie one after another, and would silently give other tokens.
+    The .bin is a relative link, but to one outside the folder `within` an absolute one. The marker
+    file says that this is a view: Megatron's own merge and slicing assume that documents lie one
+    after another, and would silently give other tokens.
     """
-    view = kept_index(checked_index(path_prefix, mask), mask.is_kept)
+    view = selected_index(path_prefix, mask)
     write_json(
-        view_prefix.with_name(f"{view_prefix.name}.view.json"),
+        marker_path(view_prefix),
         {
             "selection_digest": mask.info.selection_digest,
             "idx_fingerprint": mask.info.idx_fingerprint,
@@ -81,41 +97,55 @@ def write_index_view(path_prefix: Path, mask: KeepMask, view_prefix: Path) -> Se
             "num_tokens": view.num_tokens,
         },
     )
-    link_relative(bin_path(path_prefix), bin_path(view_prefix))
+    link_relative(bin_path(path_prefix), bin_path(view_prefix), within=within)
     write_index(idx_path(view_prefix), view)
     return view
 
 
-def write_physical_copy(path_prefix: Path, mask: KeepMask, copy_prefix: Path) -> SequenceIndex:
-    """Writes a `.bin/.idx` that holds only the kept documents, and returns its index."""
-    kept = kept_index(checked_index(path_prefix, mask), mask.is_kept)
-    sizes = kept.lengths_S.astype(np.int64) * kept.dtype.itemsize
+def write_physical_copy(
+    path_prefix: Path, mask: KeepMask, copy_prefix: Path, *, workers: int = WORKERS
+) -> SequenceIndex:
+    """Writes a `.bin/.idx` that holds only the kept documents, and returns its index.
+
+    A document that is repeated stands there as often, so that every tool reads the same as from a
+    view. The .idx is written last; after a kill, the same call gives the same files.
+    """
+    kept = selected_index(path_prefix, mask)
     with replacing(bin_path(copy_prefix)) as temporary:
-        _copy_ranges(bin_path(path_prefix), temporary, kept.pointers_S, sizes)
-    ends = np.cumsum(sizes)
-    compact = replace(kept, pointers_S=ends - sizes)
+        temporary.unlink(missing_ok=True)
+        runs = runs_of(kept.pointers_S, kept.sizes_bytes())
+        copy_runs(bin_path(path_prefix), runs, temporary, workers=workers)
+    compact = replace(kept, pointers_S=contiguous_pointers(kept.lengths_S, kept.dtype))
     write_index(idx_path(copy_prefix), compact)
     return compact
 
 
+def marker_path(view_prefix: Path) -> Path:
+    """Returns `<view_prefix>.view.json`, which an index view has and nothing else."""
+    return view_prefix.with_name(f"{view_prefix.name}.view.json")
+
+
 def is_view(path_prefix: Path) -> bool:
     """Returns whether a prefix is one of our index views."""
-    marker = path_prefix.with_name(f"{path_prefix.name}.view.json")
+    marker = marker_path(path_prefix)
     return marker.is_file() and "selection_digest" in json.loads(marker.read_text())
 
 
-def _copy_ranges(
-    source: Path, target: Path, starts: npt.NDArray[np.int64], sizes: npt.NDArray[np.int64]
-) -> None:
-    """Copies byte ranges in order, neighbouring ones as one."""
-    with source.open("rb") as original, target.open("wb") as copy:
-        if not sizes.sum():
-            return
-        ends = starts + sizes
-        is_run_start = np.concatenate([[True], starts[1:] != ends[:-1]])
-        run_starts = starts[is_run_start]
-        run_ends = ends[np.concatenate([is_run_start[1:], [True]])]
-        with mmap.mmap(original.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
-            for start, end in zip(run_starts.tolist(), run_ends.tolist(), strict=True):
-                for at in range(start, end, _COPY_BYTES):
-                    copy.write(mapped[at : min(at + _COPY_BYTES, end)])
+def _selection(
+    index: SequenceIndex,
+    is_kept: npt.NDArray[np.bool_],
+    repeats_D: npt.NDArray[np.uint8] | None,
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Returns the sequences of a selection, shape (K,), and where its documents end among them."""
+    documents = np.flatnonzero(is_kept)
+    if repeats_D is not None:
+        documents = np.repeat(documents, repeats_D[documents])
+    if index.has_one_sequence_each():
+        return documents, np.arange(len(documents) + 1)
+    firsts = index.document_indices_D[documents]
+    counts = index.document_indices_D[documents + 1] - firsts
+    boundaries = np.zeros(len(documents) + 1, dtype=np.int64)
+    np.cumsum(counts, out=boundaries[1:])
+    numbers = np.arange(boundaries[-1])
+    numbers += np.repeat(firsts - boundaries[:-1], counts)
+    return numbers, boundaries

@@ -2,6 +2,8 @@
 
 For when one prefix serves several selections. Needs megatron-core and numpy alone, so that
 `pip install --no-deps mira-megatron` inside a training container is enough.
+
+Shape letters: S sequences of the prefix, K of the selection, repeated ones repeated.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from megatron.core.datasets.indexed_dataset import IndexedDataset
 from megatron.core.datasets.utils import Split
 
 from mira_megatron.retention.keep_masks import KeepMask, read_keep_mask
-from mira_megatron.tokenization.handovers import checked_index, kept_sequences
+from mira_megatron.tokenization.handovers import checked_index, selected_sequences
 
 
 @dataclass
@@ -51,10 +53,12 @@ class KeepMaskGPTDataset(GPTDataset):  # type: ignore[misc]  # megatron is untyp
             mask = _mask_of(config, dataset_path)
             self._selection_digest = mask.info.selection_digest
             index = checked_index(Path(dataset_path), mask)
-            is_kept_S = kept_sequences(index, mask.is_kept)
+            selected_K = selected_sequences(index, mask.is_kept, mask.repeats_D)
             if indexed_indices is not None:  # None under --dataloader-fast-cache-load
-                indexed_indices = indexed_indices[is_kept_S[indexed_indices]]
-            self._num_kept_tokens = int(index.lengths_S[is_kept_S].sum(dtype=np.int64))
+                is_in_split_S = np.zeros(len(index.lengths_S), dtype=bool)
+                is_in_split_S[indexed_indices] = True
+                indexed_indices = selected_K[is_in_split_S[selected_K]].astype(np.int32)
+            self._num_kept_tokens = int(index.lengths_S[selected_K].sum(dtype=np.int64))
         super().__init__(
             indexed_dataset, dataset_path, indexed_indices, num_samples, index_split, config
         )

@@ -42,7 +42,7 @@ class BlendTokenizer:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BlendDatasets:
-    """One pass over the selection, and the held-out documents."""
+    """What is trained on, by default one pass over the selection, and the held-out documents."""
 
     train: GPTDataset | BlendedDataset
     valid: GPTDataset | BlendedDataset
@@ -64,16 +64,26 @@ def read_blend(folder: Path) -> dict[str, Any]:
     return content
 
 
-def build_datasets(blend: Mapping[str, Any], *, seed: int, cache_folder: Path) -> BlendDatasets:
-    """Returns Megatron's datasets for a blend from `read_blend`, one exhaustive pass each.
+def build_datasets(
+    blend: Mapping[str, Any],
+    *,
+    seed: int,
+    cache_folder: Path,
+    num_train_samples: int | None = None,
+) -> BlendDatasets:
+    """Returns Megatron's datasets for a blend from `read_blend`.
 
-    The index cache lies in `cache_folder`. torch.distributed must be initialised when the blend has
-    several prefixes.
+    Without weights that is one exhaustive pass each; with weights as many training samples as one
+    pass has, unless `num_train_samples` says otherwise. The index cache lies in `cache_folder`.
+    torch.distributed must be initialised when the blend has several prefixes.
     """
+    weights = blend.get("train_weights")
+    if num_train_samples is None and weights is not None:
+        num_train_samples = blend["num_train_samples"]
     settings = {
         "random_seed": seed,
         "sequence_length": blend["sequence_length"],
-        "blend_per_split": [(blend["train"], None), (blend["valid"], None), None],
+        "blend_per_split": [(blend["train"], weights), (blend["valid"], None), None],
         "path_to_cache": str(cache_folder),
         "tokenizer": BlendTokenizer(vocab_size=blend["vocab_size"], eod=blend["eod_id"]),
         "reset_position_ids": False,
@@ -87,7 +97,8 @@ def build_datasets(blend: Mapping[str, Any], *, seed: int, cache_folder: Path) -
     else:
         config = GPTDatasetConfig(**settings)
         dataset_class = GPTDataset
-    builder = BlendedMegatronDatasetBuilder(dataset_class, [None, None, None], lambda: True, config)
+    sizes = [num_train_samples, None, None]
+    builder = BlendedMegatronDatasetBuilder(dataset_class, sizes, lambda: True, config)
     train, valid, _ = builder.build()
     return BlendDatasets(train=train, valid=valid)
 

@@ -4,7 +4,7 @@ Reads   records/<source>/part-*.parquet; a given tokenizer, or the records to tr
 Writes  tokenizer/tokenizer.json
         tokens/<source>/<source>-<digest8>.{bin,idx}: one document per record, in record order,
         EOD appended; .records.parquet beside them: row i describes document i (DOCUMENT_SCHEMA)
-        tokens/<source>/dataset.json: counts, EOD id, vocabulary, fingerprint of the .idx
+        tokens/<source>/dataset.json: counts, EOD id, vocabulary, the prefix and its fingerprint
 
 The prefix carries the unit's fingerprint: other tokens never lie under a name that a view links to.
 Held-out documents are chosen here, once, by the hash of the text alone; no arm ever trains on one.
@@ -14,19 +14,15 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import orjson
 import pyarrow as pa
-import pyarrow.parquet as pq
-import xxhash
 
 from mira_megatron import layout
-from mira_megatron.atomic_files import replacing, write_json
+from mira_megatron.atomic_files import replacing
 from mira_megatron.config import Recipe, fingerprinted
 from mira_megatron.corpus.recipe_sources import recipe_sources
 from mira_megatron.manifest import Counts
@@ -34,21 +30,22 @@ from mira_megatron.records import DOCUMENT_SCHEMA
 from mira_megatron.shards import file_digest, map_shards, read_part, with_columns, write_parquet
 from mira_megatron.stage import Unit, WorkResult, Workspace
 from mira_megatron.tokenization.held_out import choose_held_out
-from mira_megatron.tokenization.index_file import (
-    bin_path,
-    idx_path,
-    index_fingerprint,
-    one_sequence_per_document,
-    token_dtype,
-    write_index,
+from mira_megatron.tokenization.index_file import bin_path, index_fingerprint, read_index
+from mira_megatron.tokenization.plain_encoders import BACKENDS
+from mira_megatron.tokenization.record_shards import PartTask, tokenize_part
+from mira_megatron.tokenization.token_dataset import (
+    TokenDataset,
+    TokenPrefix,
+    write_token_dataset,
 )
+from mira_megatron.tokenization.token_shards import join_shards, read_documents
 from mira_megatron.tokenization.tokenizer import (
     RecordEncoder,
     tokenizer_file,
     train_byte_level_bpe,
 )
 
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,8 +59,12 @@ class TokenizeConfig:
     train_vocab_size: int | None = None
     train_on: list[str] | None = None  # sources, named so that adding one changes no token
     train_chars: int | None = None
+    # What encodes; the ids are the same. auto: gigatoken where it is installed and agrees.
+    backend: str = field(default="auto", metadata={"execution": True})
 
     def __post_init__(self) -> None:
+        if self.backend not in BACKENDS:
+            raise ValueError(f"backend={self.backend!r} must be one of {', '.join(BACKENDS)}")
         if not 0 < self.validation_fraction < 1:
             raise ValueError(f"validation_fraction={self.validation_fraction} must be in (0, 1)")
         if self.validation_max_tokens < 1:
@@ -91,23 +92,6 @@ class TokenizeSettings:
 
     source: str
     config: TokenizeConfig
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _PartTask:
-    records: Path
-    records_digest: str
-    tokenizer: Path
-    tokenizer_digest: str
-    eod_token: str
-    shard_prefix: Path
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _PartReport:
-    num_documents: int
-    num_tokens: int
-    num_control_texts: int
 
 
 def units(recipe: Recipe) -> list[Unit]:
@@ -193,22 +177,24 @@ def tokenize(workspace: Workspace, settings: TokenizeSettings) -> WorkResult:
     """Writes the token dataset of one source."""
     tokenizer = workspace.run.folder / layout.TOKENIZER / layout.TOKENIZER_FILE
     tasks = [
-        _PartTask(
+        PartTask(
             records=path,
             records_digest=part.digest,
             tokenizer=tokenizer,
             tokenizer_digest=workspace.upstream_manifest(layout.TOKENIZER).output_digest,
             eod_token=settings.config.eod_token,
-            shard_prefix=workspace.scratch / Path(part.path).stem,
+            backend=settings.config.backend,
+            shard=workspace.scratch / Path(part.path).stem,
         )
         for path, part in workspace.upstream_parts(layout.records(settings.source), ".parquet")
     ]
     workers = workspace.resources.workers
     title = f"tokenize {settings.source}"
-    reports = list(map_shards(_tokenize_part, tasks, workers=workers, title=title))
-    encoder = RecordEncoder(tokenizer, settings.config.eod_token)
+    reports = list(map_shards(tokenize_part, tasks, workers=workers, title=title))
+    encoder = RecordEncoder(tokenizer, settings.config.eod_token, "huggingface")
     path_prefix = workspace.folder / f"{settings.source}-{workspace.fingerprint[:8]}"
-    documents = _join(tasks, path_prefix, token_dtype(encoder.vocab_size), settings.config)
+    shards = [task.shard for task in tasks]
+    documents = _join(shards, path_prefix, encoder.token_dtype, settings.config, workers)
     tokens = documents["num_tokens"].to_numpy()
     is_validation = documents["is_validation"].to_numpy(zero_copy_only=False)
     totals = {
@@ -217,7 +203,7 @@ def tokenize(workspace: Workspace, settings: TokenizeSettings) -> WorkResult:
         "validation_tokens": int(tokens[is_validation].sum()),
         "control_texts_encoded_as_text": sum(report.num_control_texts for report in reports),
     }
-    _write_dataset_json(workspace.folder / layout.DATASET, path_prefix, encoder, totals)
+    _write_dataset_json(workspace.folder, settings.source, path_prefix, encoder, totals)
     return WorkResult(
         counts=Counts(
             num_in=sum(report.num_documents for report in reports),
@@ -229,69 +215,39 @@ def tokenize(workspace: Workspace, settings: TokenizeSettings) -> WorkResult:
 
 
 def _write_dataset_json(
-    path: Path, path_prefix: Path, encoder: RecordEncoder, totals: dict[str, int]
+    folder: Path, source: str, path_prefix: Path, encoder: RecordEncoder, totals: dict[str, int]
 ) -> None:
-    content = {
-        "eod_id": encoder.eod_id,
-        "idx_fingerprint": index_fingerprint(path_prefix),
-        "vocab_size": encoder.vocab_size,
-        **totals,
-    }
-    write_json(path, content)
-
-
-def _tokenize_part(task: _PartTask) -> _PartReport:
-    """Encodes one part of records into a shard; its report is written last."""
-    report_path = task.shard_prefix.with_suffix(".json")
-    if report_path.is_file():
-        return _PartReport(**orjson.loads(report_path.read_bytes()))
-    records = read_part(task.records, task.records_digest, ["record_id", "text", "control_spans"])
-    texts = records["text"].to_pylist()
-    encoder = _encoder(task.tokenizer, task.tokenizer_digest, task.eod_token)
-    encoded = list(encoder.encode(texts, records["control_spans"].to_pylist()))
-    dtype = token_dtype(encoder.vocab_size)
-    with replacing(task.shard_prefix.with_suffix(".bin")) as path, path.open("wb") as file:
-        for document in encoded:
-            file.write(document.ids.astype(dtype).tobytes())
-    documents = pa.table(
-        {
-            "record_id": records["record_id"].combine_chunks(),
-            "num_tokens": pa.array([len(document.ids) for document in encoded], pa.int64()),
-            "text_hash": pa.array([_text_hash(text) for text in texts], pa.binary(16)),
-        }
+    index = read_index(path_prefix)
+    prefix = TokenPrefix(
+        name=source,
+        source=source,
+        path_prefix=path_prefix,
+        documents=path_prefix.with_name(f"{path_prefix.name}.records.parquet"),
+        idx_fingerprint=index_fingerprint(path_prefix),
+        num_documents=index.num_documents,
+        num_tokens=index.num_tokens,
+        num_bytes=bin_path(path_prefix).stat().st_size,
     )
-    write_parquet(task.shard_prefix.with_suffix(".documents.parquet"), documents)
-    report = _PartReport(
-        num_documents=len(encoded),
-        num_tokens=sum(len(document.ids) for document in encoded),
-        num_control_texts=sum(document.num_control_texts for document in encoded),
+    dataset = TokenDataset(
+        source=source,
+        eod_id=encoder.eod_id,
+        vocab_size=encoder.vocab_size,
+        prefixes=(prefix,),
     )
-    write_json(report_path, {name: getattr(report, name) for name in report.__slots__})
-    return report
-
-
-@lru_cache(maxsize=1)
-def _encoder(path: Path, digest: str, eod_token: str) -> RecordEncoder:
-    """Returns the encoder, built once per process: it takes a second for a large vocabulary."""
-    return RecordEncoder(path, eod_token)
-
-
-def _text_hash(text: str) -> bytes:
-    return xxhash.xxh3_128_digest(text.encode())
+    write_token_dataset(folder, dataset, totals)
 
 
 def _join(
-    tasks: list[_PartTask], path_prefix: Path, dtype: np.dtype[np.number], config: TokenizeConfig
+    shards: list[Path],
+    path_prefix: Path,
+    dtype: np.dtype[np.number],
+    config: TokenizeConfig,
+    workers: int,
 ) -> pa.Table:
     """Writes the shards, in order, as one dataset, and returns its documents table."""
-    with replacing(bin_path(path_prefix)) as path, path.open("wb") as joined:
-        for task in tasks:
-            with task.shard_prefix.with_suffix(".bin").open("rb") as shard:
-                shutil.copyfileobj(shard, joined, 1 << 20)
-    shards = [pq.read_table(task.shard_prefix.with_suffix(".documents.parquet")) for task in tasks]
-    shard = pa.concat_tables(shards).combine_chunks()
+    shard = read_documents(shards)
     tokens: npt.NDArray[np.int64] = shard["num_tokens"].to_numpy()
-    write_index(idx_path(path_prefix), one_sequence_per_document(tokens, dtype))
+    join_shards(shards, path_prefix, num_tokens_D=tokens, dtype=dtype, workers=workers)
     is_validation = choose_held_out(
         shard["text_hash"].combine_chunks(),
         tokens,

@@ -7,16 +7,36 @@ tokenizer without its added tokens, and the control tokens that a renderer wrote
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+import orjson
+import pyarrow as pa
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
+
+from mira_megatron.tokenization.document_layout import (
+    DocumentLayout,
+    assembled,
+    pieces_and_ids,
+    texts_alone,
+)
+from mira_megatron.tokenization.index_file import token_dtype
+from mira_megatron.tokenization.plain_encoders import (
+    GigatokenEncoder,
+    HuggingFaceEncoder,
+    TokenLists,
+    choose_encoder,
+)
+from mira_megatron.tokenization.self_check import first_difference
+from mira_megatron.tokenization.text_columns import TextError, check_texts, count_matches
+
+# Megatron stores ids as int32 at most: its index has no code for unsigned 32 bits.
+_MAX_IDS = 2**31
 
 CONTROL_TOKENS = (
     "<|endoftext|>",
@@ -32,100 +52,134 @@ CONTROL_TOKENS = (
 
 
 @dataclass(frozen=True, slots=True)
-class Encoded:
-    """One record's tokens."""
+class EncodedTexts:
+    """The documents of many texts, one after another, each with the EOD at its end."""
 
-    ids: npt.NDArray[np.int64]  # EOD included
-    num_control_texts: int  # control-token strings inside the record, encoded as ordinary text
+    ids_T: npt.NDArray[np.number]  # of the dtype that the .bin has
+    num_tokens_D: npt.NDArray[np.int64]
+    num_control_texts: int  # control-token strings inside the texts, encoded as ordinary text
 
 
 class RecordEncoder:
     """A tokenizer that keeps control tokens out of record text.
 
-    Raises ValueError, naming the file, for one that cannot: without the EOD token, or with a model
-    that finds control tokens in plain text by itself (Unigram, with `</s>` in its vocabulary).
+    Raises ValueError, naming the file, for one that cannot: without the EOD token, with a model
+    that finds control tokens in plain text by itself (Unigram, with `</s>` in its vocabulary), or
+    with ids that Megatron's int32 cannot hold.
     """
 
-    def __init__(self, path: Path, eod_token: str) -> None:
+    def __init__(self, path: Path, eod_token: str, backend: str = "auto") -> None:
         content = _read(path)
-        stock = _tokenizer(path, content)
         added = content.get("added_tokens") or []
         # Runs of spaces that some vocabularies add for indented code are text, not control.
         is_text = [not token["content"].strip() and not token.get("special") for token in added]
+        text_tokens = [token for token, text in zip(added, is_text, strict=True) if text]
+        without_control = {**content, "added_tokens": text_tokens, "post_processor": None}
+        plain_json = orjson.dumps(without_control | {"truncation": None, "padding": None})
+        plain = _tokenizer(path, plain_json)
+        stock = _with_added_tokens(plain, added)
         controls = [
             token["content"] for token, text in zip(added, is_text, strict=True) if not text
         ]
-        vocabulary = stock.get_vocab()
-        self._control_ids = {name: vocabulary[name] for name in controls}
+        self._path = path
+        ids = {token["content"]: stock.token_to_id(token["content"]) for token in added}
+        self._control_ids: dict[str, int] = {name: ids[name] for name in controls}
+        self.eod_id = self._eod_id(eod_token)
+        # Ids may have holes; what the embedding and the .bin must hold is the highest one.
+        self.vocab_size = max([_highest_id(content["model"]), *ids.values()]) + 1
+        if self.vocab_size > _MAX_IDS:
+            raise ValueError(
+                f"{path}: token ids up to {self.vocab_size - 1:,}, but a .bin holds them as int32, "
+                f"below {_MAX_IDS:,}. Such a tokenizer is not supported."
+            )
+        self.token_dtype = token_dtype(self.vocab_size)
+        self._control_text = re.compile("|".join(map(re.escape, self._control_ids)).encode())
+        self._reference = HuggingFaceEncoder(plain)
+        self._check_plain(plain, text_tokens, stock, _unknown_token(content["model"]))
+        self._splits_like_stock = self._is_split_like_stock(plain, stock, eod_token)
+        self._encoder = choose_encoder(plain, plain_json, backend, where=path)
+
+    @property
+    def backend(self) -> str:
+        """Returns what encodes: gigatoken or huggingface."""
+        return self._encoder.name
+
+    def prepare(self, num_threads: int) -> None:
+        """Loads ahead what `num_threads` threads need that will call `encode` at the same time."""
+        if isinstance(self._encoder, GigatokenEncoder):
+            self._encoder.prepare(num_threads)
+
+    def _eod_id(self, eod_token: str) -> int:
         if eod_token not in self._control_ids:
             raise ValueError(
-                f"{path}: tokenize.eod_token={eod_token!r} is not one of its added tokens "
+                f"{self._path}: tokenize.eod_token={eod_token!r} is not one of its added tokens "
                 f"({', '.join(sorted(self._control_ids)) or 'it has none'}). Name the token that "
                 "ends a document in pre-training."
             )
-        self.eod_id = self._control_ids[eod_token]
-        # Ids may have holes; what the embedding and the .bin must hold is the highest one.
-        self.vocab_size = max(vocabulary.values()) + 1
-        text_tokens = [token for token, text in zip(added, is_text, strict=True) if text]
-        plain = {**content, "added_tokens": text_tokens, "post_processor": None}
-        plain |= {"truncation": None, "padding": None}
-        self._plain = _tokenizer(path, plain)
-        self._control_text = re.compile("|".join(map(re.escape, self._control_ids)))
-        self._path = path
-        self._check_plain(text_tokens, stock, _unknown_token(content["model"]))
-        self._splits_like_stock = self._is_split_like_stock(stock, eod_token)
+        return self._control_ids[eod_token]
 
     def _check_plain(
         self,
+        plain: Tokenizer,
         text_tokens: Sequence[Mapping[str, Any]],
         stock: Tokenizer,
         unknown_token: str | None,
     ) -> None:
         for token in text_tokens:
             name = token["content"]
-            if self._plain.token_to_id(name) != stock.token_to_id(name):
+            if plain.token_to_id(name) != stock.token_to_id(name):
                 raise ValueError(
                     f"{self._path}: its added token {name!r} would get another id without the "
                     "control tokens. Such a tokenizer is not supported."
                 )
         # What the model says of any text it does not know is no control token.
-        unknown_id = self._plain.token_to_id(unknown_token) if unknown_token else None
+        unknown_id = plain.token_to_id(unknown_token) if unknown_token else None
         control_ids = set(self._control_ids.values()) - {unknown_id}
         for name in self._control_ids:
-            if control_ids & set(self._plain.encode(name, add_special_tokens=False).ids):
+            if control_ids & set(plain.encode(name, add_special_tokens=False).ids):
                 raise ValueError(
                     f"{self._path}: its model turns the text {name!r} into a control token by "
                     "itself, so a record could end a document. Such a tokenizer is not supported."
                 )
 
-    def _is_split_like_stock(self, stock: Tokenizer, eod_token: str) -> bool:
+    def _is_split_like_stock(self, plain: Tokenizer, stock: Tokenizer, eod_token: str) -> bool:
         """Returns whether text after a control token is encoded as text at the start is."""
         around = stock.encode(f"a{eod_token}a", add_special_tokens=False).ids
-        alone = self._plain.encode("a", add_special_tokens=False).ids
+        alone = plain.encode("a", add_special_tokens=False).ids
         return bool(around == [*alone, self.eod_id, *alone])
 
     def encode(
-        self, texts: Sequence[str], control_spans: Sequence[Sequence[int]]
-    ) -> Iterator[Encoded]:
-        """Yields one document per text, the EOD at its end.
+        self, texts: pa.LargeStringArray, control_spans: pa.ListArray | None = None
+    ) -> EncodedTexts:
+        """Returns one document per text, the EOD at its end.
 
         `control_spans` gives for each text the character offsets (start, end, start, end …) of the
         control tokens a renderer wrote; one the tokenizer does not have is ordinary text too.
+        Raises TextError for a text that is null or no UTF-8, and where gigatoken gives other ids
+        than Hugging Face.
         """
-        split = [self._split(text, spans) for text, spans in zip(texts, control_spans, strict=True)]
-        plain = [piece for pieces in split for piece in pieces if isinstance(piece, str)]
-        encodings = iter(self._plain.encode_batch_fast(plain, add_special_tokens=False))
-        for pieces in split:
-            ids: list[int] = []
-            num_control_texts = 0
-            for piece in pieces:
-                if isinstance(piece, int):
-                    ids.append(piece)
-                    continue
-                ids.extend(next(encodings).ids)
-                num_control_texts += sum(1 for _ in self._control_text.finditer(piece))
-            ids.append(self.eod_id)
-            yield Encoded(np.array(ids, dtype=np.int64), num_control_texts)
+        check_texts(texts)
+        if control_spans is None or not len(control_spans.flatten()):
+            layout = texts_alone(texts, self.eod_id)
+        else:
+            spans = zip(texts.to_pylist(), control_spans.to_pylist(), strict=True)
+            layout = pieces_and_ids([self._split(*both) for both in spans], self.eod_id)
+        encoded = self._encoder.encode(layout.pieces)
+        self._check_sample(layout, encoded)
+        ids_T, num_tokens_D = assembled(layout, encoded, self.token_dtype)
+        return EncodedTexts(ids_T, num_tokens_D, count_matches(self._control_text, layout.pieces))
+
+    def _check_sample(self, layout: DocumentLayout, encoded: TokenLists) -> None:
+        if self._encoder.name == self._reference.name:
+            return
+        other = first_difference(layout.pieces, encoded, self._encoder, self._reference)
+        if other is not None:
+            raise TextError(
+                layout.document_of(other.text),
+                f"{self._encoder.name} encodes it unlike Hugging Face: token {other.token} after "
+                f"byte {other.start} of its text is {other.found}, expected {other.expected}. "
+                "Nothing of it was written: set tokenize.backend=huggingface and run again.",
+            )
 
     def _split(self, text: str, spans: Sequence[int]) -> list[str | int]:
         """Returns the text as plain pieces and control ids, nothing lost between them."""
@@ -192,6 +246,29 @@ def tokenizer_file(path: Path) -> Path:
     return file
 
 
+def _with_added_tokens(plain: Any, added: Sequence[Mapping[str, Any]]) -> Any:
+    """Returns the stock tokenizer, with the model of `plain`: reading a large one twice is slow."""
+    stock = Tokenizer(plain.model)
+    for component in ("normalizer", "pre_tokenizer", "decoder"):
+        if getattr(plain, component) is not None:
+            setattr(stock, component, getattr(plain, component))
+    options = ("single_word", "lstrip", "rstrip", "normalized", "special")
+    stock.add_tokens(
+        [
+            AddedToken(token["content"], **{name: token[name] for name in options if name in token})
+            for token in added
+        ]
+    )
+    return stock
+
+
+def _highest_id(model: Mapping[str, Any]) -> int:
+    vocabulary = model["vocab"]
+    if isinstance(vocabulary, dict):
+        return max(vocabulary.values(), default=-1)
+    return len(vocabulary) - 1  # Unigram lists its pieces
+
+
 def _unknown_token(model: Mapping[str, Any]) -> str | None:
     if model.get("unk_id") is not None:  # Unigram
         name: str = model["vocab"][model["unk_id"]][0]
@@ -199,17 +276,17 @@ def _unknown_token(model: Mapping[str, Any]) -> str | None:
     return model.get("unk_token")
 
 
-def _tokenizer(path: Path, content: Mapping[str, Any]) -> Tokenizer:
+def _tokenizer(path: Path, tokenizer_json: bytes) -> Tokenizer:
     try:
-        return Tokenizer.from_str(json.dumps(content))
+        return Tokenizer.from_str(tokenizer_json.decode())
     except Exception as error:  # the library raises nothing narrower
         raise ValueError(f"{path}: not a tokenizer.json ({error})") from error
 
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        content = orjson.loads(path.read_bytes())
+    except orjson.JSONDecodeError as error:
         raise ValueError(f"{path}: not a tokenizer.json ({error})") from error
     if not isinstance(content, dict) or "model" not in content:
         raise ValueError(f"{path}: not a tokenizer.json (no `model` in it)")

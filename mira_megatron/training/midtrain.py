@@ -16,6 +16,7 @@ from mira_megatron import layout
 from mira_megatron.config import Recipe, fingerprinted, typed
 from mira_megatron.corpus.recipe_sources import recipe_sources
 from mira_megatron.stage import Unit
+from mira_megatron.tokenization.adopted import adopted_sources
 from mira_megatron.training.model_shape import ModelShape
 from mira_megatron.training.schedule import TrainSettings
 
@@ -51,6 +52,7 @@ def units(recipe: Recipe) -> list[Unit]:
 
 
 def _unit(recipe: Recipe, arm: str, model: ModelShape, training: TrainSettings) -> Unit:
+    sources = sorted([*recipe_sources(recipe), *adopted_sources(recipe)])
     return Unit(
         stage="midtrain",
         name=arm,
@@ -58,7 +60,7 @@ def _unit(recipe: Recipe, arm: str, model: ModelShape, training: TrainSettings) 
         version=VERSION,
         config={"model": asdict(model), "training": fingerprinted(training)},
         # The views hold no tokens: what is trained on lies in the token datasets behind them.
-        upstream=(layout.blend(arm), *(layout.tokens(name) for name in recipe_sources(recipe))),
+        upstream=(layout.blend(arm), *(layout.tokens(name) for name in sources)),
         work="mira_megatron.training.run_midtrain:midtrain",
         settings=MidtrainSettings(arm=arm, model=model, training=training),
     )

@@ -12,8 +12,8 @@ from typing import Any
 from mira_megatron import layout
 from mira_megatron.atomic_files import write_json
 from mira_megatron.manifest import verify_digests
+from mira_megatron.provenance.coverage import dataset_coverage
 from mira_megatron.stage import WorkResult, Workspace
-from mira_megatron.tokenization.coverage import dataset_coverage
 from mira_megatron.tokenization.megatron_datasets import (
     BlendDatasets,
     build_datasets,

@@ -55,3 +55,17 @@ def test_link_is_relative_and_can_be_made_again(tmp_path: Path) -> None:
         link_relative(tmp_path / "tokens" / "a.bin", link)
     assert str(link.readlink()) == "../../tokens/a.bin"
     assert link.read_bytes() == b"1"
+
+
+def test_link_moves_with_what_lies_in_the_same_folder_and_no_other(tmp_path: Path) -> None:
+    run, data = tmp_path / "run", tmp_path / "data"
+    for folder in (run / "tokens", run / "blends", data):
+        folder.mkdir(parents=True)
+    (run / "tokens/a.bin").write_bytes(b"own")
+    (data / "b.bin").write_bytes(b"adopted")
+    link_relative(run / "tokens/a.bin", run / "blends/a.bin", within=run)
+    link_relative(data / "b.bin", run / "blends/b.bin", within=run)
+    (tmp_path / "elsewhere").mkdir()
+    moved = run.rename(tmp_path / "elsewhere/run")
+    assert (moved / "blends/a.bin").read_bytes() == b"own"
+    assert (moved / "blends/b.bin").read_bytes() == b"adopted"

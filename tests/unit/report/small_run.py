@@ -29,6 +29,11 @@ from mira_megatron.retention import selection
 from mira_megatron.rubric.anchor_files import with_version, write_anchors
 from mira_megatron.shards import part_name, write_parquet
 from mira_megatron.stage import Resources, Run, Workspace, run_unit
+from mira_megatron.tokenization.token_dataset import (
+    TokenDataset,
+    TokenPrefix,
+    write_token_dataset,
+)
 
 ARM = "mira_group"
 TABLE = "rule_judge"
@@ -242,8 +247,20 @@ def _write_tokens(
         for number, record in numbered
     ]
     _write_part(tokens / f"{source}.records.parquet", documents, DOCUMENT_SCHEMA)
-    write_json(tokens / "dataset.json", {"idx_fingerprint": f"index of {source}"})
-    totals = {"tokens": sum(record.num_tokens for _, record in numbered)}
+    num_tokens = sum(record.num_tokens for _, record in numbered)
+    prefix = TokenPrefix(
+        name=source,
+        source=source,
+        path_prefix=tokens / source,
+        documents=tokens / f"{source}.records.parquet",
+        idx_fingerprint=f"index of {source}",
+        num_documents=len(numbered),
+        num_tokens=num_tokens,
+        num_bytes=4 * num_tokens,
+    )
+    dataset = TokenDataset(source=source, eod_id=0, vocab_size=300, prefixes=(prefix,))
+    write_token_dataset(tokens, dataset, {})
+    totals = {"tokens": num_tokens}
     counts = Counts(num_in=len(numbered), num_out=len(numbered), totals=totals)
     finish(tokens, "tokenize", source, counts=counts)
 

@@ -33,19 +33,24 @@ def judged_arm(folder: Path, *, budget_tokens: int = 20, scope: str = "group") -
 @pytest.mark.parametrize(
     ("flags", "outcome"),
     [
-        ((True, False, False, True), Outcome.KEPT),
-        ((False, True, True, False), Outcome.HELD_OUT),
-        ((False, False, True, False), Outcome.REPEATS_HELD_OUT),
-        ((False, False, False, False), Outcome.NO_SCORE),
-        ((False, False, False, True), Outcome.NOT_SELECTED),
+        ((True, False, False, False, True), Outcome.KEPT),
+        ((False, True, True, False, False), Outcome.HELD_OUT),
+        ((False, False, True, True, False), Outcome.REPEATS_HELD_OUT),
+        ((False, False, False, True, False), Outcome.IN_ANOTHER_ARM),
+        ((False, False, False, False, False), Outcome.NO_SCORE),
+        ((False, False, False, False, True), Outcome.NOT_SELECTED),
     ],
 )
 def test_outcome_is_the_first_condition_that_holds(
-    flags: tuple[bool, bool, bool, bool], outcome: Outcome
+    flags: tuple[bool, bool, bool, bool, bool], outcome: Outcome
 ) -> None:
-    kept, held_out, repeats, scored = (np.array([flag]) for flag in flags)
+    kept, held_out, repeats, in_other, scored = (np.array([flag]) for flag in flags)
     found = outcomes(
-        is_kept_D=kept, is_held_out_D=held_out, repeats_held_out_D=repeats, is_scored_D=scored
+        is_kept_D=kept,
+        is_held_out_D=held_out,
+        repeats_held_out_D=repeats,
+        is_in_another_arm_D=in_other,
+        is_scored_D=scored,
     )
     assert found.tolist() == [outcome]
 

@@ -6,7 +6,12 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mira_megatron.retention.budgets import Cut, keep_within_budget, proportional_budgets
+from mira_megatron.retention.budgets import (
+    Cut,
+    Repeats,
+    proportional_budgets,
+    times_within_budget,
+)
 
 # Score (None = not scored), tokens, tie value.
 Document = tuple[float | None, int, int]
@@ -20,15 +25,23 @@ DOCUMENTS = st.lists(
 
 
 def keep(documents: list[Document], budget_tokens: int) -> tuple[list[bool], Cut]:
+    times_D, cut = times(documents, budget_tokens)
+    return [seen > 0 for seen in times_D], cut
+
+
+def times(
+    documents: list[Document], budget_tokens: int, repeats: Repeats | None = None
+) -> tuple[list[int], Cut]:
     scores, tokens, ties = zip(*documents, strict=True) if documents else ((), (), ())
-    is_kept_D, cut = keep_within_budget(
+    times_D, cut = times_within_budget(
         np.array([score or 0 for score in scores], dtype=np.float32),
         np.array([score is not None for score in scores], dtype=bool),
         np.array(tokens, dtype=np.int64),
         np.array(ties, dtype=np.uint64),
         budget_tokens,
+        repeats,
     )
-    return is_kept_D.tolist(), cut
+    return times_D.tolist(), cut
 
 
 def ranked(documents: list[Document]) -> list[int]:
@@ -172,3 +185,52 @@ def test_proportional_budgets_are_exact_shares_that_never_exceed_the_budget(
     assert budget_tokens - len(budgets) < sum(budgets.values()) <= budget_tokens
     for scope, tokens in candidate_tokens.items():
         assert 0 <= Fraction(budget_tokens * tokens, total) - budgets[scope] < 1
+
+
+def test_repeats_show_the_best_share_of_the_kept_tokens_again() -> None:
+    documents: list[Document] = [(9.0 - rank, 10, rank) for rank in range(5)]
+    seen, cut = times(documents, 60, Repeats(fraction=0.5, times=2))
+    # Four documents hold 40 tokens, of which half are seen again: 60. A fifth would make 70.
+    assert seen == [2, 2, 1, 1, 0]
+    assert (cut.num_kept, cut.num_repeated, cut.tokens_kept) == (4, 2, 60)
+
+
+def test_repeats_cut_no_document_at_the_limit_of_their_share() -> None:
+    seen, cut = times([(9.0, 7, 0), (8.0, 3, 1)], 100, Repeats(fraction=0.5, times=3))
+    assert seen == [1, 1]
+    assert (cut.num_repeated, cut.tokens_kept) == (0, 10)
+
+
+@given(DOCUMENTS, st.integers(0, 120), st.sampled_from([0.1, 0.3, 0.5, 1.0]), st.integers(2, 5))
+def test_repeats_are_those_of_the_longest_prefix_that_fits(
+    documents: list[Document], budget_tokens: int, fraction: float, number: int
+) -> None:
+    seen, cut = times(documents, budget_tokens, Repeats(fraction=fraction, times=number))
+    ranking = ranked(documents)
+
+    def passes(length: int) -> list[int]:
+        """How often each of the first documents is seen, by the words of the rule."""
+        room = Fraction(str(fraction)) * sum(documents[at][1] for at in ranking[:length])
+        often, used = [], 0
+        for position in ranking[:length]:
+            used += documents[position][1]
+            often.append(number if used <= room else 1)
+        return often
+
+    fitting = [
+        length
+        for length in range(len(ranking) + 1)
+        if sum(
+            often * documents[at][1]
+            for often, at in zip(passes(length), ranking[:length], strict=True)
+        )
+        <= budget_tokens
+    ]
+    expected = [0] * len(documents)
+    for often, position in zip(passes(max(fitting)), ranking, strict=False):
+        expected[position] = often
+    assert seen == expected
+    assert cut.tokens_kept == sum(
+        often * tokens for often, (_, tokens, _) in zip(seen, documents, strict=True)
+    )
+    assert cut.tokens_kept <= budget_tokens

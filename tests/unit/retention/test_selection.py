@@ -20,16 +20,10 @@ from mira_megatron.config import load_recipe
 from mira_megatron.corpus import ingest
 from mira_megatron.manifest import Counts, Manifest
 from mira_megatron.records import RECORD_SCORE_SCHEMA
+from mira_megatron.retention.arms import SCOPES, ArmConfig
+from mira_megatron.retention.candidates import SourceDocuments
 from mira_megatron.retention.keep_masks import read_keep_mask
-from mira_megatron.retention.selection import (
-    SCOPES,
-    ArmConfig,
-    SelectSettings,
-    SourceDocuments,
-    choose,
-    tie_values,
-    units,
-)
+from mira_megatron.retention.selection import SelectSettings, choose, tie_values, units
 from mira_megatron.shards import json_digest, write_parquet
 from mira_megatron.stage import Resources, Run, Unit, WorkResult, Workspace, run_unit
 from mira_megatron.tokenization import tokenize
@@ -56,7 +50,6 @@ def documents(source: str, *scored: Scored, untrainable: Sequence[int] = ()) -> 
         is_trainable_D=np.array([number not in untrainable for number in numbers]),
         num_held_out=len(untrainable),
         num_duplicates=0,
-        idx_fingerprint="i",
         scores_fingerprint="s",
     )
 
@@ -70,8 +63,8 @@ def kept(
     corpus: Sequence[SourceDocuments], scope: str, budget_tokens: int, *, seed: int = 1
 ) -> set[str]:
     """Ids of the records kept."""
-    masks, _ = choose(corpus, settings_of(scope, seed=seed), budget_tokens)
-    kept_ids = [entry.record_ids.filter(pa.array(masks[entry.source])) for entry in corpus]
+    times, _ = choose(corpus, settings_of(scope, seed=seed), budget_tokens)
+    kept_ids = [entry.record_ids.filter(pa.array(times[entry.source] > 0)) for entry in corpus]
     return {name for ids in kept_ids for name in ids.to_pylist()}
 
 

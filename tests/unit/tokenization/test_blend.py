@@ -30,6 +30,11 @@ from mira_megatron.tokenization.index_file import (
     read_index,
     write_index,
 )
+from mira_megatron.tokenization.token_dataset import (
+    TokenDataset,
+    described_prefix,
+    write_token_dataset,
+)
 
 HANDOVERS = ["index_view", "keep_mask_dataset", "physical_copy"]
 SEQUENCE_LENGTH = 8
@@ -94,8 +99,11 @@ def write_tokens(workspace: Workspace, source: Source) -> WorkResult:
     }
     documents = pa.table(columns, schema=DOCUMENT_SCHEMA)
     write_parquet(path_prefix.with_name(f"{path_prefix.name}.records.parquet"), documents)
-    dataset = {"eod_id": EOD, "vocab_size": VOCAB_SIZE}
-    (workspace.folder / "dataset.json").write_bytes(orjson.dumps(dataset))
+    name = workspace.unit.name
+    table = path_prefix.with_name(f"{path_prefix.name}.records.parquet")
+    prefix = described_prefix(name, name, path_prefix, table)
+    dataset = TokenDataset(source=name, eod_id=EOD, vocab_size=VOCAB_SIZE, prefixes=(prefix,))
+    write_token_dataset(workspace.folder, dataset, {})
     return WorkResult(counts=Counts(num_in=1, num_out=1))
 
 

@@ -18,8 +18,8 @@ from token_datasets import (
     write_with_megatron,
 )
 
+from mira_megatron.provenance.coverage import dataset_coverage
 from mira_megatron.retention.keep_masks import KeepMask
-from mira_megatron.tokenization.coverage import dataset_coverage
 from mira_megatron.tokenization.handovers import is_view, write_index_view, write_physical_copy
 from mira_megatron.tokenization.index_file import bin_path, read_index
 from mira_megatron.tokenization.megatron_datasets import build_datasets, prefix_datasets

@@ -23,6 +23,7 @@ from mira_megatron.records import DOCUMENT_SCHEMA, Record, records_from_table
 from mira_megatron.stage import Resources, Run, run_unit
 from mira_megatron.tokenization import tokenize
 from mira_megatron.tokenization.index_file import bin_path, index_fingerprint, read_index
+from mira_megatron.tokenization.raw_rows import CHUNK_BYTES
 from mira_megatron.tokenization.tokenizer import RecordEncoder, train_byte_level_bpe
 
 EOD = "<|endoftext|>"
@@ -131,8 +132,9 @@ def path_prefix_of(run_folder: Path, source: str) -> Path:
 
 
 def encoded_alone(encoder: RecordEncoder, record: Record) -> list[int]:
-    (encoded,) = encoder.encode([record.text], [record.control_spans])
-    ids: list[int] = encoded.ids.tolist()
+    texts = pa.array([record.text], pa.large_string())
+    spans = pa.array([record.control_spans], pa.list_(pa.int64()))
+    ids: list[int] = encoder.encode(texts, spans).ids_T.tolist()
     return ids
 
 
@@ -175,12 +177,16 @@ def test_tokenize_counts_what_it_wrote_in_dataset_json(tmp_path: Path) -> None:
         "validation_tokens": sum(held_out),
         "control_texts_encoded_as_text": 3,  # one of them is a whole record, two are in another
     }
+    (prefix,) = made.dataset.pop("prefixes")
     assert made.dataset == {
+        "schema_version": 2,
         "eod_id": made.encoder.eod_id,
         "vocab_size": made.encoder.vocab_size,
-        "idx_fingerprint": index_fingerprint(path_prefix_of(recipe.run_folder, "wiki")),
         **totals,
     }
+    path_prefix = path_prefix_of(recipe.run_folder, "wiki")
+    assert prefix["idx_fingerprint"] == index_fingerprint(path_prefix)
+    assert prefix["num_bytes"] == bin_path(path_prefix).stat().st_size
     assert made.manifest.counts.totals == totals
     assert made.manifest.counts.num_in == made.manifest.counts.num_out == len(TEXTS)
 
@@ -251,6 +257,43 @@ def test_tokenize_stores_ids_above_65535_as_int32(tmp_path: Path) -> None:
     assert made.documents[2] == [70_000, made.encoder.eod_id]
 
 
+def test_tokenize_by_either_backend_gives_the_same_bytes(tmp_path: Path) -> None:
+    one, two = (
+        run_all(recipe_of(tmp_path, run=backend, backend=backend))
+        for backend in ("huggingface", "gigatoken")
+    )
+    assert {name: made.parts for name, made in one.items()} == {
+        name: made.parts for name, made in two.items()
+    }
+
+
+def test_tokenize_by_another_backend_finds_everything_done(tmp_path: Path) -> None:
+    first = run_all(recipe_of(tmp_path, backend="huggingface"))
+    again = run_all(recipe_of(tmp_path, backend="auto"))
+    assert {name: made.fingerprint for name, made in first.items()} == {
+        name: made.fingerprint for name, made in again.items()
+    }
+
+
+def test_tokenize_of_a_long_record_among_short_ones_keeps_their_order(tmp_path: Path) -> None:
+    # Longer than a chunk of text, so that it is one by itself.
+    texts = ["short", "long text " * (CHUNK_BYTES // 9), "日本", "last"]
+    made = tokenised(recipe_of(tmp_path, texts=texts, train_on=["quiz"]), "wiki")
+    assert made.documents == [encoded_alone(made.encoder, record) for record in made.records]
+
+
+def test_tokenize_of_a_part_that_was_changed_is_refused(tmp_path: Path) -> None:
+    recipe = recipe_of(tmp_path)
+    for unit in ingest.units(recipe):
+        run_unit(unit, Run(folder=recipe.run_folder), Resources())
+    part = next((recipe.run_folder / layout.records("quiz")).glob("part-*.parquet"))
+    content = bytearray(part.read_bytes())
+    content[len(content) // 2] ^= 1
+    part.write_bytes(content)
+    with pytest.raises(ValueError, match=r"part-00000\.parquet: this part's bytes changed"):
+        run_all(recipe)
+
+
 def test_tokenize_trains_on_an_equal_share_of_each_source_named(tmp_path: Path) -> None:
     recipe = recipe_of(tmp_path, train_on=["quiz", "wiki"], train_chars=40)
     run_all(recipe)
@@ -270,6 +313,7 @@ def test_tokenize_with_an_unknown_source_to_train_on_names_those_there_are(tmp_p
     ("settings", "message"),
     [
         ({"train_vocab_size": None}, "needs train_vocab_size"),
+        ({"backend": "fast"}, "backend='fast' must be one of auto, gigatoken, huggingface"),
         ({"train_on": []}, "needs train_vocab_size, train_on"),
         ({"validation_fraction": 0}, r"validation_fraction=0\.0 must be in \(0, 1\)"),
         ({"validation_fraction": 1}, r"validation_fraction=1\.0 must be in \(0, 1\)"),

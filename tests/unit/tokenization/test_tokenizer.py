@@ -9,15 +9,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, trainers
 
 from mira_megatron.corpus.renderers import ControlToken, Rendered, render
+from mira_megatron.tokenization import plain_encoders
+from mira_megatron.tokenization.text_columns import TextError
 from mira_megatron.tokenization.tokenizer import (
     CONTROL_TOKENS,
-    Encoded,
+    EncodedTexts,
     RecordEncoder,
     tokenizer_file,
     train_byte_level_bpe,
@@ -61,18 +65,31 @@ def stock(trained_path: Path) -> Any:
     return Tokenizer.from_file(str(trained_path))
 
 
-@pytest.fixture(scope="module")
-def encoder(trained_path: Path) -> RecordEncoder:
-    return RecordEncoder(trained_path, EOD)
+@pytest.fixture(scope="module", params=["huggingface", "gigatoken"])
+def encoder(trained_path: Path, request: pytest.FixtureRequest) -> RecordEncoder:
+    return RecordEncoder(trained_path, EOD, request.param)
 
 
-def encode(encoder: RecordEncoder, text: str, spans: Sequence[int] = ()) -> Encoded:
-    (encoded,) = encoder.encode([text], [spans])
-    return encoded
+def encode_all(
+    encoder: RecordEncoder, texts: Sequence[str], spans: Sequence[Sequence[int]] | None = None
+) -> EncodedTexts:
+    columns = None if spans is None else pa.array([list(s) for s in spans], pa.list_(pa.int64()))
+    return encoder.encode(pa.array(texts, pa.large_string()), columns)
+
+
+def documents(encoded: EncodedTexts) -> list[list[int]]:
+    """The ids of every document."""
+    ends = np.cumsum(encoded.num_tokens_D)
+    assert len(encoded.ids_T) == (ends[-1] if len(ends) else 0)
+    return [ids.tolist() for ids in np.split(encoded.ids_T, ends[:-1])] if len(ends) else []
+
+
+def encode(encoder: RecordEncoder, text: str, spans: Sequence[int] = ()) -> EncodedTexts:
+    return encode_all(encoder, [text], [spans])
 
 
 def ids_without_eod(encoder: RecordEncoder, text: str, spans: Sequence[int] = ()) -> list[int]:
-    ids: list[int] = encode(encoder, text, spans).ids.tolist()
+    ids: list[int] = encode(encoder, text, spans).ids_T.tolist()
     assert ids[-1] == encoder.eod_id
     return ids[:-1]
 
@@ -89,10 +106,10 @@ def written_tokens(rendered: Rendered) -> list[str]:
 
 
 def test_encoder_ends_every_document_with_one_eod(encoder: RecordEncoder) -> None:
-    first, second = encoder.encode(["2 + 2", ""], [(), ()])
-    assert first.ids.tolist().count(encoder.eod_id) == 1
-    assert first.ids[-1] == encoder.eod_id
-    assert second.ids.tolist() == [encoder.eod_id]
+    first, second = documents(encode_all(encoder, ["2 + 2", ""]))
+    assert first.count(encoder.eod_id) == 1
+    assert first[-1] == encoder.eod_id
+    assert second == [encoder.eod_id]
 
 
 def test_encoder_takes_control_text_for_ordinary_text_and_counts_it(
@@ -101,8 +118,8 @@ def test_encoder_takes_control_text_for_ordinary_text_and_counts_it(
     text = "a<|endoftext|>b<think><|im_start|>user"
     encoded = encode(encoder, text)
     assert encoded.num_control_texts == 3
-    assert control_ids(stock, encoded.ids.tolist()) == [EOD]
-    assert stock.decode(encoded.ids[:-1].tolist(), skip_special_tokens=False) == text
+    assert control_ids(stock, encoded.ids_T.tolist()) == [EOD]
+    assert stock.decode(encoded.ids_T[:-1].tolist(), skip_special_tokens=False) == text
 
 
 def test_encoder_writes_a_renderers_span_as_one_control_id(
@@ -110,7 +127,7 @@ def test_encoder_writes_a_renderers_span_as_one_control_id(
 ) -> None:
     encoded = encode(encoder, "a<think>b", (1, 8))
     assert encoded.num_control_texts == 0
-    assert encoded.ids.tolist() == [
+    assert encoded.ids_T.tolist() == [
         *stock.encode("a").ids,
         stock.token_to_id("<think>"),
         *stock.encode("b").ids,
@@ -132,7 +149,7 @@ def test_encoder_lets_no_text_become_a_control_token(
     encoder: RecordEncoder, stock: Tokenizer, text: str
 ) -> None:
     encoded = encode(encoder, text)
-    assert control_ids(stock, encoded.ids.tolist()) == [EOD]
+    assert control_ids(stock, encoded.ids_T.tolist()) == [EOD]
     assert encoded.num_control_texts == sum(text.count(token) for token in CONTROL_TOKENS)
 
 
@@ -172,8 +189,8 @@ def test_encoder_of_a_rendered_record_has_the_renderers_control_tokens_alone(
 def test_encoder_of_many_texts_gives_what_each_gives_alone(
     encoder: RecordEncoder, texts: list[str]
 ) -> None:
-    together = [encoded.ids.tolist() for encoded in encoder.encode(texts, [()] * len(texts))]
-    assert together == [encode(encoder, text).ids.tolist() for text in texts]
+    together = documents(encode_all(encoder, texts))
+    assert together == [encode(encoder, text).ids_T.tolist() for text in texts]
 
 
 def test_encoder_keeps_out_control_tokens_that_are_not_marked_special(
@@ -187,7 +204,8 @@ def test_encoder_keeps_out_control_tokens_that_are_not_marked_special(
     text = "<think>2<tool_call>"
     for spans in ((), (0, 7)):
         assert (
-            encode(unmarked, text, spans).ids.tolist() == encode(encoder, text, spans).ids.tolist()
+            encode(unmarked, text, spans).ids_T.tolist()
+            == encode(encoder, text, spans).ids_T.tolist()
         )
     assert encode(unmarked, text).num_control_texts == 2
 
@@ -270,6 +288,76 @@ def test_encoder_gives_added_tokens_the_ids_that_the_stock_tokenizer_gives(tmp_p
     encoder = RecordEncoder(path, "<|end|>")
     assert encoder.eod_id == Tokenizer.from_file(str(path)).token_to_id("<|end|>")
     assert encoder.eod_id < encoder.vocab_size
+
+
+def test_encoder_of_ids_that_an_int32_cannot_hold_is_refused(tmp_path: Path) -> None:
+    content = with_last_token_at(2**31, fill_the_gap=False)
+    with pytest.raises(
+        ValueError, match=r"ids up to 2,147,483,648, but a \.bin holds them as int32"
+    ):
+        RecordEncoder(saved(content, tmp_path), EOD)
+
+
+def test_encoder_of_an_empty_text_whose_model_marks_first_words_gives_the_eod_alone(
+    tmp_path: Path,
+) -> None:
+    stock = Tokenizer(models.BPE(unk_token="<unk>"))
+    stock.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
+    special = ["<unk>", EOD]
+    stock.train_from_iterator(
+        TRAINED_ON, trainers.BpeTrainer(vocab_size=60, special_tokens=special, show_progress=False)
+    )
+    encoder = RecordEncoder(saved(stock, tmp_path), EOD)
+    assert ids_without_eod(encoder, "") == []
+
+
+@pytest.mark.parametrize(
+    ("texts", "message"),
+    [
+        (pa.array(["a", None], pa.large_string()), "text 1: null"),
+        (
+            pa.array([b"a", b"b", b"c\xff"], pa.large_binary()).view(pa.large_string()),
+            r"text 2: not UTF-8: invalid start byte \(byte 1\)",
+        ),
+        (
+            # A lone surrogate, as some libraries write it.
+            pa.array([b"a\xed\xa0\x80"], pa.large_binary()).view(pa.large_string()),
+            r"text 0: not UTF-8: .* \(byte 1\)",
+        ),
+    ],
+)
+def test_encoder_of_a_text_that_is_none_says_which(
+    encoder: RecordEncoder, texts: pa.Array, message: str
+) -> None:
+    with pytest.raises(TextError, match=message):
+        encoder.encode(texts)
+
+
+def test_encoder_of_no_texts_gives_nothing(encoder: RecordEncoder) -> None:
+    encoded = encode_all(encoder, [])
+    assert len(encoded.ids_T) == len(encoded.num_tokens_D) == encoded.num_control_texts == 0
+
+
+def test_encoder_of_part_of_a_column_gives_that_part(encoder: RecordEncoder) -> None:
+    texts = ["one", "<think>", "", "two words", EOD, "last"]
+    whole = documents(encode_all(encoder, texts))
+    part = encoder.encode(pa.array(texts, pa.large_string()).slice(1, 3))
+    assert documents(part) == whole[1:4]
+    assert part.num_control_texts == 1
+
+
+def test_encoder_refuses_a_text_that_gigatoken_encodes_otherwise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Without a regex gigatoken 0.10.0 still splits words; the probes, which see it, are left out.
+    monkeypatch.setattr(plain_encoders, "PROBES", ("a",))
+    content = json.loads(trained().to_str())
+    content["pre_tokenizer"]["use_regex"] = False
+    encoder = RecordEncoder(saved(content, tmp_path), EOD, "gigatoken")
+    texts = pa.array(["a", "b", "def double(number):\n    return"], pa.large_string())
+    spans = pa.array([[], [], []], pa.list_(pa.int64()))
+    with pytest.raises(TextError, match=r"text 2: gigatoken encodes it unlike.*backend=huggingf"):
+        encoder.encode(texts, spans)
 
 
 def test_encoder_without_the_eod_token_names_those_there_are(trained_path: Path) -> None:

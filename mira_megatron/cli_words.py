@@ -1,0 +1,25 @@
+"""Words that several commands share."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+Commands = argparse._SubParsersAction  # argparse gives what add_subparsers returns no public name
+
+
+def add_recipe(command: argparse.ArgumentParser) -> None:
+    """Adds a recipe and its overrides."""
+    command.add_argument("recipe", type=Path, metavar="RECIPE", help="a YAML file, see recipes/")
+    command.add_argument(
+        "overrides",
+        nargs="*",
+        metavar="key=value",
+        help="a setting to change, for example seed=7",
+    )
+
+
+def add_log_level(command: argparse.ArgumentParser) -> None:
+    """Adds --log-level."""
+    levels = ["debug", "info", "warning", "error"]
+    command.add_argument("--log-level", choices=levels, default="info")

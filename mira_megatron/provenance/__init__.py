@@ -1,0 +1,1 @@
+"""Which records a training reads, and when: replayed from what Megatron itself builds."""

@@ -1,0 +1,99 @@
+"""One part of records into one shard of tokens: what a worker of the tokenize stage does.
+
+Memory: the part's compressed file, and per chunk of CHUNK_BYTES of text some ten times as much. A
+record longer than that is a chunk by itself.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import orjson
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import xxhash
+
+from mira_megatron.atomic_files import write_json
+from mira_megatron.shards import changed_part
+from mira_megatron.tokenization.raw_rows import CHUNK_BYTES, grouped
+from mira_megatron.tokenization.text_columns import TextError, text_hashes
+from mira_megatron.tokenization.token_shards import writing_shard
+from mira_megatron.tokenization.tokenizer import RecordEncoder
+
+_COLUMNS = ["record_id", "text", "control_spans"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PartTask:
+    """A part of records, and the shard that it becomes."""
+
+    records: Path
+    records_digest: str
+    tokenizer: Path
+    tokenizer_digest: str
+    eod_token: str
+    backend: str
+    shard: Path
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PartReport:
+    """What a shard holds."""
+
+    num_documents: int
+    num_tokens: int
+    num_control_texts: int
+
+
+def tokenize_part(task: PartTask) -> PartReport:
+    """Returns what the part's shard holds, after encoding the part unless that was done.
+
+    Raises ValueError, naming the record, for a text that cannot be encoded, or that gigatoken
+    encodes unlike Hugging Face.
+    """
+    report_path = task.shard.with_name(f"{task.shard.name}.json")
+    if report_path.is_file():
+        return PartReport(**orjson.loads(report_path.read_bytes()))
+    encoder = open_encoder(task.tokenizer, task.tokenizer_digest, task.eod_token, task.backend)
+    with writing_shard(task.shard) as shard:
+        for chunk in _chunks(task):
+            try:
+                texts = chunk["text"]
+                shard.add(
+                    encoder.encode(texts, chunk["control_spans"]),
+                    chunk["record_id"],
+                    text_hashes(texts),
+                )
+            except TextError as error:
+                record = chunk["record_id"][error.text]
+                raise ValueError(f"{task.records}: record {record}: {error.problem}") from error
+    report = PartReport(
+        num_documents=shard.num_documents,
+        num_tokens=shard.num_tokens,
+        num_control_texts=shard.num_control_texts,
+    )
+    write_json(report_path, dataclasses.asdict(report))
+    return report
+
+
+@lru_cache(maxsize=1)
+def open_encoder(path: Path, digest: str, eod_token: str, backend: str) -> RecordEncoder:
+    """Returns the encoder, built once per process: it takes a second for a large vocabulary."""
+    return RecordEncoder(path, eod_token, backend)
+
+
+def _chunks(task: PartTask) -> Iterator[pa.RecordBatch]:
+    """Yields a part's records in chunks, after checking the part's bytes."""
+    content = task.records.read_bytes()
+    found = xxhash.xxh3_128_hexdigest(content)
+    if found != task.records_digest:
+        raise changed_part(task.records, found, task.records_digest)
+    with pq.ParquetFile(pa.BufferReader(content), pre_buffer=False) as file:
+        longest = pc.max(file.read(["num_chars"])["num_chars"]).as_py() or 1
+        rows = max(1, min(CHUNK_BYTES // longest, 10_000))
+        yield from grouped(file.iter_batches(rows, columns=_COLUMNS, use_threads=False))
