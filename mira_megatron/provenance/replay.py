@@ -1,0 +1,261 @@
+"""Megatron's own index building, replayed: which samples of which prefix training reads, in order.
+
+Nothing is modelled here: megatron-core's builder makes the datasets, greedy blending, epochs and
+splits included, and this module reads what it made. One process; torch.distributed may be
+uninitialised. Training is taken to draw samples in order (`--dataloader-type single`).
+
+Memory, beside what `coverage` needs for one prefix at a time: Megatron keeps 4 bytes per listed
+sequence and epoch and 12 per sample of every prefix, and takes 33 per sequence and epoch while it
+shuffles one. Measured in all (benchmarks/index_building.py): 62 per document of a single prefix.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from megatron.core.datasets.blended_dataset import BlendedDataset
+from megatron.core.datasets.blended_megatron_dataset_builder import BlendedMegatronDatasetBuilder
+from megatron.core.datasets.gpt_dataset import GPTDataset, GPTDatasetConfig
+from torch import distributed
+
+from mira_megatron.provenance.coverage import Coverage, dataset_coverage
+from mira_megatron.provenance.index_caches import SURPLUS
+from mira_megatron.tokenization.keep_mask_dataset import (
+    KeepMaskGPTDataset,
+    KeepMaskGPTDatasetConfig,
+)
+from mira_megatron.tokenization.megatron_datasets import BlendTokenizer, prefix_datasets
+
+SPLITS = ("train", "valid", "test")  # Megatron's order
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PrefixBlend:
+    """Prefixes as Megatron is given them, with weights (shares of samples) or without."""
+
+    prefixes: tuple[str, ...]
+    weights: tuple[float, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if not self.prefixes:
+            raise ValueError("a blend needs at least one prefix")
+        if self.weights is not None and len(self.weights) != len(self.prefixes):
+            raise ValueError(
+                f"{len(self.weights)} weights for {len(self.prefixes)} prefixes: give one each"
+            )
+
+    @property
+    def is_weighted(self) -> bool:
+        """Returns whether weights decide anything: Megatron ignores those of a single prefix."""
+        return self.weights is not None and len(self.prefixes) > 1
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DataRequest:
+    """What decides which samples a training reads: the data arguments of any Megatron trainer.
+
+    `blends` are per split (--per-split-data-args-path) and `split` is None, or the first alone is
+    given and `split` ("969,30,1") divides its sequences by position.
+    """
+
+    blends: tuple[PrefixBlend | None, PrefixBlend | None, PrefixBlend | None]
+    sequence_length: int
+    seed: int
+    tokenizer: Any  # has vocab_size, eod, pad and unique_identifiers, as Megatron asks for them
+    split: str | None = None
+    # Samples per split, train_iters * global_batch_size for train; None: one pass.
+    num_samples: tuple[int | None, int | None, int | None] = (None, None, None)
+    mid_level_dataset_surplus: float = SURPLUS
+    keep_masks: Mapping[str, str] | None = None  # for KeepMaskGPTDataset: per training prefix
+
+    def __post_init__(self) -> None:
+        if self.split is not None and (self.blends[0] is None or any(self.blends[1:])):
+            raise ValueError(
+                f"split={self.split!r} divides one blend: give it first, and no others"
+            )
+        for name, blend, num_samples in zip(SPLITS, self.blends, self.num_samples, strict=True):
+            if num_samples is None and blend is not None and blend.is_weighted:
+                raise ValueError(
+                    f"{name}: weights share out a number of samples, and none is given. Name it "
+                    "(train_iters * global_batch_size), or leave the weights out for one pass."
+                )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Draws:
+    """Consecutive samples of a training, in order."""
+
+    prefix_N: npt.NDArray[np.int64]  # which prefix of the split
+    sample_N: npt.NDArray[np.int64]  # which row of that prefix's sample_index
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SplitReplay:
+    """One split as Megatron built it."""
+
+    name: str  # of SPLITS
+    dataset: GPTDataset | BlendedDataset
+    num_drawn: int  # samples that training reads: what was asked for, or all
+    num_missing: int  # samples asked for that do not exist: training ends there
+
+    @property
+    def datasets(self) -> list[GPTDataset]:
+        """Returns the datasets of the single prefixes, in the order of the blend."""
+        return prefix_datasets(self.dataset)
+
+    @property
+    def prefixes(self) -> list[str]:
+        """Returns the prefixes in the order of the blend."""
+        return [str(dataset.dataset_path) for dataset in self.datasets]
+
+    def drawn_per_prefix(self) -> npt.NDArray[np.int64]:
+        """Returns how many samples training reads of each prefix; they are its first ones."""
+        if isinstance(self.dataset, BlendedDataset):
+            chosen = np.asarray(self.dataset.dataset_index[: self.num_drawn])
+            return np.bincount(chosen, minlength=len(self.datasets)).astype(np.int64)
+        return np.array([self.num_drawn], dtype=np.int64)
+
+    def draws(self, start: int, stop: int) -> Draws:
+        """Returns samples `start` to `stop` of the training, clipped to those that it reads."""
+        stop = min(stop, self.num_drawn)
+        if not isinstance(self.dataset, BlendedDataset):
+            samples = np.asarray(self.dataset.shuffle_index[start:stop], dtype=np.int64)
+            return Draws(prefix_N=np.zeros(len(samples), dtype=np.int64), sample_N=samples)
+        prefixes = np.asarray(self.dataset.dataset_index[start:stop], dtype=np.int64)
+        places = np.asarray(self.dataset.dataset_sample_index[start:stop])
+        samples = np.empty(len(places), dtype=np.int64)
+        for number in np.unique(prefixes).tolist():
+            chosen = prefixes == number
+            samples[chosen] = self.datasets[number].shuffle_index[places[chosen]]
+        return Draws(prefix_N=prefixes, sample_N=samples)
+
+    def coverages(self) -> Iterator[Coverage]:
+        """Yields what training reads of each prefix, one at a time."""
+        for dataset, num_drawn in zip(self.datasets, self.drawn_per_prefix(), strict=True):
+            yield dataset_coverage(dataset, num_drawn=int(num_drawn))
+
+
+def blend_request(
+    blend: Mapping[str, Any], *, seed: int, num_samples: int | None = None
+) -> DataRequest:
+    """Returns what a training asks for that takes over a blend from `read_blend`.
+
+    `num_samples` is train_iters * global_batch_size; None: one pass, or of a weighted blend the
+    `num_train_samples` that it names.
+    """
+    weights = blend.get("train_weights")
+    if num_samples is None and weights is not None:
+        num_samples = int(blend["num_train_samples"])
+    masked = blend["handover"] == "keep_mask_dataset"
+    return DataRequest(
+        blends=(
+            PrefixBlend(
+                prefixes=tuple(blend["train"]), weights=None if weights is None else tuple(weights)
+            ),
+            PrefixBlend(prefixes=tuple(blend["valid"])),
+            None,
+        ),
+        sequence_length=blend["sequence_length"],
+        seed=seed,
+        tokenizer=BlendTokenizer(vocab_size=blend["vocab_size"], eod=blend["eod_id"]),
+        num_samples=(num_samples, None, None),
+        keep_masks=blend["keep_masks"] if masked else None,
+    )
+
+
+@contextmanager
+def replaying(
+    request: DataRequest, cache_folder: Path | None = None
+) -> Iterator[dict[str, SplitReplay]]:
+    """Yields the splits as Megatron builds them, by name; a split without data is left out.
+
+    Indices that lie in `cache_folder` are taken, as training would; others are put there. None: a
+    temporary folder. Megatron's own exceptions pass through.
+    """
+    with ExitStack() as stack:
+        if cache_folder is None:
+            name = stack.enter_context(tempfile.TemporaryDirectory(prefix="index-cache-"))
+            cache_folder = Path(name)
+        cache_folder.mkdir(parents=True, exist_ok=True)  # Megatron's own error hides the path
+        stack.enter_context(one_process())
+        yield build_splits(request, cache_folder)
+
+
+def build_splits(request: DataRequest, cache_folder: Path) -> dict[str, SplitReplay]:
+    """Returns what Megatron's builder makes of a request; needs a process group for blends."""
+    config, dataset_class = _megatron_config(request, cache_folder)
+    builder = BlendedMegatronDatasetBuilder(
+        dataset_class, list(request.num_samples), lambda: True, config
+    )
+    return {
+        name: _split_replay(name, dataset, wanted)
+        for name, dataset, wanted in zip(SPLITS, builder.build(), request.num_samples, strict=True)
+        if dataset is not None
+    }
+
+
+@contextmanager
+def one_process() -> Iterator[None]:
+    """Keeps the process group that is there, or sets one up that holds this process alone.
+
+    Raises ValueError inside a group of several processes: a replay would stop at a barrier.
+    """
+    if distributed.is_initialized():
+        if distributed.get_world_size() > 1:
+            raise ValueError(
+                f"a replay runs in one process, and this one belongs to a group of "
+                f"{distributed.get_world_size()}. Run it outside of torchrun."
+            )
+        yield
+        return
+    store = distributed.HashStore()  # type: ignore[attr-defined]  # public; stubs omit it
+    distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
+    try:
+        yield
+    finally:
+        distributed.destroy_process_group()
+
+
+def _split_replay(
+    name: str, dataset: GPTDataset | BlendedDataset, wanted: int | None
+) -> SplitReplay:
+    num_samples = len(dataset)
+    drawn = num_samples if wanted is None else min(wanted, num_samples)
+    missing = 0 if wanted is None else wanted - drawn
+    return SplitReplay(name=name, dataset=dataset, num_drawn=drawn, num_missing=missing)
+
+
+def _megatron_config(
+    request: DataRequest, cache_folder: Path
+) -> tuple[GPTDatasetConfig, type[GPTDataset]]:
+    blends = [
+        None if blend is None else (list(blend.prefixes), _list(blend.weights))
+        for blend in request.blends
+    ]
+    settings: dict[str, Any] = {
+        "random_seed": request.seed,
+        "sequence_length": request.sequence_length,
+        "path_to_cache": str(cache_folder),
+        "tokenizer": request.tokenizer,
+        "mid_level_dataset_surplus": request.mid_level_dataset_surplus,
+        "reset_position_ids": False,
+        "reset_attention_mask": False,
+        "eod_mask_loss": False,
+        "create_attention_mask": False,
+        **({"blend_per_split": blends} if request.split is None else {"blend": blends[0]}),
+        "split": request.split,
+    }
+    if request.keep_masks is None:
+        return GPTDatasetConfig(**settings), GPTDataset
+    return KeepMaskGPTDatasetConfig(**settings, keep_masks=request.keep_masks), KeepMaskGPTDataset
+
+
+def _list(weights: tuple[float, ...] | None) -> list[float] | None:
+    return None if weights is None else list(weights)
