@@ -25,7 +25,8 @@ from mira_megatron.pipeline import STAGES as STAGE_MODULES
 Case = TypeVar("Case")
 Result = TypeVar("Result")
 
-STAGES = tuple(STAGE_MODULES)
+# recipes/smoke.yaml adopts nothing: test_adopted_corpus.py does.
+STAGES = tuple(stage for stage in STAGE_MODULES if stage != "adopt")
 SMOKE = Path(__file__).parents[2] / "recipes" / "smoke.yaml"
 # What turns the rule judge into an endpoint; nothing answers there.
 OTHER_JUDGE = (
@@ -112,6 +113,11 @@ def mira(*words: object) -> Ended:
 def mira_rubric(*words: object) -> Ended:
     """Runs `mira rubric` with these words."""
     return _forked(main, "rubric", *words)
+
+
+def mira_tokens(*words: object) -> Ended:
+    """Runs `mira tokens` with these words."""
+    return _forked(main, "tokens", *words)
 
 
 def _forked(function: Main, *words: object) -> Ended:

@@ -16,7 +16,7 @@ from jsonl_corpora import text_source, write_jsonl, write_recipe
 from megatron.core.datasets.indexed_dataset import IndexedDataset
 from smoke_runs import ARM, assert_done, before, mira
 
-from mira_megatron.tokenization.coverage import dataset_coverage
+from mira_megatron.provenance.coverage import dataset_coverage
 from mira_megatron.tokenization.megatron_datasets import (
     build_datasets,
     prefix_datasets,
