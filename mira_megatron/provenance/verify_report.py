@@ -134,15 +134,26 @@ def _by_split(
 
 
 def _split_table(title: str, rows: Sequence[PrefixReport]) -> Table:
+    """Returns a line per prefix; what is as it always is of one pass has no column."""
+    columns = {
+        "Documents": [row.num_documents for row in rows],
+        "Tokens": [row.num_tokens for row in rows],
+        "Samples": [row.num_samples for row in rows],
+        "Tail": [row.num_tail_tokens for row in rows],
+    }
+    if any(row.num_drawn != row.num_samples for row in rows):
+        columns["Drawn"] = [row.num_drawn for row in rows]
+    if any(row.num_epochs != 1 for row in rows):
+        columns["Passes"] = [row.num_epochs for row in rows]
+    columns["Unseen"] = [row.num_unseen for row in rows]
+    if any(row.num_repeated for row in rows):
+        columns["Repeated"] = [row.num_repeated for row in rows]
     table = terminal_table(title)
-    table.add_column("Prefix", overflow="fold")
-    headings = ("Documents", "Tokens", "Samples", "Drawn", "Passes", "Tail", "Unseen", "Repeated")
-    for heading in headings:
+    table.add_column("Prefix", overflow="fold", min_width=8)
+    for heading in columns:
         table.add_column(heading, justify="right", no_wrap=True)
-    for row in rows:
-        numbers = (row.num_documents, row.num_tokens, row.num_samples, row.num_drawn)
-        counts = (row.num_epochs, row.num_tail_tokens, row.num_unseen, row.num_repeated)
-        table.add_row(*map(Text, [row.name, *map(grouped, (*numbers, *counts))]))
+    for row, numbers in zip(rows, zip(*columns.values(), strict=True), strict=True):
+        table.add_row(*map(Text, [row.name, *map(grouped, numbers)]))
     return table
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
-
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -30,7 +28,7 @@ def adopt_scores(workspace: Workspace, settings: AdoptScoresSettings) -> WorkRes
         write_parquet(workspace.folder / name, table.slice(start, prefix.num_documents))
         rows[name] = prefix.num_documents
         start += prefix.num_documents
-    nulls = Counter(reasons.drop_null().to_pylist())
+    nulls = {row["values"]: row["counts"] for row in reasons.drop_null().value_counts().to_pylist()}
     return WorkResult(
         counts=Counts(
             num_in=table.num_rows,

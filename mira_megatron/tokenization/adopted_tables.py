@@ -27,10 +27,7 @@ def read_ids(
     """
     counts = [read_index(prefix).num_documents for prefix in prefixes]
     if source.ids is None:
-        return [
-            pa.array([f"{name}:{number}" for number in range(count)], pa.string())
-            for name, count in zip(names, counts, strict=True)
-        ]
+        return [_numbered(name, count) for name, count in zip(names, counts, strict=True)]
     where = f"adopt.{source.name}.ids"
     values, document = read_joined(source, source.ids, where, sum(counts), record_ids=None)
     if len(values) != sum(counts):
@@ -47,6 +44,11 @@ def read_ids(
     return [ids.slice(start, count) for start, count in zip(starts.tolist(), counts, strict=True)]
 
 
+def _numbered(name: str, count: int) -> pa.Array:
+    numbers = pa.array(np.arange(count)).cast(pa.string())
+    return pc.binary_join_element_wise(name, numbers, ":")
+
+
 def join_scores(
     source: AdoptedSource, score: str, record_ids: pa.Array
 ) -> tuple[pa.Array, pa.Array]:
@@ -61,11 +63,11 @@ def join_scores(
     is_listed = np.zeros(len(record_ids), dtype=bool)
     scores[document], is_listed[document] = given, True
     is_number = np.isfinite(scores)
-    reasons = np.where(is_listed, NOT_A_NUMBER, NOT_IN_TABLE)
-    return (
-        pa.array(scores, mask=~is_number),
-        pa.array(reasons.astype(object), pa.string(), mask=is_number),
+    why_null = np.where(is_listed, 0, 1).astype(np.int8)
+    reasons = pa.DictionaryArray.from_arrays(
+        pa.array(why_null, mask=is_number), pa.array([NOT_A_NUMBER, NOT_IN_TABLE])
     )
+    return pa.array(scores, mask=~is_number), reasons.cast(pa.string())
 
 
 def read_joined(

@@ -18,6 +18,7 @@ import xxhash
 from mira_megatron.tokenization.index_file import SequenceIndex, bin_path
 
 _BLOCK_TOKENS = 8 << 20
+_IDS_AT_ONCE = 100_000
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,8 +53,12 @@ def hash_documents(
 
 def hash_ids(record_ids: pa.Array) -> pa.Array:
     """Returns xxh3-128 of each record id: what stands for a text that was not read."""
-    digests = [xxhash.xxh3_128_digest(name.encode()) for name in record_ids.to_pylist()]
-    return _fixed_binary(b"".join(digests))
+    digests = bytearray()
+    # In slices: as Python strings the ids of a large corpus would fill the memory.
+    for start in range(0, len(record_ids), _IDS_AT_ONCE):
+        names = record_ids.slice(start, _IDS_AT_ONCE).to_pylist()
+        digests += b"".join(xxhash.xxh3_128_digest(name.encode()) for name in names)
+    return _fixed_binary(bytes(digests))
 
 
 def _fixed_binary(content: bytes) -> pa.Array:
