@@ -27,11 +27,11 @@ from torch import distributed
 
 from mira_megatron.provenance.coverage import Coverage, dataset_coverage
 from mira_megatron.provenance.index_caches import SURPLUS
-from mira_megatron.tokenization.keep_mask_dataset import (
-    KeepMaskGPTDataset,
-    KeepMaskGPTDatasetConfig,
+from mira_megatron.tokenization.megatron_datasets import (
+    BlendTokenizer,
+    class_and_config,
+    prefix_datasets,
 )
-from mira_megatron.tokenization.megatron_datasets import BlendTokenizer, prefix_datasets
 
 SPLITS = ("train", "valid", "test")  # Megatron's order
 
@@ -190,7 +190,7 @@ def replaying(
 
 def build_splits(request: DataRequest, cache_folder: Path) -> dict[str, SplitReplay]:
     """Returns what Megatron's builder makes of a request; needs a process group for blends."""
-    config, dataset_class = _megatron_config(request, cache_folder)
+    dataset_class, config = _megatron_config(request, cache_folder)
     builder = BlendedMegatronDatasetBuilder(
         dataset_class, list(request.num_samples), lambda: True, config
     )
@@ -234,27 +234,21 @@ def _split_replay(
 
 def _megatron_config(
     request: DataRequest, cache_folder: Path
-) -> tuple[GPTDatasetConfig, type[GPTDataset]]:
+) -> tuple[type[GPTDataset], GPTDatasetConfig]:
     blends = [
         None if blend is None else (list(blend.prefixes), _list(blend.weights))
         for blend in request.blends
     ]
-    settings: dict[str, Any] = {
+    fields = {
         "random_seed": request.seed,
         "sequence_length": request.sequence_length,
         "path_to_cache": str(cache_folder),
         "tokenizer": request.tokenizer,
         "mid_level_dataset_surplus": request.mid_level_dataset_surplus,
-        "reset_position_ids": False,
-        "reset_attention_mask": False,
-        "eod_mask_loss": False,
-        "create_attention_mask": False,
         **({"blend_per_split": blends} if request.split is None else {"blend": blends[0]}),
         "split": request.split,
     }
-    if request.keep_masks is None:
-        return GPTDatasetConfig(**settings), GPTDataset
-    return KeepMaskGPTDatasetConfig(**settings, keep_masks=request.keep_masks), KeepMaskGPTDataset
+    return class_and_config(fields, request.keep_masks)
 
 
 def _list(weights: tuple[float, ...] | None) -> list[float] | None:

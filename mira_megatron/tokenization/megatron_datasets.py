@@ -77,30 +77,56 @@ def build_datasets(
     pass has, unless `num_train_samples` says otherwise. The index cache lies in `cache_folder`.
     torch.distributed must be initialised when the blend has several prefixes.
     """
-    weights = blend.get("train_weights")
-    if num_train_samples is None and weights is not None:
+    if num_train_samples is None and blend.get("train_weights") is not None:
         num_train_samples = blend["num_train_samples"]
-    settings = {
-        "random_seed": seed,
-        "sequence_length": blend["sequence_length"],
-        "blend_per_split": [(blend["train"], weights), (blend["valid"], None), None],
-        "path_to_cache": str(cache_folder),
-        "tokenizer": BlendTokenizer(vocab_size=blend["vocab_size"], eod=blend["eod_id"]),
-        "reset_position_ids": False,
-        "reset_attention_mask": False,
-        "eod_mask_loss": False,
-        "create_attention_mask": False,
-    }
-    if blend["handover"] == "keep_mask_dataset":
-        config = KeepMaskGPTDatasetConfig(**settings, keep_masks=blend["keep_masks"])
-        dataset_class = KeepMaskGPTDataset
-    else:
-        config = GPTDatasetConfig(**settings)
-        dataset_class = GPTDataset
+    dataset_class, config = dataset_config(blend, seed=seed, cache_folder=cache_folder)
     sizes = [num_train_samples, None, None]
     builder = BlendedMegatronDatasetBuilder(dataset_class, sizes, lambda: True, config)
     train, valid, _ = builder.build()
     return BlendDatasets(train=train, valid=valid)
+
+
+def dataset_config(
+    blend: Mapping[str, Any],
+    *,
+    seed: int,
+    cache_folder: Path,
+    options: Mapping[str, Any] | None = None,
+) -> tuple[type[GPTDataset], GPTDatasetConfig]:
+    """Returns the dataset class of a blend's hand-over and Megatron's config for it.
+
+    `options` are further fields of GPTDatasetConfig, such as a trainer's way of loading.
+    """
+    fields = {
+        "random_seed": seed,
+        "sequence_length": blend["sequence_length"],
+        "blend_per_split": [
+            (blend["train"], blend.get("train_weights")),
+            (blend["valid"], None),
+            None,  # the test split repeats the validation split
+        ],
+        "path_to_cache": str(cache_folder),
+        "tokenizer": BlendTokenizer(vocab_size=blend["vocab_size"], eod=blend["eod_id"]),
+        **(options or {}),
+    }
+    has_masks = blend["handover"] == "keep_mask_dataset"
+    return class_and_config(fields, blend["keep_masks"] if has_masks else None)
+
+
+def class_and_config(
+    fields: Mapping[str, Any], keep_masks: Mapping[str, str] | None
+) -> tuple[type[GPTDataset], GPTDatasetConfig]:
+    """Returns GPTDataset, or with keep masks KeepMaskGPTDataset, and the config of these fields."""
+    settings = {
+        "reset_position_ids": False,
+        "reset_attention_mask": False,
+        "eod_mask_loss": False,
+        "create_attention_mask": False,
+        **fields,
+    }
+    if keep_masks is None:
+        return GPTDataset, GPTDatasetConfig(**settings)
+    return KeepMaskGPTDataset, KeepMaskGPTDatasetConfig(**settings, keep_masks=keep_masks)
 
 
 def prefix_datasets(dataset: GPTDataset | BlendedDataset) -> list[GPTDataset]:

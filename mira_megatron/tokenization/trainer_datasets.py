@@ -15,16 +15,12 @@ from typing import Any
 import torch
 from megatron.core.datasets.blended_dataset import BlendedDataset
 from megatron.core.datasets.blended_megatron_dataset_builder import BlendedMegatronDatasetBuilder
-from megatron.core.datasets.gpt_dataset import GPTDataset, GPTDatasetConfig
+from megatron.core.datasets.gpt_dataset import GPTDataset
 from megatron.core.datasets.utils import Split
 
 from mira_megatron.retention.keep_masks import read_keep_mask
 from mira_megatron.tokenization.index_file import read_index
-from mira_megatron.tokenization.keep_mask_dataset import (
-    KeepMaskGPTDataset,
-    KeepMaskGPTDatasetConfig,
-)
-from mira_megatron.tokenization.megatron_datasets import BlendTokenizer, prefix_datasets
+from mira_megatron.tokenization.megatron_datasets import dataset_config, prefix_datasets
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,35 +53,6 @@ class WholePasses(torch.utils.data.Dataset[Any]):
         return self.dataset[index % len(self.dataset)]
 
 
-def dataset_config(
-    blend: Mapping[str, Any], *, seed: int, cache_folder: Path, options: Mapping[str, Any]
-) -> tuple[type[GPTDataset], GPTDatasetConfig]:
-    """Returns the dataset class of a blend's hand-over and Megatron's config for it.
-
-    `options` are further fields of GPTDatasetConfig, such as a trainer's way of loading.
-    """
-    settings: dict[str, Any] = {
-        "random_seed": seed,
-        "sequence_length": blend["sequence_length"],
-        "blend_per_split": [
-            (blend["train"], blend.get("train_weights")),
-            (blend["valid"], None),
-            None,  # the test split repeats the validation split
-        ],
-        "path_to_cache": str(cache_folder),
-        "tokenizer": BlendTokenizer(vocab_size=blend["vocab_size"], eod=blend["eod_id"]),
-        "reset_position_ids": False,
-        "reset_attention_mask": False,
-        "eod_mask_loss": False,
-        "create_attention_mask": False,
-        **options,
-    }
-    if blend["handover"] == "keep_mask_dataset":
-        config = KeepMaskGPTDatasetConfig(**settings, keep_masks=blend["keep_masks"])
-        return KeepMaskGPTDataset, config
-    return GPTDataset, GPTDatasetConfig(**settings)
-
-
 def trainer_datasets(
     blend: Mapping[str, Any],
     num_samples: Sequence[int | None],
@@ -102,7 +69,7 @@ def trainer_datasets(
     training samples are asked for than the blend has.
     """
     dataset_class, config = dataset_config(
-        blend, seed=seed, cache_folder=cache_folder, options=options or {}
+        blend, seed=seed, cache_folder=cache_folder, options=options
     )
     size = None if blend.get("train_weights") is None else int(blend["num_train_samples"])
     sizes = [size, None, None]
