@@ -93,6 +93,10 @@ def _numbered(blocks: Iterator[bytes], path: Path) -> Iterator[tuple[list[bytes]
 def _parsed(
     lines: Sequence[bytes], first_row: int, text_field: str, id_field: str | None
 ) -> RawChunk:
+    try:
+        return _all_parsed(lines, first_row, text_field, id_field)
+    except (orjson.JSONDecodeError, TypeError, KeyError, pa.ArrowException):
+        pass  # an empty line, or one that is no document: each is looked at by itself
     texts: list[str] = []
     ids: list[str] = []
     rows: list[int] = []
@@ -123,6 +127,23 @@ def _parsed(
         ids=None if id_field is None else ids,
         rows=rows,
         bad=bad,
+        num_rows=len(lines),
+    )
+
+
+def _all_parsed(
+    lines: Sequence[bytes], first_row: int, text_field: str, id_field: str | None
+) -> RawChunk:
+    """Returns lines that are all documents, in half the time; raises where one is not."""
+    loaded = [orjson.loads(line) for line in lines]
+    texts = [row[text_field] for row in loaded]
+    if set(map(type, texts)) != {str}:
+        raise TypeError
+    return RawChunk(
+        texts=pa.array(texts, pa.large_string()),
+        ids=None if id_field is None else [row_id(row[id_field]) for row in loaded],
+        rows=range(first_row, first_row + len(lines)),
+        bad=[],
         num_rows=len(lines),
     )
 

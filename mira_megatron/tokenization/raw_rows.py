@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -34,7 +34,7 @@ class RawChunk:
 
     texts: pa.LargeStringArray  # checked: none is null, all are UTF-8
     ids: list[str] | None  # of the texts, if a field holds them
-    rows: list[int]  # of the texts, as in BadRow
+    rows: Sequence[int]  # of the texts, as in BadRow
     bad: list[BadRow]
     num_rows: int  # good, bad, and empty lines
 

@@ -19,7 +19,7 @@ from mira_megatron.tokenization.raw_rows import FileRange, RawChunk
 SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".parquet")
 # Small inputs keep two cores busy, large ones stay at some hundred shards; no shard is larger than
 # what is lost gladly when a worker is killed.
-_MIN_SHARD_BYTES, _MAX_SHARD_BYTES, _SHARDS_WANTED = 16 << 20, 512 << 20, 256
+_MIN_SHARD_BYTES, _MAX_SHARD_BYTES, _SHARDS_WANTED = 4 << 20, 512 << 20, 256
 
 
 def file_ranges(files: Sequence[Path]) -> list[FileRange]:

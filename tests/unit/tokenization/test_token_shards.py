@@ -10,7 +10,6 @@ import pytest
 import torch
 from megatron.core.datasets.indexed_dataset import IndexedDatasetBuilder
 
-from mira_megatron.tokenization import token_shards
 from mira_megatron.tokenization.index_file import bin_path, idx_path
 from mira_megatron.tokenization.token_shards import join_shards, read_documents, writing_shard
 from mira_megatron.tokenization.tokenizer import EncodedTexts
@@ -45,10 +44,7 @@ def write_with_megatron(path_prefix: Path) -> None:
 
 
 @pytest.mark.parametrize("workers", [1, 3])
-def test_joined_shards_are_what_megatron_writes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int
-) -> None:
-    monkeypatch.setattr(token_shards, "_COPY_BYTES", 1000)
+def test_joined_shards_are_what_megatron_writes(tmp_path: Path, workers: int) -> None:
     shards = write_shards(tmp_path)
     documents = read_documents(shards)
     joined, expected = tmp_path / "joined", tmp_path / "expected"
