@@ -60,6 +60,7 @@ class JudgedSource:
     is_scored_D: npt.NDArray[np.bool_]
     no_score_reasons: pa.ChunkedArray
     outcomes_D: npt.NDArray[np.uint8]
+    tokens_seen: int  # in one pass, each document as often as it is seen
 
     def score(self, document: int) -> float | None:
         """Returns a document's score, 0-10."""
@@ -97,6 +98,7 @@ class JudgedArm:
     scope_kind: str
     budget_tokens: int
     tie_rule: str
+    without: tuple[str, ...]  # arms whose documents are no candidates here
     scopes: tuple[Scope, ...]
     sources: tuple[JudgedSource, ...]
 
@@ -147,6 +149,7 @@ def read_arm(workspace: Workspace, arm: str, documents: Mapping[str, pa.Table]) 
         scope_kind=certificate["scope"],
         budget_tokens=certificate["budget_tokens"],
         tie_rule=certificate["tie_rule"],
+        without=tuple(certificate["without"]),
         scopes=tuple(scopes.values()),
         sources=tuple(
             _judged_source(workspace, certificate, scopes, source, table, taken)
@@ -175,6 +178,7 @@ def _judged_source(
         scores_D=pc.fill_null(scores["score"], 0.0).to_numpy(),
         is_scored_D=is_scored,
         no_score_reasons=scores["reason"],
+        tokens_seen=decided["tokens_kept"],
         outcomes_D=outcomes(
             is_kept_D=kept_by_arm(workspace, certificate["arm"], source),
             is_held_out_D=documents["is_validation"].to_numpy(),
@@ -209,12 +213,11 @@ def _scope_of(certificate: Mapping[str, Any], scopes: Mapping[str, Scope], sourc
     decided = certificate["sources"][source]
     if decided["how"] == "ranked":
         return scopes[_scope_key(certificate, source)]
-    trainable = decided["num_documents"] - decided["num_held_out"]
     return Scope(
         name=_in_words(decided["how"]),
         budget_tokens=decided["tokens_kept"],
-        num_candidates=trainable,
-        candidate_tokens=decided["tokens_total"],
+        num_candidates=decided["num_kept"],
+        candidate_tokens=decided["tokens_distinct"],
         num_kept=decided["num_kept"],
         tokens_kept=decided["tokens_kept"],
         cutoff=None,

@@ -20,8 +20,10 @@ CSV_COLUMNS = (
     "num_kept",
     "tokens_kept",
     "kept_token_fraction",
+    "tokens_seen",
     "num_held_out",
     "num_repeats_held_out",
+    "num_in_another_arm",
     "num_no_score",
     "num_not_selected",
     "num_scored",
@@ -37,10 +39,12 @@ class SourceSummary:
     source_group: str
     num_records: int
     num_tokens: int
-    tokens_kept: int
+    tokens_kept: int  # each document counted once
+    tokens_seen: int  # in one pass, each document as often as it is seen
     num_kept: int
     num_held_out: int
     num_repeats_held_out: int
+    num_in_another_arm: int
     num_no_score: int
     num_not_selected: int
     num_scored: int
@@ -62,9 +66,11 @@ def summarise_source(judged: JudgedSource) -> SourceSummary:
         num_records=len(judged.tokens_D),
         num_tokens=int(judged.tokens_D.sum()),
         tokens_kept=int(judged.tokens_D[is_kept_D].sum()),
+        tokens_seen=judged.tokens_seen,
         num_kept=counts[Outcome.KEPT],
         num_held_out=counts[Outcome.HELD_OUT],
         num_repeats_held_out=counts[Outcome.REPEATS_HELD_OUT],
+        num_in_another_arm=counts[Outcome.IN_ANOTHER_ARM],
         num_no_score=counts[Outcome.NO_SCORE],
         num_not_selected=counts[Outcome.NOT_SELECTED],
         num_scored=int(judged.is_scored_D.sum()),
@@ -80,9 +86,11 @@ def total(rows: Sequence[SourceSummary]) -> SourceSummary:
         num_records=sum(row.num_records for row in rows),
         num_tokens=sum(row.num_tokens for row in rows),
         tokens_kept=sum(row.tokens_kept for row in rows),
+        tokens_seen=sum(row.tokens_seen for row in rows),
         num_kept=sum(row.num_kept for row in rows),
         num_held_out=sum(row.num_held_out for row in rows),
         num_repeats_held_out=sum(row.num_repeats_held_out for row in rows),
+        num_in_another_arm=sum(row.num_in_another_arm for row in rows),
         num_no_score=sum(row.num_no_score for row in rows),
         num_not_selected=sum(row.num_not_selected for row in rows),
         num_scored=sum(row.num_scored for row in rows),
@@ -111,8 +119,10 @@ def _csv_row(arm: str, row: SourceSummary) -> list[object]:
         row.num_kept,
         row.tokens_kept,
         "" if share is None else f"{share:.6f}",
+        row.tokens_seen,
         row.num_held_out,
         row.num_repeats_held_out,
+        row.num_in_another_arm,
         row.num_no_score,
         row.num_not_selected,
         row.num_scored,

@@ -54,7 +54,8 @@ class SourceLine:
     source_group: str
     num_records: int | None
     num_tokens: int | None
-    tokens_kept: int | None
+    tokens_kept: int | None  # in one pass, each document as often as it is seen
+    tokens_distinct: int | None  # each document once
     score_sum: float | None
     num_scored: int | None
 
@@ -137,6 +138,7 @@ def _source_line(
         num_records=None if records is None else records.counts.num_out,
         num_tokens=None if tokens is None else int(tokens.counts.totals["tokens"]),
         tokens_kept=decided.get("tokens_kept"),
+        tokens_distinct=decided.get("tokens_distinct"),
         score_sum=score_sum,
         num_scored=num_scored,
     )
@@ -194,7 +196,7 @@ def _cells(line: SourceLine) -> list[Text]:
         Text(grouped(line.num_records)),
         Text(grouped(line.num_tokens)),
         Text(grouped(line.tokens_kept)),
-        Text(percent(line.tokens_kept, line.num_tokens or 0)),
+        Text(percent(line.tokens_distinct, line.num_tokens or 0)),
         Text(decimal(line.mean_score)),
     ]
 
@@ -207,6 +209,7 @@ def _total(lines: Sequence[SourceLine]) -> SourceLine:
         num_records=_sum(line.num_records for line in lines),
         num_tokens=_sum(line.num_tokens for line in lines),
         tokens_kept=_sum(line.tokens_kept for line in lines),
+        tokens_distinct=_sum(line.tokens_distinct for line in lines),
         score_sum=_sum(line.score_sum for line in lines),
         num_scored=_sum(line.num_scored for line in lines),
     )

@@ -22,7 +22,7 @@ import xxhash
 
 from mira_megatron import layout
 from mira_megatron.atomic_files import write_json
-from mira_megatron.config import Recipe
+from mira_megatron.config import Recipe, nearest
 from mira_megatron.grouping.source_groups import group_of_source
 from mira_megatron.manifest import Counts
 from mira_megatron.retention.arms import ArmConfig, arm_configs
@@ -65,9 +65,18 @@ def units(recipe: Recipe) -> list[Unit]:
     return [_unit(recipe, _settings(recipe, name, arm, groups)) for name, arm in arms.items()]
 
 
+def _check_score(recipe: Recipe, arm: str, config: ArmConfig, groups: Mapping[str, str]) -> None:
+    """Raises ValueError for a score that no source has: all would be pinned, or left out."""
+    known = {name for source in adopted_sources(recipe).values() for name in source.scores}
+    if not groups and config.score not in known:
+        tail = nearest(config.score, known) if known else " None of its sources has scores."
+        raise ValueError(f"{recipe.path}: arms.{arm}.score: no score {config.score!r}.{tail}")
+
+
 def _settings(
     recipe: Recipe, arm: str, config: ArmConfig, groups: Mapping[str, str]
 ) -> SelectSettings:
+    _check_score(recipe, arm, config, groups)
     adopted = adopted_sources(recipe)
     unscored = {name: entry for name, entry in adopted.items() if config.score not in entry.scores}
     scored = {name: entry.group or name for name, entry in adopted.items() if name not in unscored}
@@ -121,7 +130,10 @@ def select(workspace: Workspace, settings: SelectSettings) -> WorkResult:
     infos = {
         entry.source: _write_masks(workspace, entry, times[entry.source]) for entry in documents
     }
-    certificate = _certificate(settings, budget, documents, cuts, infos)
+    distinct = {
+        entry.source: int(entry.tokens_D[times[entry.source] > 0].sum()) for entry in documents
+    }
+    certificate = _certificate(settings, budget, documents, cuts, infos, distinct)
     write_json(workspace.folder / layout.CERTIFICATE, certificate)
     _warn_of_scopes(settings.arm, cuts)
     _warn_of_unscored(settings.arm, certificate)
@@ -225,7 +237,9 @@ def _choose_in_scope(
     entries: Sequence[SourceDocuments], settings: SelectSettings, budget_tokens: int
 ) -> tuple[dict[str, npt.NDArray[np.uint8]], tuple[Cut, str | None]]:
     trainable = np.concatenate([entry.is_trainable_D for entry in entries])
-    ids = pa.concat_arrays([entry.record_ids for entry in entries]).filter(pa.array(trainable))
+    ids = pa.chunked_array(
+        [chunk for entry in entries for chunk in _chunks(entry.record_ids)], pa.string()
+    ).filter(pa.array(trainable))
     chosen, cut = times_within_budget(
         np.concatenate([entry.scores_D for entry in entries])[trainable],
         np.concatenate([entry.is_scored_D for entry in entries])[trainable],
@@ -248,7 +262,12 @@ def _repeats(config: ArmConfig) -> Repeats | None:
     return Repeats(fraction=config.repeat_fraction, times=config.repeat_times)
 
 
-def tie_values(record_ids: pa.Array, seed: int) -> npt.NDArray[np.uint64]:
+def _chunks(ids: pa.Array | pa.ChunkedArray) -> list[pa.Array]:
+    """Returns ids in pieces: together those of a large corpus are too long for one array."""
+    return ids.chunks if isinstance(ids, pa.ChunkedArray) else [ids]
+
+
+def tie_values(record_ids: pa.Array | pa.ChunkedArray, seed: int) -> npt.NDArray[np.uint64]:
     """Returns what orders equal scores: a hash of seed and id, the same in any source order."""
     values = np.empty(len(record_ids), dtype=np.uint64)
     # In slices: as Python strings all ids of a large corpus would fill the memory.
@@ -282,7 +301,7 @@ def _warn_of_scopes(arm: str, cuts: Mapping[str, tuple[Cut, str | None]]) -> Non
                 scope,
                 f"{cut.budget_tokens:,}",
             )
-        if cut.budget_tokens > cut.candidate_tokens:
+        if cut.budget_tokens > cut.candidate_tokens and first_out is None:
             logger.warning(
                 "select %s: %s has %s tokens, fewer than its %s of the budget: all are kept",
                 arm,
@@ -312,10 +331,17 @@ def _certificate(
     documents: Sequence[SourceDocuments],
     cuts: Mapping[str, tuple[Cut, str | None]],
     infos: Mapping[str, Mapping[str, KeepMaskInfo]],
+    tokens_distinct: Mapping[str, int],
 ) -> dict[str, Any]:
     """Returns what was decided, under which rule, and up to where."""
     config = settings.config
-    sources = {entry.source: _decided(settings, entry, infos[entry.source]) for entry in documents}
+    sources = {
+        entry.source: {
+            **_decided(settings, entry, infos[entry.source]),
+            "tokens_distinct": tokens_distinct[entry.source],  # a repeated document's count once
+        }
+        for entry in documents
+    }
     content = {
         "schema_version": 2,
         "arm": settings.arm,

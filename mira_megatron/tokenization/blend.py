@@ -23,7 +23,7 @@ import numpy.typing as npt
 
 from mira_megatron import layout
 from mira_megatron.atomic_files import write_json
-from mira_megatron.config import Recipe
+from mira_megatron.config import Recipe, nearest
 from mira_megatron.corpus.recipe_sources import recipe_sources
 from mira_megatron.manifest import Counts, verify_digests
 from mira_megatron.retention.documents import documents_table, token_dataset
@@ -116,6 +116,10 @@ def units(recipe: Recipe) -> list[Unit]:
     """Returns one unit per arm."""
     config = recipe.section("blend", BlendConfig)
     sources = tuple(sorted([*recipe_sources(recipe), *adopted_sources(recipe)]))
+    for name in config.source_weights or ():
+        if name not in sources:
+            tail = nearest(name, sources)
+            raise ValueError(f"{recipe.path}: blend.source_weights: no source {name!r}.{tail}")
     return [
         Unit(
             stage="blend",
@@ -227,6 +231,8 @@ def _train_weights(settings: BlendSettings, train: Sequence[BlendEntry]) -> list
         if config.source_weights is None
         else source_weights(prefixes, config.source_weights)
     )
+    for name in sorted(set(config.source_weights or ()) - {prefix.source for prefix in prefixes}):
+        logger.warning("blend %s: trains on nothing of %s; its weight is idle", settings.arm, name)
     one_pass = sum(prefix.num_samples for prefix in prefixes)
     for consequence in weight_consequences(prefixes, weights, one_pass):
         logger.warning("blend %s: %s", settings.arm, consequence)

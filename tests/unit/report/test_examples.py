@@ -54,6 +54,7 @@ def judged(source: str, scores: list[float], cutoff: float | None) -> JudgedSour
         is_scored_D=np.ones(len(scores), dtype=bool),
         no_score_reasons=pa.chunked_array([[None] * len(scores)], pa.string()),
         outcomes_D=np.where(is_kept_D, Outcome.KEPT, Outcome.NOT_SELECTED).astype(np.uint8),
+        tokens_seen=0,
     )
 
 
@@ -64,6 +65,7 @@ def arm_of(*sources: JudgedSource) -> JudgedArm:
         scope_kind="source",
         budget_tokens=0,
         tie_rule="",
+        without=(),
         scopes=tuple(source.scope for source in sources),
         sources=sources,
     )

@@ -33,6 +33,7 @@ def judged(scores: list[float | None], kept: list[bool]) -> JudgedSource:
         is_scored_D=np.array([score is not None for score in scores]),
         no_score_reasons=pa.chunked_array([[None] * len(scores)], pa.string()),
         outcomes_D=np.where(kept, Outcome.KEPT, Outcome.NOT_SELECTED).astype(np.uint8),
+        tokens_seen=0,
     )
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from adopted_datasets import write_adopting_recipe
 from test_selection import CANDIDATES, documents, selected, settings_of, write_recipe
 
 from mira_megatron.config import load_recipe
@@ -113,3 +114,22 @@ def test_source_left_out_takes_no_share_of_the_budget() -> None:
     times, cuts = choose([*CANDIDATES, left_out], settings, 20)
     assert not np.any(times["notes"])
     assert sum(cut.budget_tokens for cut, _ in cuts.values()) == 20
+
+
+def test_score_that_no_adopted_source_has_is_refused_with_the_nearest(tmp_path: Path) -> None:
+    adopt = {"wiki": {"prefixes": ["wiki"], "scores": {"team": "s.parquet"}, "unscored": "pin"}}
+    path = write_adopting_recipe(tmp_path, adopt)
+    with pytest.raises(ValueError, match=r"arms.half.score: no score 'teem'. Did you mean 'team'"):
+        units(load_recipe(path, ["arms.half.score=teem"]))
+
+
+def test_repeats_that_leave_documents_out_are_not_said_to_keep_all(
+    caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    arm = {"score": "given", "scope": "global", "budget_tokens": 5_000}
+    arm |= {"repeat_fraction": 0.5, "repeat_times": 20}
+    found = selected(write_recipe(tmp_path, {"often": arm}))["often"].certificate
+    assert found["scopes"]["all"]["first_out"] is not None
+    sources = found["sources"].values()
+    assert sum(source["tokens_distinct"] for source in sources) < found["tokens_kept"]
+    assert "all are kept" not in caplog.text
