@@ -41,7 +41,7 @@ def _add_write(words: Commands[argparse.ArgumentParser]) -> None:
         help="of rows that are no documents and may be left out (default: none)",
     )
     word.add_argument("--backend", choices=["auto", "gigatoken", "huggingface"], default="auto")
-    word.add_argument("--workers", type=int, default=os.cpu_count() or 1)
+    word.add_argument("--workers", type=_positive, default=os.cpu_count() or 1)
 
 
 def _add_merge(words: Commands[argparse.ArgumentParser]) -> None:
@@ -60,15 +60,18 @@ def _add_verify(words: Commands[argparse.ArgumentParser]) -> None:
     text = "replay Megatron's index building; prove which documents an arm's training sees"
     word = words.add_parser("verify", help=text, description=text)
     add_recipe(word)
-    _add_arms(word)
+    _add_arms(word, "several together are phases of one training, in this order")
     _add_training(word)
+    word.add_argument(
+        "--full", action="store_true", help="read every .bin and compare it with its manifest"
+    )
 
 
 def _add_replay(words: Commands[argparse.ArgumentParser]) -> None:
     text = "the same for any prefixes, without a recipe: what is seen, how often"
     word = words.add_parser("replay", help=text, description=text)
     word.add_argument("prefixes", nargs="+", type=_prefix, metavar="PREFIX")
-    word.add_argument("--sequence-length", required=True, type=int)
+    word.add_argument("--sequence-length", required=True, type=_positive)
     word.add_argument("--weights", nargs="+", type=float, help="one per prefix: --data-path's")
     word.add_argument("--split", help='divides the prefixes by position, as in "969,30,1"')
     word.add_argument("--eod-id", type=int, default=0, help="part of Megatron's cache key")
@@ -103,16 +106,23 @@ def _add_trace(words: Commands[argparse.ArgumentParser]) -> None:
     add_recipe(word)
     word.add_argument("--arm", help="needed where the recipe has several")
     what = word.add_mutually_exclusive_group(required=True)
-    what.add_argument("--iteration", type=int, metavar="N", help="counted from 1")
+    what.add_argument("--iteration", type=_positive, metavar="N", help="counted from 1")
     what.add_argument("--record", metavar="ID", help="a record's id, or how it begins")
     word.add_argument("--rank", type=int, help="data-parallel, or with --tp, --pp, --cp global")
     _add_training(word)
-    word.add_argument("--micro-batch-size", type=int, help="default: the recipe's midtrain")
-    word.add_argument("--global-batch-size", type=int, help="default: the recipe's midtrain")
-    word.add_argument("--train-iters", type=int, help="default: to the end of the data")
-    word.add_argument("--dp", type=int, default=1, help="data-parallel size (default: 1)")
+    word.add_argument("--micro-batch-size", type=_positive, help="default: the recipe's midtrain")
+    word.add_argument("--global-batch-size", type=_positive, help="default: the recipe's midtrain")
+    word.add_argument("--train-iters", type=_positive, help="default: to the end of the data")
+    word.add_argument("--dp", type=_positive, default=1, help="data-parallel size (default: 1)")
     for size in ("tp", "pp", "cp"):
-        word.add_argument(f"--{size}", type=int, default=1)
+        word.add_argument(f"--{size}", type=_positive, default=1)
+    word.add_argument(
+        "--start-iteration",
+        type=int,
+        default=0,
+        metavar="N",
+        help="of a phase, with its own --num-samples: the last iteration of the one before",
+    )
     word.add_argument("--dataloader-type", choices=["single", "cyclic"], default="single")
     word.add_argument(
         "--rampup-batch-size", nargs=3, type=int, metavar=("START", "INCREMENT", "SAMPLES")
@@ -127,7 +137,7 @@ def _add_arguments(words: Commands[argparse.ArgumentParser]) -> None:
     _add_arms(word, "several are phases, in this order")
     word.add_argument("--output", required=True, type=Path, metavar="FOLDER")
     word.add_argument("--cache", type=Path, metavar="FOLDER", help="for Megatron's indices")
-    word.add_argument("--global-batch-size", type=int, help="of phases: where one ends")
+    word.add_argument("--global-batch-size", type=_positive, help="of phases: where one ends")
 
 
 def _add_arms(word: argparse.ArgumentParser, several: str = "") -> None:
@@ -138,11 +148,19 @@ def _add_arms(word: argparse.ArgumentParser, several: str = "") -> None:
 def _add_training(word: argparse.ArgumentParser) -> None:
     word.add_argument(
         "--num-samples",
-        type=int,
+        type=_positive,
         help="train_iters x global_batch_size, as the trainer asks for it (default: one pass)",
     )
     word.add_argument("--seed", type=int, help="the trainer's (default: the recipe's, or 1234)")
     word.add_argument("--cache", type=Path, metavar="FOLDER", help="the trainer's index cache")
+
+
+def _positive(word: str) -> int:
+    """Returns a whole number of at least 1."""
+    number = int(word)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{word} must be at least 1")
+    return number
 
 
 def _prefix(word: str) -> Path:

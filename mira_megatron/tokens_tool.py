@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 
 from mira_megatron import layout
-from mira_megatron.config import Recipe, load_recipe
+from mira_megatron.config import Recipe, load_recipe, nearest
 from mira_megatron.corpus.recipe_sources import recipe_sources
 from mira_megatron.retention.arms import arm_configs
 from mira_megatron.tokenization.adopted import adopted_sources
@@ -74,6 +74,7 @@ def _verify(console: Console, arguments: argparse.Namespace) -> int:
             sources=sources,
             num_samples=arguments.num_samples,
             cache_folder=arguments.cache,
+            full=arguments.full,
         )
         print_verify(console, report)
         is_ok &= report.ok
@@ -103,35 +104,45 @@ def _doctor(console: Console, arguments: argparse.Namespace) -> int:
     recipe = load_recipe(arguments.recipe, arguments.overrides)
     if arguments.prebuild and arguments.cache is None:
         raise ValueError("--prebuild needs --cache FOLDER, the trainer's index cache")
-    tool = _module("provenance.tokens_doctor")
-    error = _module("doctor.finding").ERROR
-    is_ok = True
-    for arm in arguments.arms or _arms(recipe):
-        blend = _blend(recipe, arm)
-        findings = tool.examine(
-            blend,
-            cache_folder=arguments.cache,
-            num_samples=arguments.num_samples,
-            data_folders=arguments.packed,
+    arms = _named_arms(recipe, arguments.arms)
+    healthy = [arm for arm in arms if _is_healthy(console, recipe, arm, arguments)]
+    for arm in arms if arguments.prebuild else ():
+        if arm not in healthy:
+            console.print(f"Arm {arm}: no caches are built, because of the errors above")
+            continue
+        request = _module("provenance.replay").blend_request(
+            _blend(recipe, arm), seed=_seed(recipe, arguments), num_samples=arguments.num_samples
         )
-        tool.print_findings(console, findings)
-        is_ok &= all(finding.level != error for finding in findings)
-        if arguments.prebuild and is_ok:
-            request = _module("provenance.replay").blend_request(
-                blend, seed=_seed(recipe, arguments), num_samples=arguments.num_samples
-            )
-            built = _module("provenance.prebuild").prebuild(request, arguments.cache)
-            console.print(
-                f"{built.cache_folder}: {built.num_files_written:,} files built, "
-                f"{built.num_files_found:,} were there",
-                soft_wrap=True,
-            )
-    return 0 if is_ok else _FAILED
+        built = _module("provenance.prebuild").prebuild(request, arguments.cache)
+        console.print(
+            f"{built.cache_folder}: {built.num_files_written:,} files built for arm {arm}, "
+            f"{built.num_files_found:,} were there. They are those of mira midtrain and of "
+            "mira_megatron's own providers; another tokenizer class has other keys "
+            "(docs/into-megatron.md)",
+            soft_wrap=True,
+        )
+    return 0 if healthy == arms else _FAILED
+
+
+def _is_healthy(console: Console, recipe: Recipe, arm: str, arguments: argparse.Namespace) -> bool:
+    """Prints what is found of an arm, and returns whether none of it is an error."""
+    tool = _module("provenance.tokens_doctor")
+    findings = tool.examine(
+        _blend(recipe, arm),
+        cache_folder=arguments.cache,
+        num_samples=arguments.num_samples,
+        data_folders=arguments.packed,
+    )
+    console.print(f"Arm {arm}", style="bold")
+    tool.print_findings(console, findings)
+    error = _module("doctor.finding").ERROR
+    return all(finding.level != error for finding in findings)
 
 
 def _trace(console: Console, arguments: argparse.Namespace) -> None:
     recipe = load_recipe(arguments.recipe, arguments.overrides)
-    arm = arguments.arm or _only_arm(recipe)
+    (arm,) = _named_arms(recipe, [arguments.arm] if arguments.arm else [_only_arm(recipe)])
+    _check_rank_options(arguments)
     training = _training(recipe, arm, arguments)
     printing = _module("provenance.trace_printing")
     if arguments.record is not None:
@@ -149,6 +160,17 @@ def _trace(console: Console, arguments: argparse.Namespace) -> None:
         console.print(line, soft_wrap=True, markup=False, highlight=False)
 
 
+def _check_rank_options(arguments: argparse.Namespace) -> None:
+    """Raises ValueError for options that would be accepted and then decide nothing."""
+    is_parallel = (arguments.tp, arguments.pp, arguments.cp) != (1, 1, 1)
+    if arguments.record is not None and (arguments.rank is not None or is_parallel):
+        raise ValueError(
+            "--record tells the ranks that read it: leave out --rank, --tp, --pp, --cp"
+        )
+    if is_parallel and arguments.rank is None:
+        raise ValueError("--tp, --pp and --cp say which global rank is meant: give --rank too")
+
+
 def _training(recipe: Recipe, arm: str, arguments: argparse.Namespace) -> Any:
     """Returns the training that is traced: the recipe's own, but for what the options say."""
     own = _own_training(recipe)
@@ -160,7 +182,12 @@ def _training(recipe: Recipe, arm: str, arguments: argparse.Namespace) -> Any:
         if size is None:
             option = name.replace("_", "-")
             raise ValueError(f"{recipe.path}: no midtrain section says it: give --{option}")
-    is_own = arguments.num_samples is None and arguments.cache is None
+    # The recipe's last iteration is that of its own batches and its own data.
+    is_own = (
+        arguments.num_samples is None
+        and arguments.cache is None
+        and sizes["global_batch_size"] == own.get("global_batch_size")
+    )
     ramp = arguments.rampup_batch_size
     return _module("provenance.traced_training").TracedTraining(
         run_folder=recipe.run_folder,
@@ -173,6 +200,7 @@ def _training(recipe: Recipe, arm: str, arguments: argparse.Namespace) -> Any:
         cache_folder=arguments.cache,
         train_iters=arguments.train_iters or (own.get("train_iters") if is_own else None),
         dataloader_type=arguments.dataloader_type,
+        start_iteration=arguments.start_iteration,
         rampup_batch_size=None if ramp is None else tuple(ramp),
     )
 
@@ -201,7 +229,7 @@ def _data_parallel_rank(arguments: argparse.Namespace) -> int | None:
 def _arguments(console: Console, arguments: argparse.Namespace) -> None:
     recipe = load_recipe(arguments.recipe, arguments.overrides)
     tool = _module("tokenization.argument_files")
-    arms = arguments.arms or _arms(recipe)
+    arms = _named_arms(recipe, arguments.arms)
     blends = {arm: _blend(recipe, arm) for arm in arms}
     for arm, blend in blends.items():
         console.print(f"Arm {arm}", style="bold")
@@ -211,10 +239,9 @@ def _arguments(console: Console, arguments: argparse.Namespace) -> None:
         tool.print_argument_files(console, files)
     if arguments.global_batch_size is not None:
         phases = tool.phase_arguments(
-            list(blends.values()), global_batch_size=arguments.global_batch_size
+            [blends[arm] for arm in arms], global_batch_size=arguments.global_batch_size
         )
-        console.print(f"As phases, {', '.join(arms)}, instead of each arm's --train-samples:")
-        console.print(f"  {' '.join(phases.arguments)}", soft_wrap=True, highlight=False)
+        tool.print_phases(console, arms, phases)
 
 
 def _blend(recipe: Recipe, arm: str) -> dict[str, Any]:
@@ -231,8 +258,19 @@ def _arms(recipe: Recipe) -> list[str]:
 def _arms_together(recipe: Recipe, named: list[str]) -> list[list[str]]:
     """Returns the arms to be verified together: those named, or each with what it goes without."""
     if named:
-        return [named]
-    return [[*config.without, arm] for arm, config in arm_configs(recipe).items()]
+        return [_named_arms(recipe, named)]
+    configs = arm_configs(recipe)
+    earlier_phases = {other for config in configs.values() for other in config.without}
+    return [[*config.without, arm] for arm, config in configs.items() if arm not in earlier_phases]
+
+
+def _named_arms(recipe: Recipe, named: list[str]) -> list[str]:
+    """Returns the arms that were named, or all; ValueError for one the recipe does not have."""
+    arms = _arms(recipe)
+    for arm in named:
+        if arm not in arms:
+            raise ValueError(f"{recipe.path}: no arm {arm!r}.{nearest(arm, arms)}")
+    return named or arms
 
 
 def _only_arm(recipe: Recipe) -> str:

@@ -107,9 +107,9 @@ def read_cached_indices(
     wanted: Sequence[WantedPrefix],
     *,
     num_samples: int | None,
-    is_weighted: bool = False,
+    weights: Sequence[float] | None = None,
 ) -> BlendIndices:
-    """Returns the indices that a trainer cached for these training prefixes.
+    """Returns the indices that a trainer cached for these training prefixes and their weights.
 
     `num_samples` is what the trainer asked for (train_iters x global_batch_size, or train_samples);
     None takes whatever the cache holds, if that is one thing. Raises FileNotFoundError without a
@@ -124,7 +124,7 @@ def read_cached_indices(
             for each in cache.descriptions
             if wanted[0].fits(each.content) and num_samples in (None, each.content["num_samples"])
         ]
-        chosen = cache.only(fitting, wanted, num_samples)
+        chosen = cache.only(fitting, wanted, None, num_samples)
         return BlendIndices(
             origin=origin,
             prefixes=(_prefix_indices(chosen.path),),
@@ -135,9 +135,10 @@ def read_cached_indices(
         each
         for each in cache.descriptions
         if _is_blend_of(each.content, wanted)
-        and (num_samples is None or cache.has_size(each, num_samples, is_weighted=is_weighted))
+        and _has_weights(each.content, weights)
+        and (num_samples is None or cache.has_size(each, num_samples, weights))
     ]
-    chosen = cache.only(fitting, wanted, num_samples)
+    chosen = cache.only(fitting, wanted, weights, num_samples)
     return BlendIndices(
         origin=origin,
         prefixes=tuple(_prefix_indices(path) for path in cache.members(chosen)),
@@ -186,6 +187,7 @@ class _Cache:
         self,
         fitting: Sequence[_Description],
         wanted: Sequence[WantedPrefix],
+        weights: Sequence[float] | None,
         num_samples: int | None,
     ) -> _Description:
         sizes = {str(each.size) for each in fitting}
@@ -193,12 +195,13 @@ class _Cache:
             return fitting[0]
         asked = "" if num_samples is None else f", built for {num_samples:,} samples"
         what = "; ".join(map(str, wanted[:3])) + ("; …" if len(wanted) > 3 else "")
+        what += "" if weights is None else f", {_weights_in_words(weights)}"
         if not fitting:
             held = "\n".join(sorted({f"  {_in_words(each)}" for each in self.descriptions}))
             raise ValueError(
                 f"{self.folder}: this index cache has nothing for {what}{asked}. It has\n{held}\n"
-                "Give the trainer's own seed, sequence length and number of samples, or no cache "
-                "folder to have the indices rebuilt."
+                "Give the trainer's own seed and number of samples, the blend with its weights and "
+                "sequence length, or no cache folder to have the indices rebuilt."
             )
         several = "\n".join(f"  {each.path.name}: {_in_words(each)}" for each in fitting)
         raise ValueError(
@@ -216,7 +219,9 @@ class _Cache:
                 "cache is incomplete; give no cache folder to have the indices rebuilt."
             ) from error
 
-    def has_size(self, blend: _Description, num_samples: int, *, is_weighted: bool) -> bool:
+    def has_size(
+        self, blend: _Description, num_samples: int, weights: Sequence[float] | None
+    ) -> bool:
         """Returns whether a trainer that asks for `num_samples` gets this blend.
 
         Weighted prefixes are each rounded up; without weights there are no more samples than the
@@ -225,7 +230,7 @@ class _Cache:
         size = blend.content["size"]
         if size is None:
             return False
-        if is_weighted:
+        if weights is not None:
             return bool(num_samples <= size < num_samples + len(blend.content["datasets"]))
         if size >= num_samples:
             return bool(size == num_samples)
@@ -247,6 +252,19 @@ def _is_blend_of(content: Mapping[str, Any], wanted: Sequence[WantedPrefix]) -> 
     return len(members) == len(wanted) and all(
         prefix.fits(member) for prefix, member in zip(wanted, members, strict=True)
     )
+
+
+def _has_weights(content: Mapping[str, Any], weights: Sequence[float] | None) -> bool:
+    """Returns whether a blend was drawn by these weights.
+
+    Megatron describes them scaled to a sum of 1. Without weights it describes the prefixes' sizes
+    as weights, and asks the prefixes themselves for no number of samples.
+    """
+    is_weighted = all(member["num_samples"] is not None for member in content["datasets"])
+    if weights is None or not is_weighted:
+        return weights is None and not is_weighted
+    described, asked = np.array(content["weights"]), np.array(weights)
+    return bool(np.allclose(described / described.sum(), asked / asked.sum(), rtol=1e-9, atol=0))
 
 
 def _prefix_indices(description: Path) -> PrefixIndices:
@@ -287,9 +305,15 @@ def _in_words(description: _Description) -> str:
     if "datasets" in content:
         return (
             f"{content.get('split')} blend of {len(content['datasets'])} prefixes, "
-            f"size {content.get('size')}, {_in_words_of_prefix(content['datasets'][0])}, …"
+            f"size {content.get('size')}, {_weights_in_words(content['weights'])}, "
+            f"{_in_words_of_prefix(content['datasets'][0])}, …"
         )
     return _in_words_of_prefix(content)
+
+
+def _weights_in_words(weights: Sequence[float]) -> str:
+    shares = ", ".join(f"{weight / sum(weights):.4f}" for weight in weights[:3])
+    return f"weights {shares}" + (", …" if len(weights) > 3 else "")
 
 
 def _in_words_of_prefix(content: Mapping[str, Any]) -> str:

@@ -87,13 +87,24 @@ def check_times(
 
 
 def missing_samples(arm: str, split: SplitReplay) -> list[Problem]:
-    """Returns the problem of a training that asks for more samples than there are."""
+    """Returns the problems of prefixes without a sample, and of a training that asks for more."""
+    empty = [
+        Problem(
+            arm=arm,
+            split=split.name,
+            name=Path(prefix).name,
+            what="has not one sample",
+            expected=f"more than {dataset.config.sequence_length:,} tokens",
+        )
+        for prefix, dataset in zip(split.prefixes, split.datasets, strict=True)
+        if not len(dataset)
+    ]
     if not split.num_missing:
-        return []
+        return empty
     asked = split.num_drawn + split.num_missing
     what = f"training asks for {asked:,} samples and would stop after {split.num_drawn:,}"
     expected = f"at most {split.num_drawn:,} (train_iters * global_batch_size), or weights"
-    return [Problem(arm=arm, split=split.name, name="", what=what, expected=expected)]
+    return [*empty, Problem(arm=arm, split=split.name, name="", what=what, expected=expected)]
 
 
 def unread_tokens(

@@ -12,6 +12,8 @@ import numpy as np
 import numpy.typing as npt
 from megatron.core.datasets.gpt_dataset import GPTDataset
 
+from mira_megatron.provenance.index_caches import is_permutation
+
 # Occurrences or samples looked at together: what lies beside the arrays of Coverage stays small.
 _CHUNK = 1 << 20
 
@@ -39,7 +41,7 @@ def dataset_coverage(dataset: GPTDataset, *, num_drawn: int | None = None) -> Co
 
     Samples tile the concatenated documents, neighbours sharing the one token that is the last label
     of the first and the first input of the second. Needs 8 bytes per occurrence, 24 per sequence
-    and 17 per sample. Raises ValueError where the indices are not of this .idx (a stale cache).
+    and 18 per sample. Raises ValueError where the indices are not of this .idx (a stale cache).
     """
     lengths_S = np.array(dataset.dataset.sequence_lengths)  # Megatron unmaps the file under it
     order_O = np.asarray(dataset.document_index)
@@ -47,6 +49,8 @@ def dataset_coverage(dataset: GPTDataset, *, num_drawn: int | None = None) -> Co
     ends_O = np.cumsum(lengths_S[order_O], dtype=np.int64)
     num_samples = len(dataset.sample_index) - 1
     _check_tiles(dataset, ends_O)
+    if not is_permutation(dataset.shuffle_index, num_samples):
+        raise _stale(dataset, f"it does not draw each of its {num_samples:,} samples once")
     drawn = num_samples if num_drawn is None else min(num_drawn, num_samples)
     covered = _CoveredTokens.of_samples(dataset, drawn)
     exposed_S = np.zeros(len(lengths_S), dtype=np.int64)

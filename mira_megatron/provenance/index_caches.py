@@ -5,7 +5,8 @@ the md5 is of the description, which names prefix, seed, lengths and tokenizer, 
 contents of the `.idx` nor a keep mask. So a `.bin/.idx` made anew under its old prefix is read
 with the old indices, and trains on garbage (megatron-core 0.16.1, reproduced in the tests).
 
-Memory: checking one cache takes 8 bytes per listed document and 28 per document of its dataset.
+Memory: checking one cache takes 8 bytes per listed document, 28 per document of its dataset and one
+per sample.
 """
 
 from __future__ import annotations
@@ -59,6 +60,11 @@ class IndexCache:
         return self.folder / f"{self.key}-description.txt"
 
     @property
+    def is_complete(self) -> bool:
+        """Returns whether all files are there; of a blend there are two arrays, else three."""
+        return len(self.parts) >= (3 if "dataset_index.npy" in self.parts else 4)
+
+    @property
     def pattern(self) -> str:
         """Returns what a shell expands to all its files."""
         return f"{self.folder}/{self.key}-*"
@@ -82,6 +88,61 @@ def find_caches(folder: Path) -> list[IndexCache]:
 def default_cache_folder(path_prefix: str, class_name: str = "GPTDataset") -> Path:
     """Returns where Megatron puts a prefix's cache when no folder is named."""
     return Path(path_prefix) / "cache" / f"{class_name}_indices"
+
+
+def link_complete(cache_folder: Path, into: Path) -> int:
+    """Returns how many files it linked into a folder, where Megatron takes them: whole caches'.
+
+    What is incomplete Megatron builds anew, and it may not write through a link.
+    """
+    num_linked = 0
+    for cache in find_caches(cache_folder):
+        if cache.is_complete:
+            for part in cache.parts:
+                target = cache_folder.absolute() / f"{cache.key}-{part}"
+                (into / target.name).symlink_to(target)
+                num_linked += 1
+    return num_linked
+
+
+def is_permutation(shuffle_N: npt.NDArray[np.integer], num_samples: int) -> bool:
+    """Returns whether a shuffle index lists each of `num_samples` samples exactly once."""
+    if len(shuffle_N) != num_samples:
+        return False
+    is_listed = np.zeros(num_samples, dtype=bool)
+    for at in range(0, num_samples, _CHUNK):
+        chunk = np.asarray(shuffle_N[at : at + _CHUNK])
+        if not 0 <= int(chunk.min()) <= int(chunk.max()) < num_samples:
+            return False
+        is_listed[chunk] = True
+    return bool(is_listed.all())
+
+
+def blend_counts(
+    chosen_N: npt.NDArray[np.integer], place_N: npt.NDArray[np.integer], num_prefixes: int
+) -> npt.NDArray[np.int64]:
+    """Returns how many samples the order of a blend draws of each prefix, shape (num_prefixes,).
+
+    Raises ValueError unless it draws those of each one after another, from its first.
+    """
+    drawn = np.zeros(num_prefixes, dtype=np.int64)
+    for at in range(0, len(chosen_N), _CHUNK):
+        chosen = np.asarray(chosen_N[at : at + _CHUNK])
+        if not 0 <= int(chosen.min()) <= int(chosen.max()) < num_prefixes:
+            raise ValueError(f"it chooses prefix {int(chosen.max()):,} of {num_prefixes:,}")
+        counts = np.bincount(chosen, minlength=num_prefixes)
+        before = np.repeat(np.cumsum(counts) - counts, counts)
+        ranks = np.empty(len(chosen), dtype=np.int64)
+        ranks[np.argsort(chosen, kind="stable")] = np.arange(len(chosen)) - before
+        is_wrong = np.asarray(place_N[at : at + _CHUNK]) != drawn[chosen] + ranks
+        if is_wrong.any():
+            number = int(np.argmax(is_wrong))
+            raise ValueError(
+                f"its sample {at + number:,} is sample {int(place_N[at + number]):,} of prefix "
+                f"{int(chosen[number]):,}, expected {int(drawn[chosen[number]] + ranks[number]):,}"
+            )
+        drawn += counts
+    return drawn
 
 
 def check_caches(folder: Path) -> list[Finding]:
@@ -165,6 +226,8 @@ def _check_prefix(
     if len(arrays["shuffle_index"]) != num_samples:
         shuffled = len(arrays["shuffle_index"])
         raise _StaleError(f"it shuffles {shuffled:,} samples and has {num_samples:,}")
+    if not is_permutation(arrays["shuffle_index"], num_samples):
+        raise _StaleError(f"it does not draw each of its {num_samples:,} samples once")
     _check_documents(description, arrays["document_index"], index)
     _check_samples(description, arrays, index)
     made = cache.array_path("shuffle_index").stat().st_mtime
@@ -238,18 +301,19 @@ def _check_blend(
     members = description["datasets"]
     if len(chosen) != len(samples):
         raise _StaleError(f"it chooses {len(chosen):,} prefixes for {len(samples):,} samples")
-    if len(chosen) and not 0 <= int(chosen.min()) <= int(chosen.max()) < len(members):
-        raise _StaleError(f"it chooses prefix {int(chosen.max()):,} of {len(members):,}")
+    try:
+        drawn = blend_counts(chosen, samples, len(members))
+    except ValueError as error:
+        raise _StaleError(str(error)) from error
     for number, member in enumerate(members):
         md5 = hashlib.md5(json.dumps(member, indent=4).encode(), usedforsecurity=False).hexdigest()
         split = member["index_split"]
         path = cache.folder / f"{md5}-{member['class']}-{split}-shuffle_index.npy"
-        asked = samples[chosen == number]
-        if path.is_file() and len(asked):
-            held = len(_array(path, "shuffle_index"))
-            if int(asked.max()) >= held:
-                what = f"it asks for sample {int(asked.max()):,} of {member['dataset_path']}"
-                raise _StaleError(f"{what}, whose own cache holds {held:,}")
+        held = len(_array(path, "shuffle_index")) if path.is_file() else int(drawn[number])
+        is_one_pass = description["size"] is None
+        if drawn[number] > held or (is_one_pass and drawn[number] < held):
+            what = f"it draws {drawn[number]:,} samples of {member['dataset_path']}"
+            raise _StaleError(f"{what}, whose own cache holds {held:,}")
 
 
 def check_packed_files(data_folder: Path) -> list[Finding]:

@@ -2,21 +2,17 @@
 
 An index view is followed by its byte pointers into the `.bin` that it shares with the dataset; the
 mask that made it is not asked. A physical copy has places of its own: its lengths are compared one
-by one, and tokens of documents spread over it.
+by one, and its bytes are the manifest's to vouch for (verify_manifests.py).
 
 Shape letters: S sequences of the dataset, V of the hand-over, D documents of the dataset.
 """
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import numpy.typing as npt
 
-from mira_megatron.tokenization.index_file import SequenceIndex, bin_path
-
-_NUM_COMPARED = 64  # sequences of a physical copy whose tokens are compared
+from mira_megatron.tokenization.index_file import SequenceIndex
 
 Numbers = npt.NDArray[np.int64]
 
@@ -51,30 +47,15 @@ def viewed_sequences(view: SequenceIndex, whole: SequenceIndex) -> Numbers:
     return numbers
 
 
-def copied_sequences(
-    copy: SequenceIndex, whole: SequenceIndex, times_D: Numbers, prefixes: tuple[Path, Path]
-) -> Numbers:
+def copied_sequences(copy: SequenceIndex, whole: SequenceIndex, times_D: Numbers) -> Numbers:
     """Returns, per sequence of a physical copy, the dataset's sequence it is of, shape (V,).
 
-    -1 where the length is another, or the tokens of the sequences compared are; all -1 where the
-    copy holds another number of sequences. `prefixes` are those of copy and dataset.
+    -1 where the length is another; all -1 where the copy holds another number of sequences.
     """
     numbers = expected_sequences(whole, times_D)
     if len(numbers) != len(copy.lengths_S):
         return np.full(len(copy.lengths_S), -1, dtype=np.int64)
-    numbers = np.where(copy.lengths_S == whole.lengths_S[numbers], numbers, -1)
-    paths = (bin_path(prefixes[0]), bin_path(prefixes[1]))
-    with paths[0].open("rb") as copied, paths[1].open("rb") as original:
-        for place in np.unique(np.linspace(0, len(numbers) - 1, _NUM_COMPARED).astype(int)):
-            at = int(numbers[place]) if len(numbers) else -1
-            if at < 0:
-                continue
-            num_bytes = int(copy.lengths_S[place]) * copy.dtype.itemsize
-            copied.seek(int(copy.pointers_S[place]))
-            original.seek(int(whole.pointers_S[at]))
-            if copied.read(num_bytes) != original.read(num_bytes):
-                numbers[place] = -1
-    return numbers
+    return np.where(copy.lengths_S == whole.lengths_S[numbers], numbers, -1)
 
 
 def expected_sequences(whole: SequenceIndex, times_D: Numbers) -> Numbers:

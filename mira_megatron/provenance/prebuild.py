@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from mira_megatron.doctor.finding import ERROR
-from mira_megatron.provenance.index_caches import check_caches, find_caches
+from mira_megatron.provenance.index_caches import check_caches, link_complete
 from mira_megatron.provenance.replay import DataRequest, build_splits, one_process
 
 _TEXT_TOKENIZER = "megatron.core.tokenizers.text.models.default_tokenizer.DefaultTokenizerText"
@@ -76,7 +76,7 @@ def prebuild(
     building = cache_folder / _UNFINISHED
     shutil.rmtree(building, ignore_errors=True)
     building.mkdir()
-    num_found = _link_complete(cache_folder, building)
+    num_found = link_complete(cache_folder, building)
     with one_process():
         num_samples = {
             name: split.num_drawn for name, split in build_splits(request, building).items()
@@ -146,16 +146,3 @@ def nemo_identity(class_name: str = _NEMO_TOKENIZER) -> dict[str, Any]:
     (nemo/collections/common/tokenizers/tokenizer_spec.py). Two tokenizers of one class share keys.
     """
     return {"class": class_name}
-
-
-def _link_complete(cache_folder: Path, building: Path) -> int:
-    """Links every file of the folder's caches, so that Megatron takes what is complete."""
-    num_linked = 0
-    for cache in find_caches(cache_folder):
-        is_blend = "dataset_index.npy" in cache.parts
-        if len(cache.parts) < (3 if is_blend else 4):
-            continue  # Megatron builds it anew and may not write through a link
-        for part in cache.parts:
-            (building / f"{cache.key}-{part}").symlink_to(Path("..") / f"{cache.key}-{part}")
-            num_linked += 1
-    return num_linked

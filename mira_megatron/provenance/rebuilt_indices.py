@@ -27,15 +27,10 @@ def rebuild_indices(
 ) -> BlendIndices:
     """Returns the indices that a trainer builds for these prefixes, as it builds them.
 
-    `num_samples` is what the trainer asks for, None one exhaustive pass; `weights` are the blend's.
+    `num_samples` is what the trainer asks for, None one exhaustive pass, which weights do not have.
     `keep_masks` (path prefix -> mask) makes it KeepMaskGPTDataset. Nothing is left on disk: about
     4 bytes per document and 20 per sample lie in the temporary folder meanwhile.
     """
-    if weights is not None and num_samples is None:
-        raise ValueError(
-            "a weighted blend has no end of its own: say for how many samples the trainer asks "
-            "(train_iters x global_batch_size)"
-        )
     request = DataRequest(
         blends=(
             PrefixBlend(
@@ -54,7 +49,5 @@ def rebuild_indices(
     with TemporaryDirectory(prefix="mira-indices-") as folder, one_process():
         build_splits(request, Path(folder))
         # Mapped files stay readable after the folder is gone.
-        indices = read_cached_indices(
-            Path(folder), wanted, num_samples=None, is_weighted=weights is not None
-        )
+        indices = read_cached_indices(Path(folder), wanted, num_samples=None, weights=weights)
     return replace(indices, origin="Megatron's builder, in a temporary folder")

@@ -11,6 +11,8 @@ shuffles one. Measured in all (benchmarks/index_building.py): 62 per document of
 
 from __future__ import annotations
 
+import math
+import re
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -26,7 +28,12 @@ from megatron.core.datasets.gpt_dataset import GPTDataset, GPTDatasetConfig
 from torch import distributed
 
 from mira_megatron.provenance.coverage import Coverage, dataset_coverage
-from mira_megatron.provenance.index_caches import SURPLUS
+from mira_megatron.provenance.index_caches import (
+    SURPLUS,
+    blend_counts,
+    find_caches,
+    link_complete,
+)
 from mira_megatron.tokenization.megatron_datasets import (
     BlendTokenizer,
     class_and_config,
@@ -34,6 +41,7 @@ from mira_megatron.tokenization.megatron_datasets import (
 )
 
 SPLITS = ("train", "valid", "test")  # Megatron's order
+_SHARE = r"\d+\.?\d*|\.\d+"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,6 +58,9 @@ class PrefixBlend:
             raise ValueError(
                 f"{len(self.weights)} weights for {len(self.prefixes)} prefixes: give one each"
             )
+        for weight in self.weights or ():
+            if not (weight > 0 and math.isfinite(weight)):
+                raise ValueError(f"weight {weight} must be a positive number")
 
     @property
     def is_weighted(self) -> bool:
@@ -76,11 +87,19 @@ class DataRequest:
     keep_masks: Mapping[str, str] | None = None  # for KeepMaskGPTDataset: per training prefix
 
     def __post_init__(self) -> None:
+        if self.sequence_length < 1:
+            raise ValueError(f"sequence_length={self.sequence_length} must be positive")
+        if self.split is not None:
+            _check_shares(self.split)
         if self.split is not None and (self.blends[0] is None or any(self.blends[1:])):
             raise ValueError(
                 f"split={self.split!r} divides one blend: give it first, and no others"
             )
         for name, blend, num_samples in zip(SPLITS, self.blends, self.num_samples, strict=True):
+            if num_samples is not None and num_samples < 1:
+                raise ValueError(
+                    f"{name}: num_samples={num_samples} must be positive, or left out for one pass"
+                )
             if num_samples is None and blend is not None and blend.is_weighted:
                 raise ValueError(
                     f"{name}: weights share out a number of samples, and none is given. Name it "
@@ -136,6 +155,17 @@ class SplitReplay:
             samples[chosen] = self.datasets[number].shuffle_index[places[chosen]]
         return Draws(prefix_N=prefixes, sample_N=samples)
 
+    def num_not_in(self, cache_folder: Path) -> int:
+        """Returns how many indices of this split (and its blend's order) a folder lacks."""
+        every: list[Any] = [*self.datasets]
+        if isinstance(self.dataset, BlendedDataset):
+            every.append(self.dataset)
+        keys = {cache.key for cache in find_caches(cache_folder) if cache.is_complete}
+        return sum(
+            f"{one.unique_description_hash}-{type(one).__name__}-{self.name}" not in keys
+            for one in every
+        )
+
     def coverages(self) -> Iterator[Coverage]:
         """Yields what training reads of each prefix, one at a time."""
         for dataset, num_drawn in zip(self.datasets, self.drawn_per_prefix(), strict=True):
@@ -176,16 +206,15 @@ def replaying(
 ) -> Iterator[dict[str, SplitReplay]]:
     """Yields the splits as Megatron builds them, by name; a split without data is left out.
 
-    Indices that lie in `cache_folder` are taken, as training would; others are put there. None: a
-    temporary folder. Megatron's own exceptions pass through.
+    Indices that lie in `cache_folder` are taken, as training would; nothing is written there: what
+    it lacks is built in a temporary folder. Megatron's own exceptions pass through.
     """
     with ExitStack() as stack:
-        if cache_folder is None:
-            name = stack.enter_context(tempfile.TemporaryDirectory(prefix="index-cache-"))
-            cache_folder = Path(name)
-        cache_folder.mkdir(parents=True, exist_ok=True)  # Megatron's own error hides the path
+        building = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="index-cache-")))
+        if cache_folder is not None:
+            link_complete(cache_folder, building)
         stack.enter_context(one_process())
-        yield build_splits(request, cache_folder)
+        yield build_splits(request, building)
 
 
 def build_splits(request: DataRequest, cache_folder: Path) -> dict[str, SplitReplay]:
@@ -227,9 +256,36 @@ def _split_replay(
     name: str, dataset: GPTDataset | BlendedDataset, wanted: int | None
 ) -> SplitReplay:
     num_samples = len(dataset)
+    if isinstance(dataset, BlendedDataset):
+        _check_order(dataset, is_one_pass=wanted is None)
     drawn = num_samples if wanted is None else min(wanted, num_samples)
     missing = 0 if wanted is None else wanted - drawn
     return SplitReplay(name=name, dataset=dataset, num_drawn=drawn, num_missing=missing)
+
+
+def _check_order(dataset: BlendedDataset, *, is_one_pass: bool) -> None:
+    """Raises ValueError for the order of a blend (out of a cache) that is not its prefixes'."""
+    held = np.array([len(each) for each in dataset.datasets])
+    name = f"Megatron's index cache {dataset.unique_description_hash} is damaged"
+    try:
+        drawn = blend_counts(dataset.dataset_index, dataset.dataset_sample_index, len(held))
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}. Delete it.") from error
+    is_wrong = drawn != held if is_one_pass else drawn > held
+    if is_wrong.any():
+        at = int(np.argmax(is_wrong))
+        raise ValueError(
+            f"{name}: it draws {drawn[at]:,} samples of {dataset.datasets[at].dataset_path}, "
+            f"which has {held[at]:,}. Delete it."
+        )
+
+
+def _check_shares(split: str) -> None:
+    """Raises ValueError for a split that Megatron would read as something else, or as nothing."""
+    shares = split.split(",")
+    is_number = all(re.fullmatch(_SHARE, share.strip()) for share in shares)
+    if not is_number or len(shares) > len(SPLITS) or not sum(map(float, shares)) > 0:
+        raise ValueError(f'split={split!r}: expected shares of train,valid,test, as "969,30,1"')
 
 
 def _megatron_config(

@@ -15,8 +15,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from mira_megatron.provenance.listed_documents import viewed_sequences
 from mira_megatron.retention.keep_masks import KeepMask, read_keep_mask
-from mira_megatron.tokenization.handovers import checked_index
+from mira_megatron.tokenization.handovers import checked_index, selected_sequences
 from mira_megatron.tokenization.index_file import SequenceIndex, bin_path, idx_path, read_index
 from mira_megatron.tokenization.token_dataset import TokenPrefix
 
@@ -27,7 +28,7 @@ class SequenceOrigins:
 
     token_prefix: TokenPrefix
     lengths_S: npt.NDArray[np.int32]  # tokens, as Megatron reads them
-    origins_S: npt.NDArray[np.int64]  # numbers of sequences of `original`
+    origins_S: npt.NDArray[np.int64]  # sequences of `original`; a view's empty ones: negative
     original: SequenceIndex  # of the token dataset
 
     def documents(self, origins_N: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
@@ -81,34 +82,19 @@ def _view_origins(
     path_prefix: Path, view: SequenceIndex, token_prefix: TokenPrefix, original: SequenceIndex
 ) -> npt.NDArray[np.int64]:
     target = bin_path(token_prefix.path_prefix)
-    if bin_path(path_prefix).resolve() != target.resolve():
+    if not bin_path(path_prefix).samefile(target):
         raise ValueError(
-            f"{bin_path(path_prefix)} links to {bin_path(path_prefix).resolve()}, expected "
-            f"{target}: the view belongs to another token dataset. Make the blend anew."
+            f"{bin_path(path_prefix)} is {bin_path(path_prefix).resolve()}, expected {target}: the "
+            "view belongs to another token dataset. Make the blend anew."
         )
-    # An empty sequence begins where the next one does; only what has tokens is told apart.
-    with_tokens = np.flatnonzero(original.lengths_S > 0)
-    starts = original.pointers_S[with_tokens]
-    if (starts[1:] <= starts[:-1]).any():
-        by_start = np.argsort(starts, kind="stable")
-        with_tokens, starts = with_tokens[by_start], starts[by_start]
-        again = np.flatnonzero(starts[1:] == starts[:-1])
-        if len(again):
-            raise ValueError(
-                f"{idx_path(token_prefix.path_prefix)}: sequences {with_tokens[again[0]]} and "
-                f"{with_tokens[again[0] + 1]} begin at the same byte {starts[again[0]]:,}, so "
-                "what a view reads cannot be told apart. Copy the dataset first, with `mira tokens "
-                "materialise`."
-            )
-    has_tokens_S = view.lengths_S > 0
-    origins_S = np.full(len(view.lengths_S), -1, dtype=np.int64)
-    if has_tokens_S.any():
-        found = np.searchsorted(starts, view.pointers_S[has_tokens_S])
-        origins_S[has_tokens_S] = with_tokens[np.minimum(found, len(starts) - 1)]
-    with_origin = origins_S[has_tokens_S]
-    if (original.pointers_S[with_origin] != view.pointers_S[has_tokens_S]).any() or (
-        original.lengths_S[with_origin] != view.lengths_S[has_tokens_S]
-    ).any():
+    try:
+        origins_S = viewed_sequences(view, original)
+    except ValueError as error:
+        raise ValueError(
+            f"{idx_path(token_prefix.path_prefix)}: {error}. Copy the dataset first, with `mira "
+            "tokens materialise`."
+        ) from error
+    if (origins_S[view.lengths_S > 0] < 0).any():
         raise ValueError(
             f"{idx_path(path_prefix)}: lists bytes that are no sequence of "
             f"{idx_path(token_prefix.path_prefix)}. Make the blend anew."
@@ -119,14 +105,7 @@ def _view_origins(
 def _copy_origins(
     path_prefix: Path, copy: SequenceIndex, original: SequenceIndex, mask: KeepMask
 ) -> npt.NDArray[np.int64]:
-    kept = np.flatnonzero(mask.is_kept)
-    if mask.repeats_D is not None:
-        kept = np.repeat(kept, mask.repeats_D[kept])
-    firsts = original.document_indices_D[kept]
-    num_sequences = np.diff(original.document_indices_D)[kept]
-    starts = np.cumsum(num_sequences) - num_sequences
-    origins_S = np.arange(num_sequences.sum(), dtype=np.int64)
-    origins_S += np.repeat(firsts - starts, num_sequences)
+    origins_S = selected_sequences(original, mask.is_kept, mask.repeats_D)
     if not np.array_equal(original.lengths_S[origins_S], copy.lengths_S):
         raise ValueError(
             f"{idx_path(path_prefix)}: its {len(copy.lengths_S):,} sequences are not as long as "

@@ -102,7 +102,7 @@ def examine(
     files are to be looked at.
     """
     prefixes = list(dict.fromkeys([*blend["train"], *blend["valid"], *blend.get("test", ())]))
-    findings = [*_check_lists(blend, len(prefixes))]
+    findings = [*_check_lists(blend, len(prefixes)), *_check_num_samples(blend, num_samples)]
     costs = []
     for prefix in prefixes:
         index = _readable(prefix, findings)
@@ -112,14 +112,19 @@ def examine(
             costs.append(index_cost(len(index.lengths_S), index.num_tokens, length, asked))
             findings += check_limits(prefix, costs[-1])
     findings += _check_cost(costs)
-    findings += _check_cache_folders(prefixes, cache_folder)
+    findings += _check_cache_folders(blend, prefixes, cache_folder)
     for folder in data_folders:
         findings += check_packed_files(folder)
     return sorted(findings, key=lambda finding: list(_STYLES).index(finding.level))
 
 
-def print_findings(console: Console, findings: Sequence[Finding]) -> None:
-    """Prints findings, the worst first, and how many there are of each kind."""
+def print_findings(console: Console, findings: Sequence[Finding], title: str = "") -> None:
+    """Prints findings, the worst first, and how many there are of each kind.
+
+    `title` comes first: whose findings these are.
+    """
+    if title:
+        console.print(Text(title, style="bold"))
     alike: dict[tuple[str, str, str], list[str]] = {}
     for finding in findings:
         key = (finding.level, finding.what, finding.way_out)
@@ -154,6 +159,26 @@ def _check_lists(blend: Mapping[str, Any], num_prefixes: int) -> Iterator[Findin
     if allowed != resource.RLIM_INFINITY and wanted > allowed // 2:
         what = f"{num_prefixes:,} prefixes keep {wanted:,} files open, of {allowed:,} allowed here"
         yield _finding(WARNING, "open files", what, "ulimit -n 1048576, or mira tokens merge")
+
+
+def _check_num_samples(blend: Mapping[str, Any], num_samples: int | None) -> Iterator[Finding]:
+    """Says what becomes of more samples than one pass has, where no weights share them out."""
+    if num_samples is None:
+        return
+    if num_samples < 1:
+        what = f"{num_samples:,} samples are asked for"
+        yield _finding(ERROR, "train", what, "ask for train_iters * global_batch_size samples")
+        return
+    one_pass = int(blend["num_train_samples"])
+    if num_samples <= one_pass:
+        return
+    asked = f"{num_samples:,} samples are asked for, one pass has {one_pass:,}"
+    if len(blend["train"]) == 1:
+        what = f"{asked}: Megatron repeats the documents of a single prefix, without a word"
+        yield _finding(WARNING, "train", what, "ask for one pass, or give documents repeats")
+    elif blend.get("train_weights") is None:
+        what = f"{asked}: without weights training stops there"
+        yield _finding(ERROR, "train", what, "ask for one pass, or give blend.weights")
 
 
 def _samples_asked(blend: Mapping[str, Any], prefix: str, num_samples: int | None) -> int | None:
@@ -272,9 +297,13 @@ def _check_cost(costs: Sequence[IndexCost]) -> Iterator[Finding]:
         yield _finding(WARNING, "index caches", what, "build on a larger machine")
 
 
-def _check_cache_folders(prefixes: Sequence[str], cache_folder: Path | None) -> Iterator[Finding]:
+def _check_cache_folders(
+    blend: Mapping[str, Any], prefixes: Sequence[str], cache_folder: Path | None
+) -> Iterator[Finding]:
+    has_masks = blend["handover"] == "keep_mask_dataset"
+    class_name = "KeepMaskGPTDataset" if has_masks else "GPTDataset"  # of all its splits
     folders = (
-        [default_cache_folder(prefix) for prefix in prefixes]
+        [default_cache_folder(prefix, class_name) for prefix in prefixes]
         if cache_folder is None
         else [cache_folder]
     )

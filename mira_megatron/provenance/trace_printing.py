@@ -18,11 +18,11 @@ from mira_megatron.provenance.record_uses import (
     NOT_DRAWN,
     NOT_REACHED,
     TAIL,
+    RecordUse,
     RecordUses,
 )
 from mira_megatron.provenance.trace import Trace, TracedSpan
 from mira_megatron.written_numbers import MISSING, decimal, grouped
-from mira_megatron.written_tables import terminal_table
 
 _REASONS = {
     HELD_OUT: "a validation document: no arm ever trains on it",
@@ -36,55 +36,46 @@ _REASONS = {
 
 
 def print_trace(console: Console, trace: Trace) -> None:
-    """Prints a row per span of every sample, then tokens and records per source."""
+    """Prints a line per sample, its spans below it, then tokens and records per source."""
     of_rank = "all ranks" if trace.rank is None else f"data-parallel rank {trace.rank}"
-    table = terminal_table(f"Iteration {trace.iteration:,} of arm {trace.arm}, {of_rank}")
-    for heading in ("Batch", "Rank", "Row", "Sample", "Tokens", "of its tokens", "Score"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("Source", overflow="fold")
-    table.add_column("Record", no_wrap=True)
+    _print(console, f"Iteration {trace.iteration:,} of arm {trace.arm}, {of_rank}")
+    _print(console, "batch/rank/row  sample  prefix")
+    headings = ["in sample", "in document", "score", "source", "record"]
+    spans = [_span_cells(span) for sample in trace.samples for span in sample.spans]
+    heading, *rows = _aligned([headings, *spans], num_right=3)
+    _print(console, f"  {heading}")
+    of_spans = iter(rows)
     for sample in trace.samples:
-        place = [str(sample.micro_batch), str(sample.rank), str(sample.row), grouped(sample.sample)]
-        for span in sample.spans:
-            table.add_row(*map(Text, [*place, *_span_cells(span)]))
-            place = [""] * len(place)  # told once per sample
-    console.print(table)
+        place = f"{sample.micro_batch}/{sample.rank}/{sample.row}"
+        _print(console, f"{place}  {grouped(sample.sample)}  {sample.spans[0].prefix}")
+        for _ in sample.spans:
+            _print(console, f"  {next(of_spans)}")
     for line in _source_lines(trace):
-        console.print(Text(line), soft_wrap=True)
-    console.print(Text(f"Indices: {trace.indices_from}"), soft_wrap=True)
+        _print(console, line)
+    _print(console, f"Indices: {trace.indices_from}")
 
 
 def print_uses(console: Console, records: Sequence[RecordUses]) -> None:
-    """Prints for each record what it is, and a row per sample that reads it, or why none does."""
+    """Prints for each record what it is, and a line per sample that reads it, or why none does."""
     for record in records:
         score = record.score_reason if record.score is None else decimal(record.score)
-        num_tokens = grouped(record.num_document_tokens)
-        console.print(
-            Text(
-                f"{record.record_id} of {record.source}: document {grouped(record.document)} of "
-                f"{record.prefix}, {num_tokens} tokens, score {score or MISSING}"
-            ),
-            soft_wrap=True,
+        _print(
+            console,
+            f"{record.record_id} of {record.source}: document {grouped(record.document)} of "
+            f"{record.prefix}, {grouped(record.num_document_tokens)} tokens, score "
+            f"{score or MISSING}",
         )
         if record.never is not None:
-            why = Text(f"never trained on by arm {record.arm}: {_REASONS[record.never]}")
-            console.print(why, soft_wrap=True)
+            _print(console, f"never trained on by arm {record.arm}: {_REASONS[record.never]}")
             continue
-        table = terminal_table(f"{len(record.uses):,} samples of arm {record.arm} read it")
-        for heading in ("Iteration", "Batch", "Rank", "Row", "Sample", "Tokens", "of its tokens"):
-            table.add_column(heading, justify="right", no_wrap=True)
-        for use in record.uses:
-            table.add_row(
-                grouped(use.iteration),
-                *map(str, (use.micro_batch, use.rank, use.row)),
-                grouped(use.sample),
-                _range(use.sample_start, use.num_tokens),
-                _range(use.document_start, use.num_tokens),
-            )
-        console.print(table)
+        _print(console, f"{len(record.uses):,} samples of arm {record.arm} read it")
+        headings = ["iteration", "batch/rank/row", "sample", "in sample", "in document"]
+        uses = [_use_cells(use) for use in record.uses]
+        for line in _aligned([headings, *uses], num_right=len(headings)):
+            _print(console, f"  {line}")
         if record.num_tokens_unread:
-            unread = f"{grouped(record.num_tokens_unread)} of its tokens are in none of them"
-            console.print(Text(unread), soft_wrap=True)
+            unread = grouped(record.num_tokens_unread)
+            _print(console, f"{unread} of its tokens are in none of them")
 
 
 def trace_lines(trace: Trace) -> Iterator[str]:
@@ -105,6 +96,23 @@ def uses_lines(records: Sequence[RecordUses]) -> Iterator[str]:
             yield json.dumps({**content, **asdict(use)})
 
 
+def _print(console: Console, line: str) -> None:
+    # Whole, at any width: an id that is cut or broken cannot be searched for.
+    console.print(Text(line), soft_wrap=True)
+
+
+def _aligned(rows: Sequence[Sequence[str]], *, num_right: int) -> list[str]:
+    """Returns lines of columns as wide as their widest cell, the first `num_right` to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    sides = [">" if at < num_right else "<" for at in range(len(widths))]
+    return [
+        "  ".join(
+            f"{cell:{side}{width}}" for cell, side, width in zip(row, sides, widths, strict=True)
+        ).rstrip()
+        for row in rows
+    ]
+
+
 def _span_cells(span: TracedSpan) -> list[str]:
     return [
         _range(span.sample_start, span.num_tokens),
@@ -112,6 +120,16 @@ def _span_cells(span: TracedSpan) -> list[str]:
         decimal(span.score),
         span.source,
         span.record_id,
+    ]
+
+
+def _use_cells(use: RecordUse) -> list[str]:
+    return [
+        grouped(use.iteration),
+        f"{use.micro_batch}/{use.rank}/{use.row}",
+        grouped(use.sample),
+        _range(use.sample_start, use.num_tokens),
+        _range(use.document_start, use.num_tokens),
     ]
 
 

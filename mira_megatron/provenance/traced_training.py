@@ -7,7 +7,6 @@ Reads   blends/<arm>/blend.json, tokens/<source>/dataset.json, keep/<arm>/
 from __future__ import annotations
 
 import importlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +24,7 @@ from mira_megatron.provenance.cached_indices import (
 )
 from mira_megatron.provenance.sequence_origins import SequenceOrigins, sequence_origins
 from mira_megatron.retention.keep_masks import read_keep_mask
+from mira_megatron.tokenization.blend_files import absolute_prefix, read_blend
 from mira_megatron.tokenization.token_dataset import TokenPrefix, read_token_dataset
 
 LOADERS = ("single", "cyclic")  # Megatron's dataloader_type
@@ -42,14 +42,18 @@ class TracedTraining:
     data_parallel_size: int
     scoring: str | None = None  # a score table, record_scores/<scoring>; None tells no scores
     # Samples the trainer asked its dataset for: train_iters x global_batch_size, or train_samples.
-    # None: one exhaustive pass, as `mira midtrain` reads, or whatever the index cache holds.
+    # None: as `mira midtrain` (one exhaustive pass, or the blend's num_train_samples where it has
+    # weights), or whatever the index cache holds.
     num_samples: int | None = None
     cache_folder: Path | None = None  # the trainer's; None has Megatron build the indices again
     train_iters: int | None = None  # the last iteration; None: to the end of the dataset
     dataloader_type: str = "single"  # one of LOADERS
     has_data_sharding: bool = True  # of a cyclic loader
     rampup_batch_size: tuple[int, int, int] | None = None  # start, increment, samples
-    start_iteration: int = 0  # the last iteration of an earlier phase, which read another blend
+    # The last iteration of the earlier phases, which read other blends. Iterations go on counting
+    # (`iteration`, `train_iters`), positions in this blend begin at 0, and `num_samples` is what
+    # this phase alone asks for (`argument_files.phase_arguments` gives both).
+    start_iteration: int = 0
 
     def __post_init__(self) -> None:
         if self.dataloader_type not in LOADERS:
@@ -97,17 +101,16 @@ class TracedBlend:
     token_prefixes: Mapping[str, TokenPrefix]  # by name: all of the arm's sources, kept or not
     mask_paths: Mapping[str, Path]  # by name, keep masks
     handover: str
-    content: Mapping[str, Any]  # blend.json
+    content: Mapping[str, Any]  # as `read_blend` gives it
 
 
 def read_traced_blend(run_folder: Path, arm: str) -> TracedBlend:
-    """Returns an arm's blend with the token datasets behind its training prefixes."""
+    """Returns an arm's blend with the token datasets behind its training prefixes.
+
+    Raises as `read_blend` and `read_token_dataset` do.
+    """
     folder = run_folder / layout.blend(arm)
-    path = folder / layout.BLEND
-    try:
-        content: dict[str, Any] = json.loads(path.read_bytes())
-    except FileNotFoundError as error:
-        raise FileNotFoundError(f"{path}: no such blend; make it with `mira blend`") from error
+    content = read_blend(folder)
     listed = [*content["entries"], *content["left_out"]]
     sources = dict.fromkeys(each["source"] for each in listed)
     token_prefixes = {
@@ -118,18 +121,27 @@ def read_traced_blend(run_folder: Path, arm: str) -> TracedBlend:
     mask_paths = {
         name: run_folder / layout.keep(arm) / f"{name}.keep.npy" for name in token_prefixes
     }
-    names = {each["prefix"]: each["name"] for each in listed if each["split"] == "train"}
+    names = {
+        absolute_prefix(folder, each["prefix"]): each["name"]
+        for each in listed
+        if each["split"] == "train"
+    }
+    unlisted = [prefix for prefix in content["train"] if prefix not in names]
+    if unlisted:
+        raise ValueError(
+            f"{folder / layout.BLEND}: {unlisted[0]} stands in none of its entries, so nobody can "
+            "tell which documents it holds. Make it anew with `mira blend`."
+        )
     trained = tuple(
         TrainedPrefix(
-            # Not resolve(): Megatron is given the prefix beside the view's own .idx.
-            path_prefix=(folder / prefix).parent.resolve() / Path(prefix).name,
+            path_prefix=Path(prefix),
             token_prefix=token_prefixes[names[prefix]],
             mask_path=mask_paths[names[prefix]],
             handover=content["handover"],
         )
         for prefix in content["train"]
     )
-    weights = content.get("train_weights")
+    weights = content["train_weights"]
     return TracedBlend(
         sequence_length=content["sequence_length"],
         weights=None if weights is None else tuple(weights),
@@ -167,14 +179,17 @@ def training_indices(training: TracedTraining, blend: TracedBlend) -> BlendIndic
             training.cache_folder,
             wanted,
             num_samples=training.num_samples,
-            is_weighted=blend.weights is not None,
+            weights=blend.weights,
         )
+    num_samples = training.num_samples
+    if num_samples is None and blend.weights is not None:
+        num_samples = int(blend.content["num_train_samples"])
     masks = {str(each.path_prefix): str(each.mask_path) for each in blend.trained}
     # Megatron and torch are loaded only where they are needed.
     rebuilding = importlib.import_module("mira_megatron.provenance.rebuilt_indices")
     indices: BlendIndices = rebuilding.rebuild_indices(
         wanted,
-        num_samples=training.num_samples,
+        num_samples=num_samples,
         weights=blend.weights,
         keep_masks=masks if has_masks else None,
         vocab_size=blend.content["vocab_size"],

@@ -31,29 +31,39 @@ from mira_megatron.provenance.counted_documents import (
 from mira_megatron.provenance.coverage import Coverage
 from mira_megatron.provenance.listed_documents import copied_sequences, viewed_sequences
 from mira_megatron.provenance.replay import blend_request, replaying
+from mira_megatron.provenance.verify_blend import (
+    check_lists,
+    check_numbers,
+    read_whole_blend,
+    samples_of,
+)
 from mira_megatron.provenance.verify_files import (
     Entry,
     Selected,
+    check_cache_folder,
     check_entry,
+    check_selected,
     check_token_prefix,
     entry_handover,
     held_out_selection,
     kept_selection,
     read_documents,
+    rebuilt_notes,
     record_ids,
 )
+from mira_megatron.provenance.verify_manifests import check_tokens, check_unit, is_adopted
 from mira_megatron.provenance.verify_report import (
     PrefixReport,
     Problem,
     TailDocument,
     VerifyReport,
+    repetition_notes,
 )
 from mira_megatron.tokenization.index_file import (
     SequenceIndex,
     read_index,
     read_index_with_fingerprint,
 )
-from mira_megatron.tokenization.megatron_datasets import read_blend
 from mira_megatron.tokenization.token_dataset import TokenPrefix, read_token_dataset
 
 _TEXTS = pa.binary(16)
@@ -67,16 +77,20 @@ def verify(
     sources: Sequence[str] | None = None,
     num_samples: int | None = None,
     cache_folder: Path | None = None,
+    full: bool = False,
 ) -> VerifyReport:
     """Returns what training on each arm sees; several arms are phases that share no document.
 
     `seed` is the trainer's, `num_samples` its train_iters * global_batch_size (None: one pass, or
-    what a weighted blend.json names), `sources` all whose held-out texts count (None: the blend's).
+    what a weighted blend.json names), `sources` all whose held-out texts count (None: the blend's),
+    `cache_folder` the trainer's index cache, read and never written. `full` reads every `.bin` of
+    the token datasets and compares it with its digest; without it only sizes are compared.
     Raises FileNotFoundError where an arm has no blend or a source no token dataset.
     """
-    problems: list[Problem] = []
+    problems, notes = ([], []) if cache_folder is None else check_cache_folder(cache_folder)
     reports: list[PrefixReport] = []
-    notes: list[str] = []
+    token_prefixes: dict[str, list[TokenPrefix]] = {}
+    unread: set[str] = set()  # sources whose .bin a training maps
     earlier: list[tuple[str, pa.ChunkedArray]] = []
     for arm in arms:
         proof = _ArmProof(run_folder, arm, sources, earlier)
@@ -85,6 +99,23 @@ def verify(
         reports += proof.reports
         notes += proof.notes
         earlier.append((arm, pa.chunked_array(proof.texts, _TEXTS)))
+        for dataset in proof.datasets:
+            token_prefixes[dataset.source] = list(dataset.prefixes)
+            is_compared = full or proof.blend["handover"] == "physical_copy"
+            if not (is_compared or is_adopted(run_folder, dataset.source, dataset.prefixes)):
+                unread.add(dataset.source)
+    for source, prefixes in sorted(token_prefixes.items()):
+        found = check_tokens(run_folder, source, prefixes, full=full)
+        problems += [
+            Problem(arm="", split="", name=source, what=w, expected=e) for w, e in found.problems
+        ]
+        notes += found.notes
+    if unread:
+        notes.append(
+            f"tokens of {', '.join(sorted(unread))} were not read: only the size of each .bin was "
+            "compared; --full reads them and compares digests"
+        )
+    notes += repetition_notes(reports)
     return VerifyReport(
         arms=tuple(arms), problems=tuple(problems), prefixes=tuple(reports), notes=tuple(notes)
     )
@@ -101,12 +132,14 @@ class _ArmProof:
         earlier: Sequence[tuple[str, pa.ChunkedArray]],
     ) -> None:
         self.run_folder, self.arm, self.earlier = run_folder, arm, earlier
-        self.blend = read_blend(run_folder / layout.blend(arm))
+        self.blend = read_whole_blend(run_folder / layout.blend(arm))
         in_blend = {entry["source"] for entry in (*self._listed(), *self.blend["left_out"])}
-        self.prefixes = {
-            prefix.name: prefix
+        self.datasets = [
+            read_token_dataset(run_folder / layout.tokens(source))
             for source in (sorted(in_blend) if sources is None else sources)
-            for prefix in read_token_dataset(run_folder / layout.tokens(source)).prefixes
+        ]
+        self.prefixes = {
+            prefix.name: prefix for dataset in self.datasets for prefix in dataset.prefixes
         }
         self.problems: list[Problem] = []
         self.reports: list[PrefixReport] = []
@@ -115,17 +148,26 @@ class _ArmProof:
 
     def run(self, *, seed: int, num_samples: int | None, cache_folder: Path | None) -> None:
         """Fills problems, reports, notes and texts."""
-        held_out = self._held_out_texts()
+        self._check_manifests()
+        if not self._check_blend():
+            self.notes.append(f"{self.arm}: not replayed, because blend.json contradicts itself")
+            return
+        try:
+            held_out = self._held_out_texts()
+        except (ValueError, OSError) as error:
+            self._problem("", "", str(error), "documents tables that can be read")
+            return
         entries = self._entries()
         self._check_left_out(entries)
         if not self._check_prefixes(entries):
             self.notes.append(f"{self.arm}: not replayed, because files cannot be read")
             return
-        request = blend_request(self.blend, seed=seed, num_samples=num_samples)
         try:
+            request = blend_request(self.blend, seed=seed, num_samples=num_samples)
             with replaying(request, cache_folder) as splits:
                 for split in splits.values():
                     self.problems += missing_samples(self.arm, split)
+                    self.notes += rebuilt_notes(self.arm, split, cache_folder)
                     of_split = [entry for entry in entries if entry.split == split.name]
                     for entry, coverage in zip(of_split, split.coverages(), strict=True):
                         self._count(entry, coverage, held_out)
@@ -141,6 +183,25 @@ class _ArmProof:
         self.problems.append(
             Problem(arm=self.arm, split=split, name=name, what=what, expected=expected)
         )
+
+    def _check_manifests(self) -> None:
+        keep, blend = layout.keep(self.arm), layout.blend(self.arm)
+        made_of = [keep, *(layout.tokens(dataset.source) for dataset in self.datasets)]
+        for found in (
+            check_unit(self.run_folder, blend, made_of=made_of),
+            check_unit(self.run_folder, keep),
+        ):
+            for what, expected in found.problems:
+                self._problem("", "", what, expected)
+            self.notes += found.notes
+
+    def _check_blend(self) -> bool:
+        """Returns whether Megatron's lists are those of the entries; names what disagrees."""
+        folder = self.run_folder / layout.blend(self.arm)
+        contradictions = [*check_lists(folder, self.blend, self.prefixes)]
+        for found in (*contradictions, *check_numbers(self.blend, self.datasets)):
+            self._problem(*found)
+        return not contradictions
 
     def _entries(self) -> list[Entry]:
         """Returns the entries of train and valid, in the order of Megatron's lists."""
@@ -185,43 +246,41 @@ class _ArmProof:
                 for entry in entries:
                     if entry.token_prefix.name == name:
                         selected = self._selected(prefix, entry.split, documents)
-                        self._check_length(entry, selected, whole)
+                        self.problems += check_selected(entry, selected, whole)
                         self.problems += check_entry(entry, selected, read_index(entry.path_prefix))
             except (ValueError, OSError) as error:
                 self._problem("", name, str(error), "files that can be read")
                 all_readable = False
         return all_readable
 
-    def _check_length(self, entry: Entry, selected: Selected, whole: SequenceIndex) -> None:
-        if len(selected.times_D) != whole.num_documents:
-            raise ValueError(
-                f"{entry.split} selects among {len(selected.times_D):,} documents, but "
-                f"{entry.token_prefix.path_prefix}.idx has {whole.num_documents:,}"
-            )
-
     def _check_left_out(self, entries: Sequence[Entry]) -> None:
         """Names every prefix that a split misses: too short for a sample, or forgotten."""
         listed = {(entry.split, entry.token_prefix.name) for entry in entries}
-        short = {(entry["split"], entry["name"]): entry for entry in self.blend["left_out"]}
+        short = {(entry["split"], entry["name"]) for entry in self.blend["left_out"]}
         for name, prefix in self.prefixes.items():
             for split in ("train", "valid"):
-                if (split, name) in short:
-                    tokens = short[split, name]["num_tokens"]
-                    self.notes.append(
-                        f"{self.arm}: {split} of {name} is left out: {tokens:,} tokens fill no "
-                        "sample"
-                    )
+                if (split, name) in short and (split, name) in listed:
+                    self._problem(split, name, "is both listed and left out", "one of them")
                 elif (split, name) not in listed:
-                    self._check_forgotten(prefix, split)
+                    self._check_unlisted(prefix, split, is_left_out=(split, name) in short)
 
-    def _check_forgotten(self, prefix: TokenPrefix, split: str) -> None:
+    def _check_unlisted(self, prefix: TokenPrefix, split: str, *, is_left_out: bool) -> None:
         try:
-            selected = self._selected(prefix, split, read_documents(prefix))
+            documents = read_documents(prefix)
+            times_D = self._selected(prefix, split, documents).times_D
+            num_tokens = int(times_D @ documents["num_tokens"].to_numpy())
         except (ValueError, OSError) as error:
             self._problem(split, prefix.name, str(error), "files that can be read")
             return
-        if selected.times_D.any():
-            wanted = f"its {int((selected.times_D > 0).sum()):,} documents, or left_out"
+        num_samples = samples_of(num_tokens, self.blend["sequence_length"])
+        if is_left_out and num_samples:
+            what = f"is left out, though its {num_tokens:,} tokens fill {num_samples:,} samples"
+            self._problem(split, prefix.name, what, f"listed in {split}")
+        elif is_left_out:
+            left_out = f"{split} of {prefix.name} is left out: {num_tokens:,} tokens fill no sample"
+            self.notes.append(f"{self.arm}: {left_out}")
+        elif times_D.any():
+            wanted = f"its {int((times_D > 0).sum()):,} documents, or left_out"
             self._problem(split, prefix.name, "stands nowhere in blend.json", wanted)
 
     def _count(self, entry: Entry, coverage: Coverage, held_out: pa.ChunkedArray) -> None:
@@ -231,8 +290,6 @@ class _ArmProof:
         self.problems += check_times(entry, selected, counted, coverage.num_epochs)
         if entry.split == "train":
             self._check_texts(entry, counted.most_listed_D > 0, documents, held_out)
-        if entry.handover == "physical_copy":
-            self.notes.append(f"{entry.path_prefix.name}: a copy; its tokens were sampled")
         unread_D = unread_tokens(selected.times_D, counted, coverage)
         if unread_D.sum() >= self.blend["sequence_length"]:
             what = f"{unread_D.sum():,} tokens of a whole pass are read by no sample"
@@ -284,10 +341,7 @@ def _counted(entry: Entry, selected: Selected, whole: SequenceIndex, coverage: C
     index = read_index(entry.path_prefix)
     if entry.handover == "index_view":
         return counted_documents(coverage, viewed_sequences(index, whole), whole)
-    prefixes = (entry.path_prefix, entry.token_prefix.path_prefix)
-    return counted_documents(
-        coverage, copied_sequences(index, whole, selected.times_D, prefixes), whole
-    )
+    return counted_documents(coverage, copied_sequences(index, whole, selected.times_D), whole)
 
 
 def _tail(prefix: TokenPrefix, unread_D: npt.NDArray[np.int64]) -> tuple[TailDocument, ...]:

@@ -17,6 +17,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from mira_megatron.doctor.finding import ERROR
+from mira_megatron.provenance.index_caches import check_caches
+from mira_megatron.provenance.replay import SplitReplay
 from mira_megatron.provenance.verify_report import Problem
 from mira_megatron.retention.keep_masks import read_keep_mask, selection_digest
 from mira_megatron.tokenization.handovers import marker_path
@@ -143,6 +146,54 @@ def check_token_prefix(
             )
         )
     return found
+
+
+def check_selected(entry: Entry, selected: Selected, whole: SequenceIndex) -> list[Problem]:
+    """Returns the problem of a selection that is not the one that blend.json counted.
+
+    Raises ValueError where it selects among another number of documents than the dataset has.
+    """
+    if len(selected.times_D) != whole.num_documents:
+        raise ValueError(
+            f"{entry.split} selects among {len(selected.times_D):,} documents, but "
+            f"{entry.token_prefix.path_prefix}.idx has {whole.num_documents:,}"
+        )
+    num_documents = int(selected.times_D.sum())
+    num_tokens = int(selected.times_D @ whole.document_tokens())
+    wanted = (entry.listed["num_documents"], entry.listed["num_tokens"])
+    if (num_documents, num_tokens) == wanted:
+        return []
+    what = f"{num_documents:,} documents, {num_tokens:,} tokens are selected"
+    return [entry.problem(what, f"{wanted[0]:,}, {wanted[1]:,}, as blend.json says")]
+
+
+def check_cache_folder(folder: Path) -> tuple[list[Problem], list[str]]:
+    """Returns problems and notes of the index caches that a trainer would find in a folder."""
+    problems, notes = [], []
+    for finding in check_caches(folder):
+        if finding.level == ERROR:
+            what = f"{finding.where}: {finding.what}"
+            problems.append(
+                Problem(arm="", split="", name="index cache", what=what, expected=finding.way_out)
+            )
+        else:
+            notes.append(f"{finding.where}: {finding.what}")
+    return problems, notes
+
+
+def rebuilt_notes(arm: str, split: SplitReplay, cache_folder: Path | None) -> list[str]:
+    """Returns a note where a folder lacks indices under the key of the training replayed here.
+
+    Another trainer's stand under other keys, which name its tokenizer.
+    """
+    num_rebuilt = 0 if cache_folder is None else split.num_not_in(cache_folder)
+    if not num_rebuilt:
+        return []
+    where = f"{arm} {split.name}".strip()
+    return [
+        f"{where}: no cache of this training's own key in {cache_folder}: {num_rebuilt:,} indices "
+        "were rebuilt"
+    ]
 
 
 def check_entry(entry: Entry, selected: Selected, index: SequenceIndex) -> list[Problem]:

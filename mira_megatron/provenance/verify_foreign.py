@@ -15,11 +15,13 @@ from mira_megatron.provenance.counted_documents import (
 )
 from mira_megatron.provenance.coverage import Coverage
 from mira_megatron.provenance.replay import DataRequest, SplitReplay, replaying
+from mira_megatron.provenance.verify_files import check_cache_folder, rebuilt_notes
 from mira_megatron.provenance.verify_report import (
     PrefixReport,
     Problem,
     TailDocument,
     VerifyReport,
+    repetition_notes,
 )
 from mira_megatron.tokenization.index_file import read_index
 
@@ -31,14 +33,17 @@ def verify_foreign(request: DataRequest, *, cache_folder: Path | None = None) ->
     not exist, and documents that are validated on although they are trained on. Documents are named
     by number.
     """
-    problems = _unreadable(request)
+    unreadable = _unreadable(request)
+    problems, notes = ([], []) if cache_folder is None else check_cache_folder(cache_folder)
+    problems += unreadable
     reports: list[PrefixReport] = []
-    if not problems:
+    if not unreadable:
         try:
             with replaying(request, cache_folder) as splits:
                 trained: dict[str, npt.NDArray[np.bool_]] = {}
                 for split in splits.values():
                     problems += missing_samples("", split)
+                    notes += rebuilt_notes("", split, cache_folder)
                     for prefix, coverage in zip(split.prefixes, split.coverages(), strict=True):
                         report, is_listed_D = _prefix_report(split, prefix, coverage)
                         reports.append(report)
@@ -49,7 +54,10 @@ def verify_foreign(request: DataRequest, *, cache_folder: Path | None = None) ->
         except (ValueError, AssertionError, IndexError) as error:
             what = f"cannot be replayed: {error}"
             problems.append(_problem("", "", what, "a blend that it reads"))
-    return VerifyReport(arms=(), problems=tuple(problems), prefixes=tuple(reports), notes=())
+    notes += repetition_notes(reports)
+    return VerifyReport(
+        arms=(), problems=tuple(problems), prefixes=tuple(reports), notes=tuple(notes)
+    )
 
 
 def _unreadable(request: DataRequest) -> list[Problem]:

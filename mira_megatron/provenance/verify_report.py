@@ -86,6 +86,17 @@ class VerifyReport:
         return not self.problems
 
 
+def repetition_notes(reports: Sequence[PrefixReport]) -> list[str]:
+    """Returns a line for every prefix of which training reads more than one pass."""
+    return [
+        f"{' '.join(part for part in (row.arm, row.split, row.name) if part)}: {row.num_epochs:,} "
+        f"passes are built for what is asked; {row.num_repeated:,} of {row.num_documents:,} "
+        "documents are read more often than one pass reads them"
+        for row in reports
+        if row.num_epochs > 1
+    ]
+
+
 def print_verify(console: Console, report: VerifyReport) -> None:
     """Prints what is seen how often, the tails, and every problem."""
     _print_prefixes(console, report.prefixes)

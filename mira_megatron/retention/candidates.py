@@ -22,7 +22,7 @@ class SourceDocuments:
     """The documents of one source with their scores; D documents, one prefix after another."""
 
     source: str
-    record_ids: pa.Array
+    record_ids: pa.ChunkedArray  # more than one array's 2 GiB of them are possible
     tokens_D: npt.NDArray[np.int64]
     scores_D: npt.NDArray[np.float32]
     is_scored_D: npt.NDArray[np.bool_]
@@ -76,7 +76,7 @@ def _source_documents(
     tokens = documents["num_tokens"].to_numpy()
     return SourceDocuments(
         source=source,
-        record_ids=documents["record_id"].combine_chunks(),
+        record_ids=documents["record_id"],
         tokens_D=tokens,
         scores_D=pc.fill_null(scores, 0.0).to_numpy(),
         is_scored_D=pc.is_valid(scores).to_numpy(),
@@ -110,7 +110,7 @@ def _scores(
 def _check_same_records(
     workspace: Workspace, source: str, scores_folder: str, scores: pa.Table, documents: pa.Table
 ) -> None:
-    if scores["record_id"].combine_chunks().equals(documents["record_id"].combine_chunks()):
+    if scores["record_id"].equals(documents["record_id"]):
         return
     raise ValueError(
         f"{workspace.run.folder / scores_folder}: its {scores.num_rows:,} records are not the "

@@ -11,7 +11,9 @@ There is no text: held-out documents and their copies are found by a hash of the
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +23,16 @@ from mira_megatron.corpus.raw_digests import raw_files_digest
 from mira_megatron.corpus.sources import SourceFile
 from mira_megatron.shards import json_digest
 from mira_megatron.stage import Unit
-from mira_megatron.tokenization.adopted import AdoptedSource, TableConfig, adopted_sources
+from mira_megatron.tokenization.adopted import (
+    AdoptedSource,
+    TableConfig,
+    adopted_sources,
+    check_no_pair_adopted_twice,
+)
 from mira_megatron.tokenization.index_file import bin_path, idx_path
 from mira_megatron.tokenization.tokenize import TokenizeConfig
 
-VERSION = 1
+VERSION = 2
 _TOKENS = "mira_megatron.tokenization.adopt_tokens:adopt_tokens"
 _SCORES = "mira_megatron.tokenization.adopt_scores:adopt_scores"
 
@@ -58,18 +65,26 @@ def units(recipe: Recipe) -> list[Unit]:
             "made with (tokenizer, eod_token, validation_fraction, validation_max_tokens)"
         )
     config = recipe.section("tokenize", TokenizeConfig)
+    # Once for all sources, and not before files are asked for.
+    check = cache(lambda: check_no_pair_adopted_twice(adopted.values()))
     return [
         unit
         for source in adopted.values()
         for unit in (
-            _tokens_unit(recipe, config, source),
+            _tokens_unit(recipe, config, source, check),
             *(_scores_unit(recipe, source, score) for score in source.scores),
         )
     ]
 
 
-def _tokens_unit(recipe: Recipe, config: TokenizeConfig, source: AdoptedSource) -> Unit:
+def _tokens_unit(
+    recipe: Recipe,
+    config: TokenizeConfig,
+    source: AdoptedSource,
+    check_sources: Callable[[], None],
+) -> Unit:
     def raw_files() -> dict[str, str]:
+        check_sources()
         prefixes = source.path_prefixes()
         tables = source.table_paths(source.ids) if source.ids else []
         indices = [idx_path(prefix) for prefix in prefixes]

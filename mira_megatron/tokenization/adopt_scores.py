@@ -19,7 +19,7 @@ def adopt_scores(workspace: Workspace, settings: AdoptScoresSettings) -> WorkRes
     """Writes the record scores of one adopted source, one part per prefix."""
     dataset = read_token_dataset(workspace.run.folder / layout.tokens(settings.source.name))
     ids = [pq.read_table(prefix.documents, columns=["record_id"]) for prefix in dataset.prefixes]
-    record_ids = pa.concat_tables(ids)["record_id"].combine_chunks()
+    record_ids = pa.concat_tables(ids)["record_id"]
     scores, reasons = join_scores(settings.source, settings.score, record_ids)
     table = pa.table([record_ids, scores, reasons], schema=RECORD_SCORE_SCHEMA)
     rows, start = {}, 0

@@ -18,6 +18,7 @@ from mira_megatron.shards import map_shards, write_parquet
 from mira_megatron.stage import WorkResult, Workspace
 from mira_megatron.tokenization.adopt import AdoptSettings
 from mira_megatron.tokenization.adopted_tables import read_ids
+from mira_megatron.tokenization.handovers import marker_path
 from mira_megatron.tokenization.held_out import choose_held_out
 from mira_megatron.tokenization.index_file import (
     bin_path,
@@ -42,7 +43,7 @@ class _PrefixTask:
     eod_id: int
     vocab_size: int
     documents: Path  # where its table is staged
-    record_ids: pa.Array
+    record_ids: pa.ChunkedArray
     check_tokens: bool
 
 
@@ -52,6 +53,7 @@ class _PrefixReport:
     num_documents: int
     num_tokens: int
     num_bytes: int
+    mtime_ns: int  # of the .bin, before it was read
     num_empty: int  # documents without a token; most have no sequence either
     num_without_eod: int | None  # None where tokens were not read
 
@@ -64,7 +66,7 @@ def adopt_tokens(workspace: Workspace, settings: AdoptSettings) -> WorkResult:
         workspace.run.folder / layout.TOKENIZER / layout.TOKENIZER_FILE, settings.tokenize.eod_token
     )
     names = [prefix_name(source.name, at, len(prefixes)) for at in range(len(prefixes))]
-    ids = read_ids(source, prefixes, names)
+    ids = read_ids(source, prefixes)
     tasks = [
         _PrefixTask(
             path_prefix=prefix,
@@ -103,8 +105,11 @@ def adopt_tokens(workspace: Workspace, settings: AdoptSettings) -> WorkResult:
 def _examine(task: _PrefixTask) -> _PrefixReport:
     """Reads one pair and stages its documents table, all columns but `is_validation`."""
     index, fingerprint = read_index_with_fingerprint(task.path_prefix)
-    num_bytes = bin_path(task.path_prefix).stat().st_size
-    check_covers_bin(index, num_bytes, task.path_prefix)
+    tokens_path = bin_path(task.path_prefix)
+    status = tokens_path.stat()
+    # A view of neighbouring documents looks like a pair whose .bin is too long.
+    if not tokens_path.is_symlink() and not marker_path(task.path_prefix).exists():
+        check_covers_bin(index, status.st_size, task.path_prefix)
     tokens = index.document_tokens()
     num_without_eod = None
     if task.check_tokens:
@@ -120,7 +125,8 @@ def _examine(task: _PrefixTask) -> _PrefixReport:
         idx_fingerprint=fingerprint,
         num_documents=index.num_documents,
         num_tokens=index.num_tokens,
-        num_bytes=num_bytes,
+        num_bytes=status.st_size,
+        mtime_ns=status.st_mtime_ns,
         num_empty=int((tokens == 0).sum()),
         num_without_eod=num_without_eod,
     )
@@ -160,6 +166,7 @@ def _token_prefix(
         num_documents=report.num_documents,
         num_tokens=report.num_tokens,
         num_bytes=report.num_bytes,
+        mtime_ns=report.mtime_ns,
     )
 
 

@@ -7,12 +7,13 @@ row by row. Document numbers run through all prefixes of the source, in order.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from mira_megatron.config import Recipe, check_name, nearest, typed
+from mira_megatron.tokenization.index_file import idx_path
 
 UNSCORED_PIN, UNSCORED_LEAVE_OUT = "pin", "leave_out"
 _UNSCORED = (UNSCORED_LEAVE_OUT, UNSCORED_PIN)
@@ -33,6 +34,10 @@ class TableConfig:
             raise ValueError(
                 f"document={self.document!r} and record_id={self.record_id!r}: a table is joined "
                 "by one of them"
+            )
+        if self.column in (self.document, self.record_id):
+            raise ValueError(
+                f"column={self.column!r}: is the values and says whose they are; name two columns"
             )
 
 
@@ -88,14 +93,25 @@ class AdoptedSource:
         """Returns its prefixes, in the order given, matches of a wildcard in natural order.
 
         Raises FileNotFoundError for an entry that names nothing, and ValueError for one that
-        cannot be read in place or is named twice.
+        cannot be read in place, for a pair that is named twice, and for two of one file name
+        without a table of ids.
         """
         found = [prefix for entry in self.config.prefixes for prefix in self._matches(entry)]
+        pairs: dict[Path, Path] = {}
+        by_name: dict[str, Path] = {}
         for prefix in found:
-            if found.count(prefix) > 1:
+            first = pairs.setdefault(idx_path(prefix).resolve(), prefix)
+            if first is not prefix:
                 raise ValueError(
                     f"adopt.{self.name}: {prefix} is named twice; every document would be trained "
                     "on twice. To repeat documents, give the arm repeat_fraction and repeat_times."
+                )
+            namesake = by_name.setdefault(prefix.name, prefix)
+            if namesake is not prefix and self.ids is None:
+                raise ValueError(
+                    f"adopt.{self.name}: {namesake} and {prefix} have one file name, by which "
+                    f"documents get their ids. Give adopt.{self.name}.ids, or make them sources of "
+                    "their own."
                 )
         return found
 
@@ -108,13 +124,16 @@ class AdoptedSource:
             )
         stem = re.sub(r"\.(bin|idx)$", "", entry)
         path = Path(stem).expanduser()
-        path = path if path.is_absolute() else self.folder / path
-        pattern = Path(*path.parts[1:]).as_posix()
-        # resolve() of the folder alone: a prefix may be a link that is meant to be one.
-        matches = [Path(path.anchor) / match for match in Path(path.anchor).glob(f"{pattern}.idx")]
+        literal = self.folder / path  # an absolute one stays as it is
+        if Path(f"{literal}.idx").is_file():
+            return [literal]
+        start = Path(path.anchor) if path.is_absolute() else self.folder
+        pattern = path.relative_to(path.anchor).as_posix()
+        matches = list(start.glob(f"{pattern}.idx"))
         if not matches:
             raise FileNotFoundError(
-                f"adopt.{self.name}: {path}.idx: no such index. Name prefixes without .bin or .idx"
+                f"adopt.{self.name}: {literal}.idx: no such index. Name prefixes without "
+                ".bin or .idx"
             )
         prefixes = [match.with_name(match.name.removesuffix(".idx")) for match in matches]
         return sorted(prefixes, key=lambda prefix: _natural(str(prefix)))
@@ -134,6 +153,19 @@ def adopted_sources(recipe: Recipe) -> dict[str, AdoptedSource]:
     return adopted
 
 
+def check_no_pair_adopted_twice(sources: Iterable[AdoptedSource]) -> None:
+    """Raises ValueError where two sources name one pair: its documents would count twice."""
+    names: dict[Path, str] = {}
+    for source in sources:
+        for prefix in source.path_prefixes():
+            first = names.setdefault(idx_path(prefix).resolve(), source.name)
+            if first != source.name:
+                raise ValueError(
+                    f"adopt.{source.name}: {prefix} belongs to {first} too; every document in it "
+                    "would be trained on twice. Name it under one of them."
+                )
+
+
 def _adopted(recipe: Recipe, name: str, entry: object) -> AdoptedSource:
     where = f"{recipe.path}: adopt.{name}"
     if not isinstance(entry, Mapping):
@@ -145,6 +177,8 @@ def _adopted(recipe: Recipe, name: str, entry: object) -> AdoptedSource:
         if key not in known:
             raise ValueError(f"{where}: unknown key {key!r}.{nearest(str(key), known)}")
     flat = {key: value for key, value in entry.items() if key not in _NESTED}
+    if isinstance(flat.get("prefixes"), str):
+        flat["prefixes"] = [flat["prefixes"]]
     tables = entry.get("scores") or {}
     if not isinstance(tables, Mapping):
         raise ValueError(f"{where}.scores: expected score names with a table each, got {tables!r}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,42 +15,59 @@ from mira_megatron.tokenization.adopted import AdoptedSource, TableConfig
 from mira_megatron.tokenization.index_file import read_index
 
 NOT_IN_TABLE, NOT_A_NUMBER = "not_in_table", "not_a_number"
+_ROWS_AT_ONCE = 1 << 20
+_WIDE = pa.large_string()  # to look ids up: of many documents they are more than a string's 2 GiB
 
 
-def read_ids(
-    source: AdoptedSource, prefixes: Sequence[Path], names: Sequence[str]
-) -> list[pa.Array]:
-    """Returns the record ids of each prefix's documents.
+def read_ids(source: AdoptedSource, prefixes: Sequence[Path]) -> list[pa.ChunkedArray]:
+    """Returns the record ids of each prefix's documents, every prefix's in memory of its own.
 
-    Without a table, document 7 of `wiki.0` is `wiki.0:7`. Raises ValueError for a table that leaves
-    a document without an id, or gives one id to two.
+    Without a table, document 7 of `/data/wiki_2` in source `wiki` is `wiki:wiki_2:7`: the id hangs
+    on the file's name, not on its place, so files that are added rename no document. Raises
+    ValueError for a table that leaves a document without an id, or gives one id to two.
     """
     counts = [read_index(prefix).num_documents for prefix in prefixes]
     if source.ids is None:
-        return [_numbered(name, count) for name, count in zip(names, counts, strict=True)]
+        return [
+            _numbered(f"{source.name}:{prefix.name}", count)
+            for prefix, count in zip(prefixes, counts, strict=True)
+        ]
     where = f"adopt.{source.name}.ids"
     values, document = read_joined(source, source.ids, where, sum(counts), record_ids=None)
     if len(values) != sum(counts):
         raise ValueError(
             f"{where}: {len(values):,} ids for {sum(counts):,} documents; every document needs one"
         )
-    ids = values.take(pa.array(np.argsort(document, kind="stable"))).cast(pa.string())
+    ids = values.cast(_WIDE).combine_chunks()
     if ids.null_count or pc.count_distinct(ids).as_py() != len(ids):
         raise ValueError(
             f"{where}: {ids.null_count:,} ids are null and {pc.count_distinct(ids).as_py():,} of "
             f"{len(ids):,} are distinct; a record's id names it alone"
         )
-    starts = np.cumsum([0, *counts])[:-1]
-    return [ids.slice(start, count) for start, count in zip(starts.tolist(), counts, strict=True)]
+    rows = pa.array(np.argsort(document, kind="stable"))
+    ends = np.cumsum(counts)
+    return [
+        _chunked(end - count, end, lambda start, stop: ids.take(rows[start:stop]).cast(pa.string()))
+        for end, count in zip(ends.tolist(), counts, strict=True)
+    ]
 
 
-def _numbered(name: str, count: int) -> pa.Array:
-    numbers = pa.array(np.arange(count)).cast(pa.string())
-    return pc.binary_join_element_wise(name, numbers, ":")
+def _numbered(name: str, count: int) -> pa.ChunkedArray:
+    def piece(start: int, stop: int) -> pa.Array:
+        numbers = pa.array(np.arange(start, stop)).cast(pa.string())
+        return pc.binary_join_element_wise(name, numbers, ":")
+
+    return _chunked(0, count, piece)
+
+
+def _chunked(start: int, stop: int, piece: Callable[[int, int], pa.Array]) -> pa.ChunkedArray:
+    """Returns strings of rows start..stop, made piece by piece: an array holds at most 2 GiB."""
+    pieces = [piece(at, min(at + _ROWS_AT_ONCE, stop)) for at in range(start, stop, _ROWS_AT_ONCE)]
+    return pa.chunked_array(pieces, pa.string())
 
 
 def join_scores(
-    source: AdoptedSource, score: str, record_ids: pa.Array
+    source: AdoptedSource, score: str, record_ids: pa.ChunkedArray
 ) -> tuple[pa.Array, pa.Array]:
     """Returns score (float32 or null) and reason of a null for every document, in order."""
     table = source.scores[score]
@@ -58,7 +75,8 @@ def join_scores(
     values, document = read_joined(source, table, where, len(record_ids), record_ids=record_ids)
     if not (pa.types.is_floating(values.type) or pa.types.is_integer(values.type)):
         raise ValueError(f"{where}: column {table.column!r} holds {values.type}, expected numbers")
-    given = values.cast(pa.float32()).to_numpy(zero_copy_only=False)  # a null becomes NaN
+    # Unchecked: whole numbers are rounded, as fractions are. A null becomes NaN.
+    given = values.cast(pa.float64(), safe=False).cast(pa.float32(), safe=False).to_numpy()
     scores = np.full(len(record_ids), np.nan, dtype=np.float32)
     is_listed = np.zeros(len(record_ids), dtype=bool)
     scores[document], is_listed[document] = given, True
@@ -76,8 +94,8 @@ def read_joined(
     where: str,
     num_documents: int,
     *,
-    record_ids: pa.Array | None,
-) -> tuple[pa.Array, npt.NDArray[np.int64]]:
+    record_ids: pa.ChunkedArray | None,
+) -> tuple[pa.ChunkedArray, npt.NDArray[np.int64]]:
     """Returns the values of a table and the document each belongs to.
 
     Raises ValueError for a column that is missing, a document that is none or is listed twice, and
@@ -86,7 +104,7 @@ def read_joined(
     key = table.document or table.record_id
     columns = [table.column, *([key] if key else [])]
     content = _read_table(source.table_paths(table), columns, where)
-    values = content[table.column].combine_chunks()
+    values = content[table.column]
     if key is None:
         if len(values) != num_documents:
             raise ValueError(
@@ -94,7 +112,7 @@ def read_joined(
                 "that says which is which (document or record_id), or give one row per document."
             )
         return values, np.arange(num_documents)
-    keys = content[key].combine_chunks()
+    keys = content[key]
     if table.document is not None:
         document = _document_numbers(keys, where)
     elif record_ids is None:
@@ -118,23 +136,42 @@ def _read_table(paths: Sequence[Path], columns: Sequence[str], where: str) -> pa
                 f"{where}: {path}: no column {missing[0]!r}; it has {', '.join(names)}"
             )
         tables.append(pq.read_table(path, columns=list(columns)))
-    return pa.concat_tables(tables, promote_options="permissive")
+    try:
+        return pa.concat_tables(tables, promote_options="permissive")
+    except pa.ArrowException as error:
+        types = "; ".join(
+            f"{path}: {', '.join(f'{field.name} {field.type}' for field in table.schema)}"
+            for path, table in zip(paths, tables, strict=True)
+        )
+        raise ValueError(
+            f"{where}: its files hold columns of types that do not go together ({types}). Write "
+            "them with one type."
+        ) from error
 
 
-def _document_numbers(keys: pa.Array, where: str) -> npt.NDArray[np.int64]:
+def _document_numbers(keys: pa.ChunkedArray, where: str) -> npt.NDArray[np.int64]:
     if not pa.types.is_integer(keys.type) or keys.null_count:
         raise ValueError(f"{where}: document numbers must be whole numbers, got {keys.type}")
-    numbers: npt.NDArray[np.int64] = keys.cast(pa.int64()).to_numpy()
+    try:
+        numbers: npt.NDArray[np.int64] = keys.cast(pa.int64()).to_numpy()
+    except pa.ArrowInvalid as error:
+        raise ValueError(
+            f"{where}: document number {pc.max(keys).as_py():,} is no document's. Numbers start at "
+            "0 and run through all prefixes of the source."
+        ) from error
     return numbers
 
 
-def _positions(keys: pa.Array, record_ids: pa.Array, where: str) -> npt.NDArray[np.int64]:
-    found = pc.index_in(keys.cast(pa.string()), record_ids)
+def _positions(
+    keys: pa.ChunkedArray, record_ids: pa.ChunkedArray, where: str
+) -> npt.NDArray[np.int64]:
+    found = pc.index_in(keys.cast(_WIDE), record_ids.cast(_WIDE))
     if found.null_count:
         unknown = keys.filter(pc.is_null(found))[0].as_py()
         raise ValueError(
             f"{where}: {found.null_count:,} of {len(keys):,} ids are no document's, such as "
-            f"{unknown!r}. Ids are those of adopt.<source>.ids, or <prefix name>:<document number>."
+            f"{unknown!r}. Ids are those of adopt.<source>.ids, or "
+            "<source>:<file name of the prefix>:<document number in it>."
         )
     positions: npt.NDArray[np.int64] = found.cast(pa.int64()).to_numpy()
     return positions

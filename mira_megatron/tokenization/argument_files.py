@@ -20,6 +20,7 @@ import numpy as np
 from rich.console import Console
 
 from mira_megatron.atomic_files import write_bytes, write_json
+from mira_megatron.tokenization.blend_files import held_out_weights
 from mira_megatron.tokenization.index_file import read_index
 
 PER_SPLIT = "data_per_split.json"
@@ -38,7 +39,6 @@ class ArgumentFiles:
     """
 
     num_train_samples: int  # one pass, or what the blend's weights are for
-    per_split: Path
     arguments: tuple[str, ...]  # train, validate and test
     train_only: tuple[str, ...]  # in place of those; empty where not written
     fast_start: tuple[str, ...]  # in addition, once the index cache is complete; empty likewise
@@ -51,7 +51,6 @@ class PrefixCounts:
 
     num_sequences: int
     num_boundaries: int  # documents + 1, which Megatron's own reader calls its document count
-    num_tokens: int
     dtype: np.dtype[np.number]  # of the token ids
 
 
@@ -60,8 +59,8 @@ class PhaseArguments:
     """Several blends trained on one after the other, each from the checkpoint of the one before."""
 
     arguments: tuple[str, ...]  # the same for every phase
-    train_samples: int  # of all phases
-    transition_iterations: tuple[int, ...]  # where Megatron-LM saves and ends, to be run again
+    start_iterations: tuple[int, ...]  # per phase the last iteration before it; they go on counting
+    num_samples: tuple[int, ...]  # per phase, whole global batches: what its dataset is asked for
     unused_samples: tuple[int, ...]  # per phase; fewer than a global batch
 
 
@@ -78,7 +77,7 @@ def write_argument_files(
     prefixes = list(dict.fromkeys([*blend["train"], *blend["valid"], *blend["test"]]))
     counts = {prefix: prefix_counts(Path(prefix)) for prefix in prefixes}
     folder = folder.resolve()
-    write_json(folder / PER_SPLIT, per_split_content(blend, counts))
+    write_json(folder / PER_SPLIT, per_split_content(blend))
     not_written = _write_others(blend, counts, folder)
     cache = folder / "index_cache" if cache_folder is None else cache_folder.resolve()
     sizes = [
@@ -92,7 +91,6 @@ def write_argument_files(
     fast_start = ["--per-dataset-sequences-path", str(folder / SEQUENCES)]
     return ArgumentFiles(
         num_train_samples=int(blend["num_train_samples"]),
-        per_split=folder / PER_SPLIT,
         arguments=("--per-split-data-args-path", str(folder / PER_SPLIT), *sizes),
         train_only=() if TRAIN_ONLY in not_written else (*train_only, "--eval-iters", "0", *sizes),
         fast_start=()
@@ -108,29 +106,16 @@ def prefix_counts(path_prefix: Path) -> PrefixCounts:
     return PrefixCounts(
         num_sequences=len(index.lengths_S),
         num_boundaries=len(index.document_indices_D),
-        num_tokens=index.num_tokens,
         dtype=index.dtype,
     )
 
 
-def per_split_content(
-    blend: Mapping[str, Any], counts: Mapping[str, PrefixCounts]
-) -> dict[str, list[str]]:
-    """Returns the JSON for --per-split-data-args-path.
-
-    Several held-out prefixes get their samples as weights: without weights Megatron holds one pass
-    over them, and a training that evaluates often ends in StopIteration when it is used up.
-    """
+def per_split_content(blend: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Returns the JSON for --per-split-data-args-path, the held-out prefixes weighted."""
     return {
         "train": zipped_prefixes(blend["train"], blend.get("train_weights")),
         **{
-            split: zipped_prefixes(
-                blend[split],
-                [
-                    float(max(counts[prefix].num_tokens - 1, 0) // blend["sequence_length"])
-                    for prefix in blend[split]
-                ],
-            )
+            split: zipped_prefixes(blend[split], held_out_weights(blend, split))
             for split in ("valid", "test")
         },
     }
@@ -180,9 +165,20 @@ def phase_arguments(
 ) -> PhaseArguments:
     """Returns what every phase of a training over several blends is started with.
 
-    Megatron-LM ends a phase at its iteration and is started again with the next blend's files;
-    both arguments stay the same. Raises ValueError for phases that it could not tell apart.
+    Megatron-LM saves and ends at the iteration before each later phase, and is started again with
+    the next blend's files; the arguments stay the same. Iterations go on counting, and samples of
+    the dataset begin at 0 again (training/training.py, build_train_valid_test_data_loaders). Raises
+    ValueError for phases that it could not tell apart.
     """
+    if global_batch_size < 1:
+        raise ValueError(f"global_batch_size={global_batch_size} must be positive")
+    arms = [blend.get("arm") for blend in blends]
+    again = next((arm for at, arm in enumerate(arms) if arm in arms[:at]), None)
+    if again is not None:
+        raise ValueError(
+            f"arm {again!r} is two of the phases, and its documents would be read again. Name "
+            "each arm once."
+        )
     lengths = sorted({blend["sequence_length"] for blend in blends})
     if len(lengths) != 1:
         raise ValueError(
@@ -196,15 +192,14 @@ def phase_arguments(
                 f"arm {blend.get('arm')!r}: {blend['num_train_samples']:,} samples are no global "
                 f"batch of {global_batch_size:,}, and so no phase. Select more, or leave it out."
             )
-    *transitions, last = accumulate(iterations)
-    train_samples = last * global_batch_size
-    arguments = ["--train-samples", str(train_samples)]
-    if transitions:
-        arguments += ["--phase-transition-iterations", ",".join(map(str, transitions))]
+    *starts, last = accumulate(iterations, initial=0)
+    arguments = ["--train-samples", str(last * global_batch_size)]
+    if len(starts) > 1:
+        arguments += ["--phase-transition-iterations", ",".join(map(str, starts[1:]))]
     return PhaseArguments(
         arguments=(*arguments, "--global-batch-size", str(global_batch_size)),
-        train_samples=train_samples,
-        transition_iterations=tuple(transitions),
+        start_iterations=tuple(starts),
+        num_samples=tuple(each * global_batch_size for each in iterations),
         unused_samples=tuple(
             int(blend["num_train_samples"]) % global_batch_size for blend in blends
         ),
@@ -214,7 +209,7 @@ def phase_arguments(
 def print_argument_files(console: Console, files: ArgumentFiles) -> None:
     """Prints the words to paste, quoted for a shell, and what was not written."""
     lines = {
-        "Train and evaluate": files.arguments,
+        f"Train on {files.num_train_samples:,} samples and evaluate": files.arguments,
         "or train without evaluation": files.train_only,
         "in addition, once the index cache is complete": files.fast_start,
     }
@@ -223,6 +218,22 @@ def print_argument_files(console: Console, files: ArgumentFiles) -> None:
             console.print(f"{title}:\n  {shlex.join(words)}", **_AS_IT_IS)
     for name, reason in files.not_written.items():
         console.print(f"{name} is not written: {reason}", **_AS_IT_IS)
+
+
+def print_phases(console: Console, arms: Sequence[str], phases: PhaseArguments) -> None:
+    """Prints the words that every phase is started with, and how each phase is traced."""
+    words = shlex.join(phases.arguments)
+    console.print(f"As phases, instead of each arm's --train-samples:\n  {words}", **_AS_IT_IS)
+    each = zip(
+        arms, phases.start_iterations, phases.num_samples, phases.unused_samples, strict=True
+    )
+    for arm, start, num_samples, unused in each:
+        console.print(
+            f"Arm {arm} from iteration {start + 1:,} on: {num_samples:,} samples, {unused:,} are "
+            "left over. To trace it:\n"
+            f"  --arm {shlex.quote(arm)} --start-iteration {start} --num-samples {num_samples}",
+            **_AS_IT_IS,
+        )
 
 
 # A line to paste must not be broken, coloured or read as markup.

@@ -52,6 +52,7 @@ from mira_megatron.tokenization.token_dataset import (
     TokenPrefix,
     check_no_pair_twice,
     check_one_vocabulary,
+    check_unchanged,
 )
 
 logger = logging.getLogger(__name__)
@@ -149,6 +150,9 @@ def blend(workspace: Workspace, settings: BlendSettings) -> WorkResult:
     datasets = [token_dataset(workspace, source) for source in settings.sources]
     check_one_vocabulary(datasets)
     check_no_pair_twice(datasets)
+    for dataset in datasets:
+        for prefix in dataset.prefixes:
+            check_unchanged(prefix)
     entries = [
         entry
         for dataset in datasets

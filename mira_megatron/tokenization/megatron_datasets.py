@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ from megatron.core.datasets.blended_dataset import BlendedDataset
 from megatron.core.datasets.blended_megatron_dataset_builder import BlendedMegatronDatasetBuilder
 from megatron.core.datasets.gpt_dataset import GPTDataset, GPTDatasetConfig
 
-from mira_megatron import layout
+from mira_megatron.tokenization.blend_files import read_blend as read_blend
 from mira_megatron.tokenization.keep_mask_dataset import (
     KeepMaskGPTDataset,
     KeepMaskGPTDatasetConfig,
@@ -46,22 +45,6 @@ class BlendDatasets:
 
     train: GPTDataset | BlendedDataset
     valid: GPTDataset | BlendedDataset
-
-
-def read_blend(folder: Path) -> dict[str, Any]:
-    """Returns blend.json with its paths made absolute."""
-    path = folder / layout.BLEND
-    try:
-        content: dict[str, Any] = json.loads(path.read_bytes())
-    except FileNotFoundError as error:
-        raise FileNotFoundError(f"{path}: no such blend; make it with `mira blend`") from error
-    for split in ("train", "valid", "test"):
-        content[split] = [_absolute(folder, prefix) for prefix in content[split]]
-    content["keep_masks"] = {
-        _absolute(folder, prefix): _absolute(folder, mask)
-        for prefix, mask in content["keep_masks"].items()
-    }
-    return content
 
 
 def build_datasets(
@@ -132,8 +115,3 @@ def class_and_config(
 def prefix_datasets(dataset: GPTDataset | BlendedDataset) -> list[GPTDataset]:
     """Returns the single-prefix datasets behind a blend, in its order."""
     return list(dataset.datasets) if isinstance(dataset, BlendedDataset) else [dataset]
-
-
-def _absolute(folder: Path, relative: str) -> str:
-    # Not resolve(): a view's .bin is a link, and Megatron wants the prefix beside its .idx.
-    return str((folder / relative).parent.resolve() / Path(relative).name)

@@ -63,8 +63,7 @@ def datasets_provider(blend_folder: Path, *, arguments: Any = None) -> DatasetsP
     ) -> tuple[Any, Any, Any]:
         megatron = _get_args() if arguments is None else arguments
         _check_arguments(megatron)
-        num_train_samples = train_val_test_num_samples[0]
-        blend = at_sequence_length(read_blend(blend_folder), megatron.seq_length, num_train_samples)
+        blend = at_sequence_length(read_blend(blend_folder), megatron.seq_length)
         _check_vocabulary(megatron, blend["vocab_size"], blend_folder)
         datasets = trainer_datasets(
             blend,

@@ -4,6 +4,7 @@ Reads   <prefix>.{bin,idx} of every input, ours or not; of ours also .view.json,
 Writes  <output>.bin, .records.parquet if every input has one, and .idx last
 Keeps   order as given, documents without a sequence and with several; for inputs that are no views
         the files are those of Megatron's own merge, byte for byte
+Holds   the lock .<output>.lock while it compares and writes; the empty file stays
 
 Megatron's merge copies every .bin whole and counts pointers anew, so of a view it silently makes
 other documents. This one copies what the index points to. A file that exists is compared with what
@@ -16,13 +17,15 @@ copying.py says of its threads.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from mira_megatron.atomic_files import replacing
+from mira_megatron.file_lock import held_lock
 from mira_megatron.tokenization.copying import (
     WORKERS,
     check_writable,
@@ -30,7 +33,7 @@ from mira_megatron.tokenization.copying import (
     has_runs,
     runs_of,
 )
-from mira_megatron.tokenization.handovers import is_view, marker_path
+from mira_megatron.tokenization.handovers import marker_path
 from mira_megatron.tokenization.index_file import (
     SequenceIndex,
     bin_path,
@@ -49,6 +52,8 @@ from mira_megatron.tokenization.merge_records import (
     records_path,
     write_records,
 )
+
+_MARKER_KEYS = {"idx_fingerprint", "num_documents", "num_tokens", "selection_digest"}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -92,7 +97,8 @@ def merge(
 
     Raises ValueError or FileNotFoundError for inputs that are damaged, of different dtypes or (but
     for `may_repeat`) named twice, for object storage and for an output that exists with other
-    content, and OSError for a folder that cannot be written to: all before anything is written.
+    content or that another process writes, and OSError for a folder that cannot be written to: all
+    before anything is written.
     """
     _check_paths(prefixes, output_prefix, may_repeat)
     indices = [_checked_index(prefix) for prefix in prefixes]
@@ -101,7 +107,7 @@ def merge(
     inputs = tuple(
         MergeInput(
             path_prefix=prefix,
-            is_view=is_view(prefix),
+            is_view=_view_marker(prefix) is not None,
             has_records=has_file,
             num_documents=index.num_documents,
             num_tokens=index.num_tokens,
@@ -112,7 +118,10 @@ def merge(
     records = records_path(output_prefix) if all(with_records) else None
     if records is not None:
         check_records(prefixes, [index.num_documents for index in indices])
-    is_new = _place(prefixes, indices, output_prefix, records, workers)
+    check_writable(output_prefix.parent)
+    lock = output_prefix.with_name(f".{output_prefix.name}.lock")
+    with held_lock(lock, f"{lock}: another process writes {output_prefix}. Wait for it to end."):
+        is_new = _place(prefixes, indices, output_prefix, records, workers)
     return MergeReport(
         output_prefix=output_prefix,
         inputs=inputs,
@@ -130,7 +139,7 @@ def materialise(view_prefix: Path, output_prefix: Path, *, workers: int = WORKER
     Raises as `merge` does, and ValueError for a prefix that is a plain dataset already.
     """
     check_local(view_prefix)
-    if not is_view(view_prefix) and read_index(view_prefix).is_contiguous():
+    if _view_marker(view_prefix) is None and read_index(view_prefix).is_contiguous():
         raise ValueError(
             f"{view_prefix}: no index view ({marker_path(view_prefix).name} is missing, and its "
             "documents lie one after another): there is nothing to materialise. Copy the files."
@@ -183,15 +192,34 @@ def _check_paths(prefixes: Sequence[Path], output_prefix: Path, may_repeat: bool
 def _checked_index(path_prefix: Path) -> SequenceIndex:
     """Returns an input's index after comparing it with its .bin, or with what its view says."""
     index = read_index(path_prefix)
-    if is_view(path_prefix):
-        _check_view(path_prefix, index)
+    marker = _view_marker(path_prefix)
+    if marker is not None:
+        _check_view(path_prefix, index, marker)
     elif bin_path(path_prefix).is_file():
         check_covers_bin(index, bin_path(path_prefix).stat().st_size, path_prefix)
     return index
 
 
-def _check_view(view_prefix: Path, index: SequenceIndex) -> None:
-    marker = json.loads(marker_path(view_prefix).read_text())
+def _view_marker(path_prefix: Path) -> Mapping[str, Any] | None:
+    """Returns what an index view says of itself, None for a prefix that is no view."""
+    path = marker_path(path_prefix)
+    if not path.is_file():
+        return None
+    try:
+        marker = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise ValueError(
+            f"{path}: no JSON ({error}). Make the view anew with `mira blend`."
+        ) from error
+    if not isinstance(marker, dict) or not marker.keys() >= _MARKER_KEYS:
+        raise ValueError(
+            f"{path}: expected the keys {', '.join(sorted(_MARKER_KEYS))} of an index view. Make "
+            "the view anew with `mira blend`, or move the file away if the pair is no view."
+        )
+    return marker
+
+
+def _check_view(view_prefix: Path, index: SequenceIndex, marker: Mapping[str, Any]) -> None:
     counts = (marker["num_documents"], marker["num_tokens"])
     if counts != (index.num_documents, index.num_tokens):
         raise ValueError(
@@ -253,8 +281,6 @@ def _place(
         )
     )
     missing = [(path, write) for path, _, write in files if not path.exists()]
-    if missing:
-        check_writable(output_prefix.parent)
     for path, is_as_expected, _ in files:
         if path.exists() and not is_as_expected(path):
             raise ValueError(

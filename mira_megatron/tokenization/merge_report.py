@@ -3,32 +3,31 @@
 from __future__ import annotations
 
 from rich.console import Console
-from rich.table import Table
+from rich.text import Text
 
 from mira_megatron.tokenization.merge import MergeInput, MergeReport
 
 
 def print_merge(console: Console, report: MergeReport) -> None:
-    """Prints the inputs in order, the result, and which side files it does without."""
-    table = Table("Input", "Kind", "Documents", "Tokens", "Bytes")
-    for column in table.columns[2:]:
-        column.justify = "right"
+    """Prints the inputs in order, the result, and which side files it does without.
+
+    Every path has a line of its own and is never cut: it is how inputs are told apart.
+    """
     for part in report.inputs:
-        kind = "index view" if part.is_view else "dataset"
-        table.add_row(str(part.path_prefix), kind, *_counts(part))
-    table.add_section()
+        _print_line(console, str(part.path_prefix))
+        _print_line(console, f"  {'index view' if part.is_view else 'dataset'}: {_counts(part)}")
     made = "written" if report.is_new else "already there"
-    table.add_row(str(report.output_prefix), made, *_counts(report))
-    console.print(table)
+    _print_line(console, f"Output: {report.output_prefix}")
+    _print_line(console, f"  {made}: {_counts(report)}")
     if report.records:
-        console.print(f"Records: {report.records}", soft_wrap=True)
-    else:
-        console.print(
-            "No .records.parquet: "
-            + ", ".join(f"{prefix} has none" for prefix in report.without_records),
-            soft_wrap=True,
-        )
+        _print_line(console, f"Records: {report.records}")
+    for prefix in report.without_records:
+        _print_line(console, f"No .records.parquet: {prefix} has none")
 
 
-def _counts(part: MergeInput | MergeReport) -> tuple[str, str, str]:
-    return f"{part.num_documents:,}", f"{part.num_tokens:,}", f"{part.num_bytes:,}"
+def _print_line(console: Console, line: str) -> None:
+    console.print(Text(line), soft_wrap=True)
+
+
+def _counts(part: MergeInput | MergeReport) -> str:
+    return f"{part.num_documents:,} documents, {part.num_tokens:,} tokens, {part.num_bytes:,} bytes"

@@ -1,4 +1,8 @@
-"""One range of a raw file into one shard of tokens, and its rows' numbers in the whole file."""
+"""One range of a raw file into one shard of tokens, and its rows' numbers in the whole file.
+
+Beside what token_shards.py says, a shard has a <shard>.bad.jsonl: row, reason and detail of every
+row that cannot become a document.
+"""
 
 from __future__ import annotations
 
@@ -7,23 +11,23 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mira_megatron.atomic_files import write_json
+from mira_megatron.atomic_files import replacing, write_json
 from mira_megatron.records import DOCUMENT_SCHEMA
-from mira_megatron.shards import with_columns
+from mira_megatron.tokenization.parquet_rows import writing_rows
 from mira_megatron.tokenization.raw_rows import FileRange
 from mira_megatron.tokenization.raw_text import read_chunks
 from mira_megatron.tokenization.record_shards import open_encoder
 from mira_megatron.tokenization.text_columns import TextError, text_hashes, utf8_of
-from mira_megatron.tokenization.token_shards import read_documents, writing_shard
+from mira_megatron.tokenization.token_shards import document_batches, writing_shard
 
-_LISTED_BAD_ROWS = 1_000  # per shard; all are counted
+_REPEATED_LOOKED_AT = 100
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,7 +54,6 @@ class RawReport:
     num_tokens: int
     num_control_texts: int
     num_bad: dict[str, int]
-    bad: list[list[Any]]  # row, reason, detail of the first _LISTED_BAD_ROWS
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,9 +65,13 @@ class PlacedShard:
     rows_before: int  # in the same file
 
     def bad_rows(self) -> Iterator[tuple[str, str, str]]:
-        """Yields origin (file:row), reason and detail of the bad rows that are listed."""
-        for row, reason, detail in self.report.bad:
-            yield f"{self.task.part.file}:{self.rows_before + row}", reason, detail
+        """Yields origin (file:row), reason and detail of all bad rows."""
+        if not self.report.num_bad:
+            return
+        with _bad_path(self.task.shard).open("rb") as lines:
+            for line in lines:
+                row, reason, detail = orjson.loads(line)
+                yield f"{self.task.part.file}:{self.rows_before + row}", reason, detail
 
 
 def write_raw_shard(task: RawTask) -> RawReport:
@@ -77,9 +84,12 @@ def write_raw_shard(task: RawTask) -> RawReport:
         return RawReport(**orjson.loads(path.read_bytes()))
     encoder = open_encoder(task.tokenizer, task.tokenizer_digest, task.eod_token, task.backend)
     num_rows = num_text_bytes = 0
-    bad: list[list[Any]] = []
     num_bad: Counter[str] = Counter()
-    with writing_shard(task.shard) as shard:
+    with (
+        replacing(_bad_path(task.shard)) as bad_path,
+        bad_path.open("wb") as bad,
+        writing_shard(task.shard) as shard,
+    ):
         chunks = read_chunks(task.part, text_field=task.text_field, id_field=task.id_field)
         for chunk in chunks:
             try:
@@ -92,8 +102,8 @@ def write_raw_shard(task: RawTask) -> RawReport:
             num_rows += chunk.num_rows
             num_text_bytes += utf8_of(chunk.texts).nbytes
             num_bad.update(row.reason for row in chunk.bad)
-            bad += [[row.row, row.reason, row.detail] for row in chunk.bad]
-            del bad[_LISTED_BAD_ROWS:]
+            for row in chunk.bad:
+                bad.write(orjson.dumps([row.row, row.reason, row.detail]) + b"\n")
     report = RawReport(
         num_rows=num_rows,
         num_documents=shard.num_documents,
@@ -101,7 +111,6 @@ def write_raw_shard(task: RawTask) -> RawReport:
         num_tokens=shard.num_tokens,
         num_control_texts=shard.num_control_texts,
         num_bad=dict(num_bad),
-        bad=bad,
     )
     write_json(path, dataclasses.asdict(report))
     return report
@@ -115,23 +124,76 @@ def placed(task: RawTask, report: RawReport, previous: PlacedShard | None) -> Pl
     return PlacedShard(task=task, report=report, rows_before=rows_before)
 
 
-def joined_documents(shards: Sequence[PlacedShard], *, has_ids: bool) -> pa.Table:
-    """Returns the documents of all shards, in order, with their ids; none is held out."""
-    documents = read_documents([shard.task.shard for shard in shards])
-    columns = {"is_validation": pa.array(np.zeros(documents.num_rows, bool))}
-    if not has_ids:
-        columns["record_id"] = _file_and_row(shards, documents["record_id"])
-    return with_columns(documents, columns, DOCUMENT_SCHEMA)
+def write_records(path: Path, shards: Sequence[PlacedShard], *, has_ids: bool) -> None:
+    """Writes the documents of all shards, in order, with their ids; none is held out."""
+    with writing_rows(path, DOCUMENT_SCHEMA) as rows:
+        for shard in shards:
+            for batch in document_batches(shard.task.shard):
+                ids = batch["record_id"] if has_ids else _file_and_row(shard, batch["record_id"])
+                columns = {
+                    "record_id": ids,
+                    "num_tokens": batch["num_tokens"],
+                    "is_validation": pa.array(np.zeros(batch.num_rows, bool)),
+                    "text_hash": batch["text_hash"],
+                }
+                rows.add(pa.Table.from_pydict(columns, schema=DOCUMENT_SCHEMA))
 
 
-def _file_and_row(shards: Sequence[PlacedShard], rows: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Returns file:row for documents whose rows are counted from the start of their shards."""
-    num_documents = [shard.report.num_documents for shard in shards]
-    before = np.repeat([shard.rows_before for shard in shards], num_documents)
-    in_file = pc.add(rows.cast(pa.int64()), pa.array(before, pa.int64())).cast(pa.string())
-    files = pa.array([shard.task.part.file for shard in shards], pa.string())
-    of_row = files.take(pa.array(np.repeat(np.arange(len(shards)), num_documents)))
-    return pc.binary_join_element_wise(of_row, in_file, ":")
+def write_bad_rows(path: Path, shards: Sequence[PlacedShard]) -> None:
+    """Writes origin, reason and detail of all bad rows, in order, as JSON Lines."""
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        for shard in shards:
+            for origin, reason, detail in shard.bad_rows():
+                line = {"origin": origin, "reason": reason, "detail": detail}
+                file.write(orjson.dumps(line) + b"\n")
+
+
+def check_ids(shards: Sequence[PlacedShard]) -> None:
+    """Raises ValueError, naming one, where documents have equal ids."""
+    num_documents = sum(shard.report.num_documents for shard in shards)
+    hashes_D = np.empty(num_documents, np.uint64)
+    start = 0
+    for _, _, hashes in _hashed_ids(shards):
+        hashes_D[start : start + len(hashes)] = hashes
+        start += len(hashes)
+    hashes_D.sort()
+    repeated = hashes_D[1:][hashes_D[1:] == hashes_D[:-1]]
+    if not len(repeated):
+        return
+    # Of 64 bits, two may be equal by chance once among billions of ids: the ids themselves decide.
+    looked_at = np.unique(repeated)[:_REPEATED_LOOKED_AT]
+    first_file: dict[str, str] = {}
+    for file, ids, hashes in _hashed_ids(shards):
+        for record_id in ids.filter(pa.array(np.isin(hashes, looked_at))).to_pylist():
+            if record_id in first_file:
+                raise ValueError(
+                    f"{file}: a row has the id {record_id!r}, and so has another one of "
+                    f"{first_file[record_id]}. {len(repeated):,} of {num_documents:,} documents "
+                    "repeat an id: name a field that tells them apart, or none (an id is then "
+                    "the file and the row)."
+                )
+            first_file[record_id] = file
+
+
+def _hashed_ids(
+    shards: Sequence[PlacedShard],
+) -> Iterator[tuple[str, pa.StringArray, npt.NDArray[np.uint64]]]:
+    """Yields files, ids and 64 bits of each id's hash."""
+    for shard in shards:
+        for batch in document_batches(shard.task.shard):
+            ids = batch["record_id"]
+            hashes = text_hashes(ids.cast(pa.large_string()))
+            yield shard.task.part.file, ids, np.frombuffer(hashes.buffers()[1], np.uint64)[::2]
+
+
+def _file_and_row(shard: PlacedShard, rows: pa.StringArray) -> pa.StringArray:
+    """Returns file:row for documents whose rows are counted from the start of their shard."""
+    in_file = pc.add(rows.cast(pa.int64()), shard.rows_before).cast(pa.string())
+    return pc.binary_join_element_wise(shard.task.part.file, in_file, ":")
+
+
+def _bad_path(shard: Path) -> Path:
+    return shard.with_name(f"{shard.name}.bad.jsonl")
 
 
 def _range(task: RawTask) -> str:

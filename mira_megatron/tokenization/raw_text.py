@@ -25,8 +25,16 @@ _MIN_SHARD_BYTES, _MAX_SHARD_BYTES, _SHARDS_WANTED = 4 << 20, 512 << 20, 256
 def file_ranges(files: Sequence[Path]) -> list[FileRange]:
     """Returns the shards of all files, in order; the same files give the same shards.
 
-    Raises FileNotFoundError for a missing file and ValueError for one of another kind.
+    Raises as `check_files` does.
     """
+    check_files(files)
+    num_bytes = sum(path.stat().st_size for path in files)
+    shard_bytes = min(max(num_bytes // _SHARDS_WANTED, _MIN_SHARD_BYTES), _MAX_SHARD_BYTES)
+    return [part for path in files for part in _ranges_of(path, shard_bytes)]
+
+
+def check_files(files: Sequence[Path]) -> None:
+    """Raises FileNotFoundError for a missing file and ValueError for one of another kind."""
     for path in files:
         if not path.is_file():
             raise FileNotFoundError(f"{path}: no such file; expected {', '.join(SUFFIXES)}")
@@ -34,9 +42,6 @@ def file_ranges(files: Sequence[Path]) -> list[FileRange]:
             raise ValueError(
                 f"{path}: cannot be read; expected a name that ends in {', '.join(SUFFIXES)}"
             )
-    num_bytes = sum(path.stat().st_size for path in files)
-    shard_bytes = min(max(num_bytes // _SHARDS_WANTED, _MIN_SHARD_BYTES), _MAX_SHARD_BYTES)
-    return [part for path in files for part in _ranges_of(path, shard_bytes)]
 
 
 def read_chunks(part: FileRange, *, text_field: str, id_field: str | None) -> Iterator[RawChunk]:

@@ -14,7 +14,7 @@ from typing import Any
 
 from mira_megatron import layout
 from mira_megatron.atomic_files import write_json
-from mira_megatron.tokenization.index_file import bin_path, read_index_with_fingerprint
+from mira_megatron.tokenization.index_file import bin_path, idx_path, read_index_with_fingerprint
 
 SCHEMA_VERSION = 2
 
@@ -31,6 +31,7 @@ class TokenPrefix:
     num_documents: int
     num_tokens: int
     num_bytes: int  # of the .bin
+    mtime_ns: int | None = None  # of an adopted .bin; ours carry a fingerprint in their names
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -117,17 +118,41 @@ def check_one_vocabulary(datasets: Sequence[TokenDataset]) -> None:
 
 
 def check_no_pair_twice(datasets: Sequence[TokenDataset]) -> None:
-    """Raises ValueError where two sources lead to one `.bin`: its documents would count twice."""
-    names: dict[Path, str] = {}
+    """Raises ValueError where two sources lead to one pair: its documents would count twice.
+
+    Views of one .bin are pairs of their own: they may list different documents.
+    """
+    names: dict[object, str] = {}
     for dataset in datasets:
         for prefix in dataset.prefixes:
-            path = bin_path(prefix.path_prefix).resolve()
-            if path in names:
+            path = idx_path(prefix.path_prefix).resolve()
+            # An .idx may be copied, with the .bin linked beside the copy.
+            content = (bin_path(prefix.path_prefix).resolve(), prefix.idx_fingerprint)
+            first = names.get(path, names.get(content))
+            if first is not None:
                 raise ValueError(
-                    f"{path} belongs to {names[path]} and to {prefix.name}; every document in it "
+                    f"{path} belongs to {first} and to {prefix.name}; every document in it "
                     "would be trained on twice. Adopt it once."
                 )
-            names[path] = prefix.name
+            names |= {path: prefix.name, content: prefix.name}
+
+
+def check_unchanged(prefix: TokenPrefix) -> None:
+    """Raises ValueError where an adopted `.bin` has another size or time than when it was read."""
+    if prefix.mtime_ns is None:
+        return
+    path = bin_path(prefix.path_prefix)
+    if not path.is_file():
+        raise ValueError(
+            f"{path}: no such file, but {prefix.name} was adopted from it. Restore it."
+        )
+    status = path.stat()
+    if (status.st_size, status.st_mtime_ns) != (prefix.num_bytes, prefix.mtime_ns):
+        raise ValueError(
+            f"{path}: {status.st_size:,} bytes, modified at {status.st_mtime_ns} ns, but when it "
+            f"was adopted as {prefix.name} it had {prefix.num_bytes:,}, modified at "
+            f"{prefix.mtime_ns} ns: its tokens may be others. `mira run` adopts it anew."
+        )
 
 
 def _written(folder: Path, prefix: TokenPrefix) -> dict[str, Any]:
@@ -141,6 +166,7 @@ def _written(folder: Path, prefix: TokenPrefix) -> dict[str, Any]:
         "num_documents": prefix.num_documents,
         "num_tokens": prefix.num_tokens,
         "num_bytes": prefix.num_bytes,
+        **({} if prefix.mtime_ns is None else {"mtime_ns": prefix.mtime_ns}),
     }
 
 
@@ -154,4 +180,5 @@ def _read(folder: Path, entry: Mapping[str, Any]) -> TokenPrefix:
         num_documents=entry["num_documents"],
         num_tokens=entry["num_tokens"],
         num_bytes=entry["num_bytes"],
+        mtime_ns=entry.get("mtime_ns"),
     )

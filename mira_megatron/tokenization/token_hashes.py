@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -40,10 +41,13 @@ def hash_documents(
     """
     hashes = bytearray()
     num_without_eod = 0
-    for first, documents in _blocks(path_prefix, index):
-        for number, tokens in enumerate(documents, first):
+    for first, ids, ends in _blocks(path_prefix, index):
+        _check_ids(path_prefix, first, ids, ends, check)
+        # Only now: an int32 cannot hold every id of a wider file.
+        ids = np.ascontiguousarray(ids, dtype="<i4")
+        for start, end in pairwise(ends.tolist()):
+            tokens = ids[start:end]
             if len(tokens):
-                _check_ids(path_prefix, number, tokens, check)
                 has_eod = tokens[-1] == check.eod_id
                 num_without_eod += not has_eod
                 tokens = tokens[: len(tokens) - has_eod]
@@ -51,7 +55,7 @@ def hash_documents(
     return _fixed_binary(bytes(hashes)), num_without_eod
 
 
-def hash_ids(record_ids: pa.Array) -> pa.Array:
+def hash_ids(record_ids: pa.ChunkedArray) -> pa.Array:
     """Returns xxh3-128 of each record id: what stands for a text that was not read."""
     digests = bytearray()
     # In slices: as Python strings the ids of a large corpus would fill the memory.
@@ -67,8 +71,11 @@ def _fixed_binary(content: bytes) -> pa.Array:
 
 def _blocks(
     path_prefix: Path, index: SequenceIndex
-) -> Iterator[tuple[int, list[npt.NDArray[np.int32]]]]:
-    """Yields the number of a block's first document, and the block's documents as int32 ids."""
+) -> Iterator[tuple[int, npt.NDArray[np.integer], npt.NDArray[np.int64]]]:
+    """Yields the number of a block's first document, its ids, and where documents end in them.
+
+    Ids have the dtype of the file; the ends of n documents are n + 1 numbers from 0.
+    """
     boundaries = index.document_indices_D
     lengths = index.lengths_S.astype(np.int64)
     sequence_ends = np.concatenate([[0], np.cumsum(lengths)])
@@ -80,29 +87,25 @@ def _blocks(
             last = int(np.searchsorted(document_ends, limit, side="right")) - 1
             last = max(last, first + 1)
             sequences = range(int(boundaries[first]), int(boundaries[last]))
-            tokens = _read_sequences(file.fileno(), index, sequences)
-            at = document_ends[first : last + 1] - document_ends[first]
-            yield (
-                first,
-                [tokens[a:b] for a, b in zip(at[:-1].tolist(), at[1:].tolist(), strict=True)],
-            )
+            ids = _read_sequences(file.fileno(), index, sequences)
+            yield first, ids, document_ends[first : last + 1] - document_ends[first]
             first = last
 
 
-def _read_sequences(file: int, index: SequenceIndex, sequences: range) -> npt.NDArray[np.int32]:
+def _read_sequences(file: int, index: SequenceIndex, sequences: range) -> npt.NDArray[np.integer]:
     """Returns the ids of neighbouring sequences, one after another; a run of bytes is one read."""
     own = slice(sequences.start, sequences.stop)
     starts = index.pointers_S[own]
     ends = starts + index.lengths_S[own].astype(np.int64) * index.dtype.itemsize
     if not len(starts):
-        return np.zeros(0, dtype=np.int32)
+        return np.zeros(0, dtype=index.dtype)
     is_run_start = np.append(True, starts[1:] != ends[:-1])
     run_starts, run_ends = starts[is_run_start], ends[np.append(is_run_start[1:], True)]
     pieces = [
         np.frombuffer(_pread(file, start, end - start), index.dtype.newbyteorder("<"))
         for start, end in zip(run_starts.tolist(), run_ends.tolist(), strict=True)
     ]
-    return np.ascontiguousarray(np.concatenate(pieces), dtype="<i4")
+    return np.concatenate(pieces)
 
 
 def _pread(file: int, start: int, num_bytes: int) -> bytearray:
@@ -117,13 +120,18 @@ def _pread(file: int, start: int, num_bytes: int) -> bytearray:
 
 
 def _check_ids(
-    path_prefix: Path, number: int, tokens: npt.NDArray[np.int32], check: TokenCheck
+    path_prefix: Path,
+    first: int,
+    ids: npt.NDArray[np.integer],
+    ends: npt.NDArray[np.int64],
+    check: TokenCheck,
 ) -> None:
-    low, high = int(tokens.min()), int(tokens.max())
-    if low < 0 or high >= check.vocab_size:
-        wrong = low if low < 0 else high
+    if len(ids) and (int(ids.min()) < 0 or int(ids.max()) >= check.vocab_size):
+        wide = ids.astype(np.int64)
+        at = int(np.argmax((wide < 0) | (wide >= check.vocab_size)))
+        number = first + int(np.searchsorted(ends, at, side="right")) - 1
         raise ValueError(
-            f"{bin_path(path_prefix)}: document {number:,} holds the id {wrong:,}, but this "
+            f"{bin_path(path_prefix)}: document {number:,} holds the id {wide[at]:,}, but this "
             f"recipe's tokenizer has ids 0..{check.vocab_size - 1:,}. It was made with another "
             "one: correct tokenize.tokenizer."
         )

@@ -6,6 +6,9 @@
 
 Every shard's place in the joined .bin follows from the tokens of those before it, so that the
 copies need not wait for each other.
+
+Memory: one row group of what describes documents while a shard is written; `read_documents` holds
+those of all shards, `read_num_tokens` eight bytes of each.
 """
 
 from __future__ import annotations
@@ -24,7 +27,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mira_megatron.atomic_files import replacing
-from mira_megatron.shards import write_parquet
 from mira_megatron.tokenization.copying import copy_runs, runs_of
 from mira_megatron.tokenization.index_file import (
     bin_path,
@@ -32,6 +34,7 @@ from mira_megatron.tokenization.index_file import (
     one_sequence_per_document,
     write_index,
 )
+from mira_megatron.tokenization.parquet_rows import ROWS_PER_GROUP, RowWriter, writing_rows
 from mira_megatron.tokenization.tokenizer import EncodedTexts
 
 SHARD_SCHEMA = pa.schema(
@@ -50,15 +53,15 @@ class ShardWriter:
     """A shard being written; documents are appended in order."""
 
     file: BinaryIO
-    num_documents: int
-    num_tokens: int
-    num_control_texts: int
-    tables: list[pa.Table]
+    documents: RowWriter
+    num_documents: int = 0
+    num_tokens: int = 0
+    num_control_texts: int = 0
 
     def add(
         self, encoded: EncodedTexts, record_ids: pa.Array, text_hashes: pa.FixedSizeBinaryArray
     ) -> None:
-        """Appends documents: their tokens to the file, what describes them to memory.
+        """Appends documents: their tokens to one file, what describes them to another.
 
         Raises ValueError, naming the record, for a document longer than Megatron's index can say.
         """
@@ -70,7 +73,7 @@ class ShardWriter:
                 f"has room for {_MAX_DOCUMENT_TOKENS:,} in one document. Cut the record."
             )
         self.file.write(encoded.ids_T.data)
-        self.tables.append(
+        self.documents.add(
             pa.Table.from_arrays([record_ids, pa.array(tokens), text_hashes], schema=SHARD_SCHEMA)
         )
         self.num_documents += len(tokens)
@@ -81,17 +84,35 @@ class ShardWriter:
 @contextmanager
 def writing_shard(shard: Path) -> Iterator[ShardWriter]:
     """Yields a writer whose files lie under their names when the block has ended well."""
-    with replacing(bin_path(shard)) as path, path.open("wb") as file:
-        writer = ShardWriter(file, 0, 0, 0, [])
-        yield writer
-    documents = pa.concat_tables([SHARD_SCHEMA.empty_table(), *writer.tables])
-    write_parquet(_documents_path(shard), documents.combine_chunks())
+    with (
+        replacing(bin_path(shard)) as path,
+        path.open("wb") as file,
+        writing_rows(_documents_path(shard), SHARD_SCHEMA) as documents,
+    ):
+        yield ShardWriter(file, documents)
 
 
 def read_documents(shards: Sequence[Path]) -> pa.Table:
     """Returns what describes the documents of all shards, in order, as one chunk per column."""
     tables = [pq.read_table(_documents_path(shard)) for shard in shards]
     return pa.concat_tables([SHARD_SCHEMA.empty_table(), *tables]).combine_chunks()
+
+
+def document_batches(shard: Path) -> Iterator[pa.RecordBatch]:
+    """Yields what describes a shard's documents, ROWS_PER_GROUP at a time."""
+    with pq.ParquetFile(_documents_path(shard)) as file:
+        yield from file.iter_batches(ROWS_PER_GROUP, use_threads=False)
+
+
+def read_num_tokens(shards: Sequence[Path]) -> npt.NDArray[np.int64]:
+    """Returns the tokens of every document of all shards, in order, shape (D,)."""
+    num_tokens_D = np.empty(sum(map(_num_documents, shards)), np.int64)
+    start = 0
+    for shard in shards:
+        column = pq.read_table(_documents_path(shard), columns=["num_tokens"])["num_tokens"]
+        num_tokens_D[start : start + len(column)] = column.to_numpy()
+        start += len(column)
+    return num_tokens_D
 
 
 def join_shards(
@@ -104,20 +125,38 @@ def join_shards(
 ) -> None:
     """Writes the shards as one `.bin/.idx`, `workers` of them at a time, the `.idx` last.
 
-    Raises ValueError when the shards' sizes are not those of the documents.
+    Raises ValueError, naming the shard, where its size is not that of its documents.
     """
-    sizes = [bin_path(shard).stat().st_size for shard in shards]
-    expected = int(num_tokens_D.sum()) * dtype.itemsize
-    if sum(sizes) != expected:
-        raise ValueError(
-            f"{path_prefix}: its {len(shards)} shards hold {sum(sizes):,} bytes, but their "
-            f"documents need {expected:,}. A shard was changed: delete {shards[0].parent} and run "
-            "again."
-        )
+    sizes = _checked_sizes(shards, num_tokens_D, dtype.itemsize)
     with replacing(bin_path(path_prefix)) as path:
         if not (len(shards) == 1 and _is_linked(bin_path(shards[0]), path)):
             _copy_all(shards, sizes, path, workers)
     write_index(idx_path(path_prefix), one_sequence_per_document(num_tokens_D, dtype))
+
+
+def _checked_sizes(
+    shards: Sequence[Path], num_tokens_D: npt.NDArray[np.int64], itemsize: int
+) -> list[int]:
+    """Returns the bytes of every shard's `.bin`."""
+    sizes: list[int] = []
+    start = 0
+    for shard in shards:
+        stop = start + _num_documents(shard)
+        sizes.append(int(num_tokens_D[start:stop].sum()) * itemsize)
+        start = stop
+        path = bin_path(shard)
+        found = f"{path.stat().st_size:,} bytes" if path.is_file() else "missing"
+        if found != f"{sizes[-1]:,} bytes":
+            raise ValueError(
+                f"{path}: {found}, but its documents need {sizes[-1]:,} bytes. This shard was "
+                f"changed: delete {shard}.json and run again to have it written anew."
+            )
+    return sizes
+
+
+def _num_documents(shard: Path) -> int:
+    num_rows: int = pq.read_metadata(_documents_path(shard)).num_rows
+    return num_rows
 
 
 def _is_linked(shard: Path, path: Path) -> bool:

@@ -18,8 +18,7 @@ from megatron.core.datasets.blended_megatron_dataset_builder import BlendedMegat
 from megatron.core.datasets.gpt_dataset import GPTDataset
 from megatron.core.datasets.utils import Split
 
-from mira_megatron.retention.keep_masks import read_keep_mask
-from mira_megatron.tokenization.index_file import read_index
+from mira_megatron.tokenization.blend_files import prefix_samples, prefix_tokens
 from mira_megatron.tokenization.megatron_datasets import dataset_config, prefix_datasets
 
 
@@ -96,30 +95,24 @@ def require_class(train: GPTDataset | BlendedDataset, dataset_class: type[GPTDat
             )
 
 
-def at_sequence_length(
-    blend: Mapping[str, Any], sequence_length: int, num_train_samples: int | None
-) -> Mapping[str, Any]:
+def at_sequence_length(blend: Mapping[str, Any], sequence_length: int) -> Mapping[str, Any]:
     """Returns a blend read in samples of another length; the documents stay those selected.
 
-    Raises ValueError for a training prefix that holds no whole sample of that length.
+    Its `num_train_samples` are one pass in samples of that length, as of every blend. Raises
+    ValueError for a prefix that holds no whole sample of that length.
     """
     if sequence_length == blend["sequence_length"]:
         return blend
     for prefix in [*blend["train"], *blend["valid"]]:
-        num_tokens = _num_tokens(blend, prefix)
+        num_tokens = prefix_tokens(blend, prefix)
         if num_tokens <= sequence_length:
             raise ValueError(
                 f"{prefix}: its {num_tokens:,} tokens fill no sample of {sequence_length:,}. Blend "
                 f"again with blend.sequence_length={sequence_length}, which leaves it out."
             )
-    return {**blend, "sequence_length": sequence_length, "num_train_samples": num_train_samples}
-
-
-def _num_tokens(blend: Mapping[str, Any], prefix: str) -> int:
-    mask = blend["keep_masks"].get(prefix)
-    if mask is None:
-        return read_index(Path(prefix)).num_tokens
-    return read_keep_mask(Path(mask)).info.tokens_kept
+    other = {**blend, "sequence_length": sequence_length}
+    num_train_samples = sum(prefix_samples(other, prefix) for prefix in blend["train"])
+    return {**other, "num_train_samples": num_train_samples}
 
 
 def _require_enough(blend: Mapping[str, Any], wanted: int | None, available: int) -> None:

@@ -4,9 +4,10 @@ Reads   .jsonl, .jsonl.gz, .jsonl.zst and .parquet files, in the order given; a 
 Writes  <prefix>.bin, <prefix>.idx: one document per row, EOD appended
         <prefix>.records.parquet: row i describes document i (DOCUMENT_SCHEMA); record_id is the id
         field, or file:row, and no document is held out
-        <prefix>.dropped.jsonl: rows that could not become documents; only if there are any
-        <prefix>.written.json: what was asked for and what came of it, last of all
-        <prefix>.shards/ while it works: a killed run goes on there, shard by shard
+        <prefix>.dropped.jsonl: all rows that could not become documents; only if there are any
+        <prefix>.written.json: what was asked for, what came of it and how large, last of all
+        .<prefix>.mira-write/ while it works: a run that was killed or refused goes on there with
+        every shard whose range of a file, tokenizer and fields are the same
 
 Byte for byte what megatron-core 0.16.1's tools/preprocess_data.py --append-eod writes, but for
 * the text of a control token inside a document: ordinary text here, a false document end there;
@@ -14,7 +15,7 @@ Byte for byte what megatron-core 0.16.1's tools/preprocess_data.py --append-eod 
   later sequence against its row;
 * tokens that a post-processor adds to every text (a BOS): not added here.
 
-Memory: eighty bytes per document in the end; while it works some ten times CHUNK_BYTES or the
+Memory: thirty bytes per document in the end; while it works some ten times CHUNK_BYTES or the
 longest row per worker. Small inputs are worked on by threads, since a process and its tokenizer
 take seconds to start; large ones by processes, since parsing JSON holds a process's interpreter.
 """
@@ -22,7 +23,6 @@ take seconds to start; large ones by processes, since parsing JSON holds a proce
 from __future__ import annotations
 
 import dataclasses
-import shutil
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -31,28 +31,31 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import orjson
 from rich.console import Console
+from rich.text import Text
 
-from mira_megatron.atomic_files import write_bytes, write_json
 from mira_megatron.file_lock import held_lock
-from mira_megatron.shards import file_digest, map_shards, write_parquet
-from mira_megatron.tokenization.index_file import idx_path
+from mira_megatron.shards import file_digest, json_digest, map_shards
+from mira_megatron.tokenization.copying import check_writable
+from mira_megatron.tokenization.index_file import check_local
 from mira_megatron.tokenization.plain_encoders import BACKENDS
-from mira_megatron.tokenization.raw_rows import FileRange
 from mira_megatron.tokenization.raw_shards import (
     PlacedShard,
     RawReport,
     RawTask,
-    joined_documents,
+    check_ids,
     placed,
+    write_bad_rows,
     write_raw_shard,
+    write_records,
 )
-from mira_megatron.tokenization.raw_text import file_ranges
+from mira_megatron.tokenization.raw_text import check_files, file_ranges
 from mira_megatron.tokenization.record_shards import open_encoder
-from mira_megatron.tokenization.token_shards import join_shards
-from mira_megatron.tokenization.tokenizer import tokenizer_file
+from mira_megatron.tokenization.token_shards import join_shards, read_num_tokens
+from mira_megatron.tokenization.tokenizer import RecordEncoder, tokenizer_file
+from mira_megatron.tokenization.write_outputs import WriteOutputs
 
+VERSION = 1  # raised when other bytes are written of the same input
 _PROCESSES_FROM_BYTES = 1 << 30
 
 
@@ -84,6 +87,7 @@ class WriteReport:
     path_prefix: Path
     num_files: int
     num_text_bytes: int
+    num_rows: int  # documents, rows left out, and empty lines
     num_documents: int
     num_tokens: int
     num_control_texts: int  # control-token strings in texts, encoded as ordinary text
@@ -101,141 +105,176 @@ def write_tokens(files: Sequence[Path], path_prefix: Path, config: WriteConfig) 
     """Returns what was written; nothing is done where the same had been written before.
 
     Raises ValueError, with file and row, for malformed rows above `max_bad_fraction`, a text that
-    gigatoken encodes unlike Hugging Face, damaged files, a tokenizer that cannot be used, or a
-    prefix that holds something else.
+    gigatoken encodes unlike Hugging Face, damaged files, equal ids, files without any document, a
+    tokenizer that cannot be used, a prefix in object storage or one that holds something else.
+    OSError for a folder that cannot be written to.
     """
     started = time.monotonic()
+    check_local(path_prefix)
+    outputs = WriteOutputs(path_prefix)
     plan = _plan(files, config)
-    folder = path_prefix.with_name(f"{path_prefix.name}.shards")
-    done = _written_before(path_prefix, folder, plan)
-    if done is not None:
-        shutil.rmtree(folder, ignore_errors=True)
-        return done
-    lock = path_prefix.with_name(f".{path_prefix.name}.lock")
-    with held_lock(lock, f"{lock}: another process writes {path_prefix}. Wait for it to end."):
-        write_json(folder / "plan.json", plan)
-        report = _write(files, path_prefix, folder, plan, config)
-        write_json(_written_path(path_prefix), {"plan": plan, "report": _plain(report)})
-        shutil.rmtree(folder)
-    lock.unlink(missing_ok=True)
-    return dataclasses.replace(report, seconds=time.monotonic() - started)
+    outputs.check_apart(files)
+    report = _written_before(outputs, plan, config)
+    if report is None:
+        check_writable(path_prefix.parent)
+        # What is wrong with a tokenizer is said before work starts.
+        encoder = open_encoder(
+            tokenizer_file(config.tokenizer),
+            plan["tokenizer_digest"],
+            config.eod_token,
+            config.backend,
+        )
+        refusal = f"{outputs.lock}: another process writes {path_prefix}. Wait for it to end."
+        with held_lock(outputs.lock, refusal):
+            report = _written_before(outputs, plan, config)  # by a process that held the lock
+            if report is None:
+                outputs.begin(plan)
+                report = _write(files, outputs, plan, config, encoder)
+                outputs.finish(plan, _plain(report))
+                return dataclasses.replace(report, seconds=time.monotonic() - started)
+    outputs.delete_work()
+    return report
 
 
 def print_write_report(console: Console, report: WriteReport) -> None:
     """Prints what was written, and how fast."""
     done = "already written" if report.was_done else "written"
-    console.print(
+    lines = [
         f"{report.path_prefix}.bin/.idx: {done}, {report.num_documents:,} documents, "
         f"{report.num_tokens:,} tokens of {report.num_text_bytes / 1e6:,.1f} MB of text from "
         f"{report.num_files:,} files"
-    )
+    ]
     if report.num_control_texts:
-        console.print(f"Control tokens encoded as ordinary text: {report.num_control_texts:,}")
+        lines.append(f"Control tokens encoded as ordinary text: {report.num_control_texts:,}")
     if report.num_dropped:
         reasons = ", ".join(f"{name} {num:,}" for name, num in sorted(report.num_dropped.items()))
-        console.print(f"Rows left out: {reasons} (listed in {report.path_prefix}.dropped.jsonl)")
+        dropped = WriteOutputs(report.path_prefix).dropped
+        lines.append(f"Rows left out: {reasons} (listed in {dropped})")
     if not report.was_done:
-        console.print(f"{report.seconds:,.1f} s, {report.megabytes_per_second:,.1f} MB/s")
+        lines.append(f"{report.seconds:,.1f} s, {report.megabytes_per_second:,.1f} MB/s")
+    for line in lines:
+        console.print(Text(line), soft_wrap=True)  # not as markup: paths have brackets
 
 
 def _plan(files: Sequence[Path], config: WriteConfig) -> dict[str, Any]:
     """Returns what decides the bytes written."""
     if not files:
         raise ValueError("no input files: name at least one .jsonl or .parquet file")
-    twice = [str(path) for path, times in Counter(files).items() if times > 1]
-    if twice:
-        raise ValueError(f"{twice[0]}: named more than once; every row would be written twice")
-    parts = [dataclasses.asdict(part) for part in file_ranges(files)]
+    first_name: dict[Path, Path] = {}
+    for path in files:
+        resolved = path.resolve()
+        if resolved in first_name:
+            raise ValueError(
+                f"{path}: named more than once (as {first_name[resolved]}); every row would be "
+                "written twice"
+            )
+        first_name[resolved] = path
+    check_files(files)
     stats = [path.stat() for path in files]
     return {
+        "version": VERSION,
         "files": [[str(p), s.st_size, s.st_mtime_ns] for p, s in zip(files, stats, strict=True)],
         "tokenizer_digest": file_digest(tokenizer_file(config.tokenizer)),
         "eod_token": config.eod_token,
         "text_field": config.text_field,
         "id_field": config.id_field,
-        "max_bad_fraction": config.max_bad_fraction,
-        "shards": parts,
     }
 
 
-def _written_before(path_prefix: Path, folder: Path, plan: dict[str, Any]) -> WriteReport | None:
+def _written_before(
+    outputs: WriteOutputs, plan: dict[str, Any], config: WriteConfig
+) -> WriteReport | None:
     """Returns the report of an earlier run that wrote the same; ValueError where it wrote other."""
-    written = _written_path(path_prefix)
-    begun = folder / "plan.json"
-    if written.is_file():
-        content = orjson.loads(written.read_bytes())
-        _check_same(content["plan"], plan, written)
-        report = {**content["report"], "path_prefix": path_prefix, "was_done": True}
-        return WriteReport(**report)
-    if begun.is_file():
-        _check_same(orjson.loads(begun.read_bytes()), plan, begun)
-    elif idx_path(path_prefix).exists():
+    content = outputs.written_before(plan)
+    if content is None:
+        return None
+    report = WriteReport(**content, path_prefix=outputs.path_prefix, was_done=True)
+    num_bad = sum(report.num_dropped.values())
+    if num_bad > config.max_bad_fraction * report.num_rows:
         raise ValueError(
-            f"{idx_path(path_prefix)}: exists, and was not written by `mira tokens write`. "
-            "Choose another --output: nothing is overwritten."
+            f"{outputs.written}: written without {num_bad:,} of {report.num_rows:,} rows, more "
+            f"than max_bad_fraction={config.max_bad_fraction}. Allow more, or choose another "
+            "--output."
         )
-    return None
-
-
-def _check_same(found: dict[str, Any], plan: dict[str, Any], path: Path) -> None:
-    differing = [name for name in plan if found.get(name) != plan[name]]
-    if differing:
-        raise ValueError(
-            f"{path}: another {', '.join(differing)} than in this command. Choose another "
-            "--output, or delete what lies under this one."
-        )
+    return report
 
 
 def _write(
     files: Sequence[Path],
-    path_prefix: Path,
-    folder: Path,
+    outputs: WriteOutputs,
     plan: dict[str, Any],
     config: WriteConfig,
+    encoder: RecordEncoder,
 ) -> WriteReport:
-    tokenizer, digest = tokenizer_file(config.tokenizer), plan["tokenizer_digest"]
-    # Opened first: threads share it, and what is wrong with a tokenizer is said before work starts.
-    encoder = open_encoder(tokenizer, digest, config.eod_token, config.backend)
     if not _is_large(plan):
         encoder.prepare(config.workers)
-    tasks = [
+    tasks = _tasks(files, outputs.work, plan, config)
+    shards = list(_encoded(tasks, plan, config))
+    reports = [shard.report for shard in shards]
+    num_documents = sum(report.num_documents for report in reports)
+    if not num_documents:
+        raise ValueError(
+            f"{', '.join(map(str, files[:3]))}{' …' if len(files) > 3 else ''}: no document in "
+            f"{len(files):,} files. Megatron cannot read a pair without documents: name others."
+        )
+    if config.id_field is not None:
+        check_ids(shards)
+    _join(shards, outputs, config, encoder)
+    return WriteReport(
+        path_prefix=outputs.path_prefix,
+        num_files=len(files),
+        num_text_bytes=sum(report.num_text_bytes for report in reports),
+        num_rows=sum(report.num_rows for report in reports),
+        num_documents=num_documents,
+        num_tokens=sum(report.num_tokens for report in reports),
+        num_control_texts=sum(report.num_control_texts for report in reports),
+        num_dropped=_num_bad(shards),
+    )
+
+
+def _tasks(
+    files: Sequence[Path], folder: Path, plan: dict[str, Any], config: WriteConfig
+) -> list[RawTask]:
+    """Returns the shards to be made, each named by all that decides its bytes."""
+    of_all = {name: value for name, value in plan.items() if name != "files"}
+    of_file = {name: [name, *stat] for name, *stat in plan["files"]}
+    return [
         RawTask(
-            part=FileRange(**part),
-            shard=folder / f"shard-{number:06d}",
-            tokenizer=tokenizer,
-            tokenizer_digest=digest,
+            part=part,
+            shard=folder
+            / f"shard-{json_digest([of_all, of_file[part.file], part.start, part.stop])}",
+            tokenizer=tokenizer_file(config.tokenizer),
+            tokenizer_digest=plan["tokenizer_digest"],
             eod_token=config.eod_token,
             backend=config.backend,
             text_field=config.text_field,
             id_field=config.id_field,
         )
-        for number, part in enumerate(plan["shards"])
+        for part in file_ranges(files)
     ]
-    shards = list(_encoded(tasks, plan, config))
-    reports = [shard.report for shard in shards]
-    documents = joined_documents(shards, has_ids=config.id_field is not None)
+
+
+def _join(
+    shards: Sequence[PlacedShard],
+    outputs: WriteOutputs,
+    config: WriteConfig,
+    encoder: RecordEncoder,
+) -> None:
+    """Writes the outputs of finished shards."""
+    outputs.begin_joining()
+    paths = [shard.task.shard for shard in shards]
     join_shards(
-        [task.shard for task in tasks],
-        path_prefix,
-        num_tokens_D=documents["num_tokens"].to_numpy(),
+        paths,
+        outputs.path_prefix,
+        num_tokens_D=read_num_tokens(paths),
         dtype=encoder.token_dtype,
         workers=config.workers,
     )
-    write_parquet(path_prefix.with_name(f"{path_prefix.name}.records.parquet"), documents)
-    bad = [row for shard in shards for row in shard.bad_rows()]
-    if bad:
-        lines = (dict(zip(("origin", "reason", "detail"), row, strict=True)) for row in bad)
-        content = b"".join(orjson.dumps(line) + b"\n" for line in lines)
-        write_bytes(path_prefix.with_name(f"{path_prefix.name}.dropped.jsonl"), content)
-    return WriteReport(
-        path_prefix=path_prefix,
-        num_files=len(files),
-        num_text_bytes=sum(report.num_text_bytes for report in reports),
-        num_documents=documents.num_rows,
-        num_tokens=sum(report.num_tokens for report in reports),
-        num_control_texts=sum(report.num_control_texts for report in reports),
-        num_dropped=_num_bad(shards),
-    )
+    write_records(outputs.records, shards, has_ids=config.id_field is not None)
+    if _num_bad(shards):
+        write_bad_rows(outputs.dropped, shards)
+    else:
+        outputs.dropped.unlink(missing_ok=True)  # of a run that was killed while it joined
 
 
 def _encoded(
@@ -289,10 +328,6 @@ def _num_bad(shards: Sequence[PlacedShard]) -> dict[str, int]:
     for shard in shards:
         total.update(shard.report.num_bad)
     return dict(total)
-
-
-def _written_path(path_prefix: Path) -> Path:
-    return path_prefix.with_name(f"{path_prefix.name}.written.json")
 
 
 def _plain(report: WriteReport) -> dict[str, Any]:

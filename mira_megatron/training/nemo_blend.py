@@ -16,6 +16,7 @@ from megatron.core.datasets.gpt_dataset import GPTDataset, GPTDatasetConfig
 from nemo.collections.llm.gpt.data.pre_training import PreTrainingDataModule
 
 from mira_megatron.tokenization.argument_files import zipped_prefixes
+from mira_megatron.tokenization.blend_files import held_out_weights
 from mira_megatron.tokenization.keep_mask_dataset import (
     KeepMaskGPTDataset,
     KeepMaskGPTDatasetConfig,
@@ -100,6 +101,10 @@ class BlendDataModule(PreTrainingDataModule):  # type: ignore[misc]  # nemo is u
                 f"{self.num_train_samples:,}. Train for at most "
                 f"{self.num_train_samples // self.data_sampler.global_batch_size} steps."
             )
+        limit = trainer_limit_val_batches
+        if isinstance(limit, float) and 0 < limit <= 1:
+            # NeMo then reads the validation data once each time, for which there are no weights.
+            self.build_kwargs["blend_per_split"][1] = (self.blend["valid"], None)
         super().build(
             trainer_max_steps,
             trainer_val_check_interval,
@@ -112,12 +117,14 @@ class BlendDataModule(PreTrainingDataModule):  # type: ignore[misc]  # nemo is u
 def blend_paths(blend: Mapping[str, Any]) -> dict[str, list[str]]:
     """Returns `paths` for PreTrainingDataModule, of a blend from `read_blend`.
 
-    With NeMo's own dataset class they are the selection for views and physical copies only.
+    With NeMo's own dataset class they are the selection for views and physical copies only. Several
+    held-out prefixes have their samples as weights, so that evaluations never use them up; a
+    fraction for limit_val_batches, which asks for no number of samples, Megatron then refuses.
     """
     return {
         "train": zipped_prefixes(blend["train"], blend.get("train_weights")),
-        "validation": list(blend["valid"]),
-        "test": list(blend["test"]),
+        "validation": zipped_prefixes(blend["valid"], held_out_weights(blend, "valid")),
+        "test": zipped_prefixes(blend["test"], held_out_weights(blend, "test")),
     }
 
 

@@ -9,6 +9,7 @@ import json
 import os
 import sys
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -20,6 +21,7 @@ from megatron.bridge.data.samplers import build_pretraining_data_loader
 from megatron.bridge.data.utils import _REGISTRY, get_dataset_provider
 from megatron.bridge.training.config import (
     ConfigContainer,
+    DatasetBuildContext,
     DatasetProvider,
     GPTDatasetConfig,
     runtime_config_update,
@@ -38,6 +40,7 @@ from mira_megatron.training.bridge_models import QWEN3_30B_A3B
 from mira_megatron.training.bridge_settings import ScorerSftPaths, ScorerSftSettings
 
 SEED = 3
+VOCAB_SIZE = 1_000_000  # of the blends
 
 
 class SubclassedConfig(GPTDatasetConfig):  # type: ignore[misc]  # megatron is untyped
@@ -140,7 +143,28 @@ def traps(folder: Path) -> dict[str, Any]:
             lambda: gpt_dataset_config(blend, seed=SEED, cache_folder=Path("cache"))
         ),
         "refused_batch": raised(lambda: with_large_batch(folder)),
+        "refused_seed": changed_late(folder, "rng", seed=SEED + 1),
+        "refused_length": changed_late(folder, "model", seq_length=16),
+        "refused_vocabulary": changed_late(folder, "model", vocab_size=50_304),
+        "unchanged": changed_late(folder, "rng", seed=SEED),
+        "written_of_dataset": sorted(with_blend(folder).to_dict()["dataset"]),
     }
+
+
+def with_blend(folder: Path) -> ConfigContainer:
+    config = container()
+    with_provider(config, folder)
+    return config
+
+
+def changed_late(folder: Path, section: str, **values: Any) -> list[str] | None:
+    """Returns what building raises where a copy of the config is changed after `use_blend`."""
+    config = deepcopy(with_blend(folder))
+    for name, value in values.items():
+        setattr(getattr(config, section), name, value)
+    tokenizer = BlendTokenizer(vocab_size=values.get("vocab_size", VOCAB_SIZE), eod=0)
+    context = DatasetBuildContext(8, 8, 8, tokenizer=tokenizer)
+    return raised(lambda: config.dataset.build_datasets(context))
 
 
 def with_large_batch(folder: Path) -> None:

@@ -59,13 +59,13 @@ def stock_module(folder: Path, tokenizer: str, **changes: Any) -> Any:
     )
 
 
-def set_up(module: Any, num_steps: int) -> Any:
+def set_up(module: Any, num_steps: int, validation: float = 3) -> Any:
     """Returns the module after Lightning's own call, with a real trainer attached."""
     module.trainer = nl.Trainer(
         accelerator="cpu",
         max_steps=num_steps,
         val_check_interval=2,
-        limit_val_batches=3,
+        limit_val_batches=validation,
         limit_test_batches=1,
         logger=False,
         enable_checkpointing=False,
@@ -115,6 +115,9 @@ def main() -> None:
         "masked": iterated(set_up(our_module(masked, tokenizer), 7)),
         "stock_masked": iterated(set_up(stock_module(masked, tokenizer), 7)),
         "weighted": our_module(weighted, tokenizer).build_kwargs["blend_per_split"],
+        "whole_passes": samples(
+            set_up(our_module(view, tokenizer), 7, validation=1.0)._validation_ds
+        ),
         "too_long": raised(lambda: set_up(our_module(masked, tokenizer), 8)),
         "stock_with_our_class": raised(
             lambda: set_up(stock_module(masked, tokenizer, dataset_cls=KeepMaskGPTDataset), 7)

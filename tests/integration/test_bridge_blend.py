@@ -14,6 +14,7 @@ from blend_folders import (
     LENGTHS,
     ONE_PASS,
     SEQUENCE_LENGTH,
+    documents_of,
     left_out_of,
     samples,
     write_blend,
@@ -87,7 +88,8 @@ def test_own_dataset_config_of_bridge_reads_a_view_the_same(
     built = made["gpt_view"]
     assert built["asked"][0] == GLOBAL_BATCH
     assert built["train"] == ours["train"][:GLOBAL_BATCH]
-    assert built["valid"] == ours["valid"]
+    assert len(built["valid"]) >= built["asked"][1] > len(ours["valid"])
+    assert documents_of(built["valid"]) == documents_of(ours["valid"])
 
 
 def test_config_that_is_a_provider_too_loses_its_masks_where_bridge_goes_by_kind(
@@ -110,6 +112,29 @@ def test_configs_that_lose_masks_are_refused_in_time(made: dict[str, Any]) -> No
         assert "trains on every document. Use BlendDatasetProvider" in refused[1]
     assert traps["refused_ours"] is None
     assert "GPTDatasetConfig knows no keep masks" in traps["refused_masked"][1]
+
+
+@pytest.mark.parametrize(
+    ("change", "messages"),
+    [
+        ("refused_seed", ("rng.seed=4, but dataset.seed=3", "call use_blend last")),
+        ("refused_length", ("model.seq_length=16", "has samples of 8 tokens")),
+        ("refused_vocabulary", ("1,000,000 tokens", "the training's has 50,304")),
+    ],
+)
+def test_what_is_changed_after_use_blend_is_refused_with_both_values(
+    made: dict[str, Any], change: str, messages: tuple[str, str]
+) -> None:
+    kind, message = made["traps"][change]
+    assert kind == "ValueError"
+    assert all(words in message for words in messages)
+    assert made["traps"]["unchanged"] is None
+
+
+def test_container_is_no_part_of_what_bridge_writes_of_the_provider(made: dict[str, Any]) -> None:
+    written = made["traps"]["written_of_dataset"]
+    assert {"blend_folder", "cache_folder", "seed"} <= set(written)
+    assert not [name for name in written if "container" in name]
 
 
 def test_blend_smaller_than_a_global_batch_is_refused(made: dict[str, Any]) -> None:

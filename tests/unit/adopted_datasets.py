@@ -10,10 +10,17 @@ import numpy as np
 import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 import torch
 from megatron.core.datasets.indexed_dataset import IndexedDatasetBuilder
 
+from mira_megatron import layout
+from mira_megatron.config import load_recipe
+from mira_megatron.manifest import Manifest
+from mira_megatron.stage import Resources, Run, run_unit
+from mira_megatron.tokenization import adopt, tokenize
 from mira_megatron.tokenization.index_file import bin_path, idx_path
+from mira_megatron.tokenization.token_dataset import TokenDataset, read_token_dataset
 from mira_megatron.tokenization.tokenizer import train_byte_level_bpe
 
 EOD_TOKEN = "<|endoftext|>"
@@ -54,7 +61,7 @@ def write_table(path: Path, columns: Mapping[str, Any]) -> None:
     pq.write_table(pa.table(dict(columns)), path)
 
 
-def write_adopting_recipe(folder: Path, adopt: Mapping[str, Any], **sections: Any) -> Path:
+def write_adopting_recipe(folder: Path, entries: Mapping[str, Any], **sections: Any) -> Path:
     """Writes a recipe that adopts and ingests nothing; its tokenizer is made too."""
     write_tokenizer(folder / "tokenizer.json")
     values = {
@@ -65,7 +72,7 @@ def write_adopting_recipe(folder: Path, adopt: Mapping[str, Any], **sections: An
             "validation_fraction": 0.05,
             "validation_max_tokens": 200,
         },
-        "adopt": adopt,
+        "adopt": entries,
         "arms": {"half": {"score": "team", "scope": "source", "budget_fraction": 0.5}},
         "blend": {"handover": "index_view", "sequence_length": 32},
         **sections,
@@ -73,3 +80,29 @@ def write_adopting_recipe(folder: Path, adopt: Mapping[str, Any], **sections: An
     path = folder / "recipe.yaml"
     path.write_bytes(orjson.dumps(values))
     return path
+
+
+def adopted(path: Path, *overrides: str) -> dict[str, Manifest]:
+    """Runs the recipe's adopt stage; returns its manifests by unit."""
+    recipe = load_recipe(path, overrides)
+    run = Run(folder=recipe.run_folder)
+    units = [*tokenize.units(recipe), *adopt.units(recipe)]
+    return {unit.name: run_unit(unit, run, Resources()) for unit in units}
+
+
+def dataset_of(folder: Path, source: str) -> TokenDataset:
+    """Returns what the run in `folder` knows of an adopted source."""
+    return read_token_dataset(folder / "run" / layout.tokens(source))
+
+
+def documents_of(folder: Path, source: str) -> pa.Table:
+    """Returns the documents table of an adopted source, all prefixes."""
+    prefixes = dataset_of(folder, source).prefixes
+    return pa.concat_tables([pq.read_table(prefix.documents) for prefix in prefixes])
+
+
+def refused(folder: Path, entry: Mapping[str, Any]) -> str:
+    """Returns what is said of a source `wiki` that cannot be adopted."""
+    with pytest.raises((ValueError, FileNotFoundError)) as error:
+        adopted(write_adopting_recipe(folder, {"wiki": entry}))
+    return str(error.value)

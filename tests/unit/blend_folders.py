@@ -67,6 +67,8 @@ def write_blend(folder: Path, handover: str, **changes: Any) -> Path:
         "valid": [str(folder / name) for name in HELD_OUT],
         "test": [str(folder / name) for name in HELD_OUT],
         "keep_masks": keep_masks,
+        "entries": [],
+        "left_out": [],
         "eod_id": EOD,
         "vocab_size": VOCAB_SIZE,
         **changes,

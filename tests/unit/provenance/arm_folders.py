@@ -15,9 +15,14 @@ from token_datasets import EOD, VOCAB_SIZE, write_with_megatron
 
 from mira_megatron import layout
 from mira_megatron.atomic_files import write_json
+from mira_megatron.manifest import Counts, Manifest, list_parts, output_digest, write_manifest
 from mira_megatron.records import DOCUMENT_SCHEMA
 from mira_megatron.retention.keep_masks import read_keep_mask, write_keep_mask
-from mira_megatron.tokenization.handovers import write_index_view, write_physical_copy
+from mira_megatron.tokenization.handovers import (
+    selected_index,
+    write_index_view,
+    write_physical_copy,
+)
 from mira_megatron.tokenization.index_file import (
     SequenceIndex,
     bin_path,
@@ -102,10 +107,8 @@ def write_arm(
                 mask = _write_mask(mask_folder / f"{name}.keep.npy", path_prefix, np.array(times))
                 prefix = folder / f"{name}-{split}-{mask.info.selection_digest[:8]}"
                 if handover == "keep_mask_dataset" and split == "train":
-                    index, given = (
-                        read_index(path_prefix),
-                        f"../../tokens/{source}/{path_prefix.name}",
-                    )
+                    index = selected_index(path_prefix, mask)
+                    given = f"../../tokens/{source}/{path_prefix.name}"
                     keep_mask = f"../../keep/{arm}/{name}.keep.npy"
                 else:
                     write = write_physical_copy if handover == "physical_copy" else write_index_view
@@ -137,6 +140,30 @@ def write_run(
     for source, prefixes in sources.items():
         write_source(run_folder, source, prefixes)
     return write_arm(run_folder, sources, **changes)
+
+
+def write_manifests(run_folder: Path) -> None:
+    """Writes the manifest of every token dataset, mask folder and blend, as stages end with one."""
+    digests: dict[str, str] = {}
+    for stage in ("tokens", "keep", "blends"):
+        for folder in sorted((run_folder / stage).iterdir()):
+            parts = list_parts(folder, {})
+            digests[f"{stage}/{folder.name}"] = output_digest(parts)
+            manifest = Manifest(
+                stage=stage,
+                unit=folder.name,
+                stage_version=1,
+                config={},
+                inputs=dict(digests),
+                fingerprint="0",
+                output_digest=output_digest(parts),
+                parts=parts,
+                counts=Counts(num_in=0, num_out=0),
+                seconds=0.0,
+                code={},
+                packages={},
+            )
+            write_manifest(folder, manifest)
 
 
 def selecting(documents: Documents, times: Sequence[int]) -> Documents:

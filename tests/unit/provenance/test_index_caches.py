@@ -25,10 +25,12 @@ from transformers import PreTrainedTokenizerFast
 
 from mira_megatron.doctor.finding import ERROR, WARNING
 from mira_megatron.provenance.index_caches import (
+    blend_counts,
     check_caches,
     check_packed_files,
     default_cache_folder,
     find_caches,
+    is_permutation,
 )
 from mira_megatron.provenance.prebuild import (
     bridge_identity,
@@ -180,13 +182,60 @@ def test_caches_of_splits_epochs_keep_masks_and_blends_are_whole(tmp_path: Path)
     assert check_caches(cache) == []
 
 
-def test_blend_that_asks_for_more_than_a_prefix_cache_holds_is_found(tmp_path: Path) -> None:
+@pytest.mark.parametrize("num_held", [5, 9])
+def test_blend_that_draws_more_or_less_than_a_prefix_cache_holds_is_found(
+    tmp_path: Path, num_held: int
+) -> None:
+    for name in ("a", "b"):
+        write_with_megatron(tmp_path / name, LENGTHS)
+    build(request_of(tmp_path / "a", tmp_path / "b"), tmp_path / "cache")
+    for path in (tmp_path / "cache").glob("*-shuffle_index.npy"):
+        np.save(path, np.arange(num_held, dtype=np.uint32))
+    assert f"it draws 8 samples of {tmp_path}/a, whose own cache holds {num_held}" in whats(
+        tmp_path
+    )
+
+
+@pytest.mark.parametrize(("place", "value"), [(1, 0), (0, 10**6)])
+def test_shuffle_that_does_not_draw_each_sample_once_is_found(
+    built: Path, place: int, value: int
+) -> None:
+    path = _array(built, "shuffle_index.npy")
+    shuffle = np.load(path)
+    shuffle[place] = shuffle[value] if value < len(shuffle) else value
+    np.save(path, shuffle)
+    assert levels(built) == [ERROR]
+    assert "does not draw each of its 8 samples once" in whats(built)
+
+
+@pytest.mark.parametrize("damage", [lambda places: places * 0, lambda places: places[::-1]])
+def test_blend_that_does_not_draw_its_prefixes_in_order_is_found(
+    tmp_path: Path, damage: Callable[[Any], Any]
+) -> None:
     for name in ("a", "b"):
         write_with_megatron(tmp_path / name, LENGTHS)
     build(request_of(tmp_path / "a", tmp_path / "b"), tmp_path / "cache")
     path = _array(tmp_path, "dataset_sample_index.npy")
-    np.save(path, np.load(path) + 3)
-    assert "asks for sample 10" in whats(tmp_path)
+    np.save(path, damage(np.load(path)))
+    assert levels(tmp_path) == [ERROR]
+    assert "of prefix" in whats(tmp_path)
+
+
+def test_order_of_a_blend_is_counted_alike_in_pieces_of_any_size(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    chosen = np.array([2, 0, 0, 2, 1, 2, 0], dtype=np.int16)
+    places = np.array([0, 0, 1, 1, 0, 2, 2])
+    for size in (1, 2, 3, 100):
+        monkeypatch.setattr("mira_megatron.provenance.index_caches._CHUNK", size)
+        assert blend_counts(chosen, places, 4).tolist() == [3, 1, 3, 0]
+        with pytest.raises(ValueError, match="sample 5 is sample 3 of prefix 2, expected 2"):
+            blend_counts(chosen, np.array([0, 0, 1, 1, 0, 3, 2]), 4)
+        with pytest.raises(ValueError, match="prefix 2 of 2"):
+            blend_counts(chosen, places, 2)
+        assert is_permutation(np.array([3, 1, 0, 2], dtype=np.uint32), 4)
+        assert not is_permutation(np.array([3, 1, 0, 3], dtype=np.uint32), 4)
+        assert not is_permutation(np.array([3, 1, 0, 4], dtype=np.uint32), 4)
 
 
 def test_cache_beside_the_prefix_lies_where_megatron_puts_it(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from mira_megatron.provenance.replay import (
     PrefixBlend,
     SplitReplay,
     blend_request,
+    build_splits,
     replaying,
 )
 from mira_megatron.tokenization.megatron_datasets import BlendTokenizer
@@ -188,8 +190,8 @@ def test_coverage_of_a_cache_that_is_of_another_index_is_refused(tmp_path: Path)
         ([*LENGTHS[:8], 8, 11], "does not start where one has to"),
     ):
         write_with_megatron(prefix, lengths)
-        with replaying(request_of([prefix]), tmp_path / "cache") as splits:
-            dataset = splits["train"].dataset
+        with one_process():
+            dataset = build_splits(request_of([prefix]), tmp_path / "cache")["train"].dataset
             if not found:
                 assert dataset_coverage(dataset).num_samples == 8
                 continue
@@ -202,6 +204,81 @@ def test_weights_without_a_number_of_samples_are_refused(tmp_path: Path) -> None
         request_of([tmp_path / "a", tmp_path / "b"], weights=(0.5, 0.5))
     with pytest.raises(ValueError, match="1 weights for 2 prefixes"):
         request_of([tmp_path / "a", tmp_path / "b"], weights=(0.5,))
+
+
+@pytest.mark.parametrize(
+    ("changes", "found"),
+    [
+        ({"sequence_length": 0}, "sequence_length=0 must be positive"),
+        ({"sequence_length": -8}, "sequence_length=-8"),
+        ({"num_samples": (0, None, None)}, "train: num_samples=0 must be positive"),
+        ({"num_samples": (None, -1, None)}, "valid: num_samples=-1"),
+        ({"split": "abc"}, "split='abc': expected shares"),
+        ({"split": "0,0,0"}, "expected shares"),
+        ({"split": "90,-10"}, "expected shares"),
+        ({"split": "1,1,1,1"}, "expected shares"),
+        ({"split": ""}, "expected shares"),
+        ({"weights": (1.0, 0.0)}, "weight 0.0 must be a positive number"),
+        ({"weights": (1.0, float("nan"))}, "weight nan"),
+    ],
+)
+def test_request_that_no_training_could_make_is_refused(
+    tmp_path: Path, changes: dict[str, Any], found: str
+) -> None:
+    with pytest.raises(ValueError, match=re.escape(found)):
+        request_of([tmp_path / "a", tmp_path / "b"], **changes)
+
+
+@pytest.mark.parametrize("split", ["969,30,1", "1", ".5, .5", "99.5,0.5"])
+def test_split_strings_of_megatron_are_taken(tmp_path: Path, split: str) -> None:
+    assert request_of([tmp_path / "a"], split=split).split == split
+
+
+def test_coverage_of_a_shuffle_that_draws_a_sample_twice_is_refused(tmp_path: Path) -> None:
+    (prefix,) = write_all(tmp_path, [LENGTHS])
+    with replaying(request_of([prefix])) as splits:
+        dataset: Any = splits["train"].dataset
+        twice = np.array(dataset.shuffle_index)
+        twice[1] = twice[0]
+        dataset.shuffle_index = twice
+        with pytest.raises(ValueError, match="does not draw each of its 8 samples once"):
+            dataset_coverage(dataset)
+
+
+@pytest.mark.parametrize(
+    ("part", "found"),
+    [
+        ("dataset_sample_index", "is sample 0 of prefix"),
+        ("dataset_index", "draws 16 samples of"),
+    ],
+)
+def test_replay_refuses_the_order_of_a_blend_that_is_not_its_prefixes(
+    tmp_path: Path, part: str, found: str
+) -> None:
+    asked = request_of(write_all(tmp_path / "data", [LENGTHS, LENGTHS]))
+    with one_process():
+        build_splits(asked, tmp_path / "cache")
+    (path,) = (tmp_path / "cache").glob(f"*-{part}.npy")
+    np.save(path, np.zeros_like(np.load(path)))
+    if part == "dataset_index":
+        (places,) = (tmp_path / "cache").glob("*-dataset_sample_index.npy")
+        np.save(places, np.arange(16))
+    with pytest.raises(ValueError, match=found), replaying(asked, tmp_path / "cache"):
+        pass
+
+
+def test_replay_reads_a_cache_folder_and_writes_nothing_there(tmp_path: Path) -> None:
+    prefixes = write_all(tmp_path / "data", [LENGTHS, LENGTHS])
+    asked, cache = request_of(prefixes), tmp_path / "cache"
+    with replaying(asked, cache) as splits:
+        assert splits["train"].num_not_in(cache) == 3
+    assert not cache.exists()
+    with one_process():
+        build_splits(request_of(prefixes[:1]), cache)
+    before = sorted(cache.iterdir())
+    with replaying(asked, cache) as splits:
+        assert splits["train"].num_not_in(cache) == 2
+    assert sorted(cache.iterdir()) == before
 
 
 def test_split_string_beside_blends_per_split_is_refused(tmp_path: Path) -> None:

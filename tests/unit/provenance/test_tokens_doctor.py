@@ -155,6 +155,38 @@ def test_cache_is_looked_for_beside_the_prefix_when_no_folder_is_named(prefix: P
     assert [each.level for each in found(prefix, cache_folder=None)] == [ERROR]
 
 
+def test_cache_of_a_keep_mask_dataset_is_looked_for_under_its_own_name(prefix: Path) -> None:
+    mask = write_mask(prefix.parent / "a.keep.npy", prefix, [True] * 10)
+    masked = {"handover": "keep_mask_dataset", "keep_masks": {str(prefix): str(mask.path)}}
+    folder = prefix / "cache" / "KeepMaskGPTDataset_indices"
+    build_datasets(blend([prefix], prefix, **masked), seed=1, cache_folder=folder)
+    assert found(prefix, cache_folder=None, **masked) == []
+    next(folder.glob("*-train-document_index.npy")).write_bytes(b"")
+    assert [each.level for each in found(prefix, cache_folder=None, **masked)] == [ERROR]
+
+
+@pytest.mark.parametrize(
+    ("num_prefixes", "weights", "asked", "levels"),
+    [
+        (2, None, 16, []),
+        (2, None, 17, [ERROR]),
+        (2, [1.0, 1.0], 17, []),
+        (1, None, 17, [WARNING]),
+        (1, None, 0, [ERROR]),
+    ],
+)
+def test_more_samples_than_one_pass_has_are_pointed_out(
+    prefix: Path, num_prefixes: int, weights: list[float] | None, asked: int, levels: list[str]
+) -> None:
+    write_with_megatron(prefix.parent / "b", LENGTHS)
+    train = [prefix, prefix.parent / "b"][:num_prefixes]
+    listed = blend(train, prefix, train_weights=weights, num_train_samples=16)
+    findings = examine(listed, cache_folder=prefix.parent / "cache", num_samples=asked)
+    asked_for = [each for each in findings if each.level != INFO]
+    assert [each.level for each in asked_for] == levels
+    assert all(f"{asked} samples are asked for" in each.what for each in asked_for)
+
+
 def test_folder_that_cannot_be_made_is_an_error(prefix: Path) -> None:
     (prefix.parent / "file").write_bytes(b"")
     (finding,) = found(prefix, cache_folder=prefix.parent / "file" / "cache")
@@ -222,7 +254,8 @@ def test_printed_findings_keep_brackets_and_count_levels(
     prefix: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     finding = Finding(level=ERROR, what="[red]", where="/data/[a]", way_out="none")
-    print_findings(Console(width=120), [finding])
+    print_findings(Console(width=120), [finding], "Arm [half]")
     printed = capsys.readouterr().out
+    assert printed.splitlines()[0] == "Arm [half]"
     assert "/data/[a]" in printed
     assert "error: 1, warning: 0, info: 0" in printed

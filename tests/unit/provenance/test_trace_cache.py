@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -159,15 +160,72 @@ def test_original_that_lists_bytes_twice_is_refused(tmp_path: Path) -> None:
     pointers = np.frombuffer(content, "<i8", 4, offset=34 + 16)
     pointers[3] = pointers[1]
     original.write_bytes(content)
-    with pytest.raises(ValueError, match="sequences 1 and 3 begin at the same byte 36"):
+    with pytest.raises(ValueError, match=r"code-.*\.idx: .* Copy the dataset first"):
         trace(training, iteration=1)
 
 
-def test_weighted_blend_needs_the_number_of_samples_to_be_rebuilt(tmp_path: Path) -> None:
+def test_cache_of_other_weights_is_refused_with_what_it_holds(tmp_path: Path) -> None:
+    sources = {"code": [CODE], "web": [WEB]}
+    training = replace(write_run(tmp_path / "a", sources, weights=[3.0, 7.0]), num_samples=10)
+    training = cached(training, tmp_path / "cache", blend_of(training))
+    assert trace(training, iteration=10).samples  # weights count in relation to each other
+    for name, weights in {"b": [0.3001, 0.6999], "c": None}.items():
+        other = write_run(tmp_path / name, sources, weights=weights)
+        other = replace(other, num_samples=10, cache_folder=tmp_path / "cache")
+        with pytest.raises(ValueError, match=r"has nothing for [^.]*code-") as refused:
+            trace(other, iteration=1)
+        assert "weights 0.3000, 0.7000" in str(refused.value)
+
+
+def test_cache_without_weights_is_refused_for_a_weighted_blend(tmp_path: Path) -> None:
+    sources = {"code": [CODE], "web": [WEB]}
+    training = replace(write_run(tmp_path / "a", sources), num_samples=10)
+    training = cached(training, tmp_path / "cache", blend_of(training))
+    indices = trace(training, iteration=1)
+    assert "index cache" in indices.indices_from
+    # The very shares that Megatron draws by without weights, which builds other prefix indices.
+    weighted = write_run(tmp_path / "b", sources, weights=[5.0, 5.0])
+    weighted = replace(weighted, num_samples=10, cache_folder=tmp_path / "cache")
+    with pytest.raises(ValueError, match=r"weights 0\.5000, 0\.5000, built for 10 samples"):
+        trace(weighted, iteration=1)
+
+
+def test_weighted_blend_is_traced_to_the_number_of_samples_that_it_names(tmp_path: Path) -> None:
     training = write_run(tmp_path, {"code": [CODE], "web": [WEB]}, weights=[0.5, 0.5])
-    with pytest.raises(ValueError, match="a weighted blend has no end of its own"):
-        trace(training, iteration=1)
+    named = blend_of(training)["num_train_samples"]
+    sized = trace(replace(training, num_samples=named), iteration=1)
+    assert trace(training, iteration=1) == sized
+    assert sized.last_iteration in (named, named + 1)  # each prefix is rounded up
     assert trace(replace(training, num_samples=8), iteration=1).last_iteration == 8
+
+
+def test_view_that_is_a_hard_link_to_its_tokens_is_traced(tmp_path: Path) -> None:
+    training = write_run(tmp_path, {"code": [CODE]})
+    before = trace(training, iteration=1)
+    (view,) = (tmp_path / layout.blend(ARM)).glob("*.bin")
+    tokens = view.resolve()
+    view.unlink()
+    view.hardlink_to(tokens)
+    assert trace(training, iteration=1) == before
+
+
+@pytest.mark.parametrize(
+    ("field", "message"),
+    [("left_out", "says nothing of left_out"), ("entries", "says nothing of entries")],
+)
+def test_blend_without_a_field_is_refused_by_file(tmp_path: Path, field: str, message: str) -> None:
+    training = write_run(tmp_path, {"code": [CODE]})
+    content = blend_of(training)
+    path = tmp_path / layout.blend(ARM) / layout.BLEND
+    path.write_text(json.dumps({name: content[name] for name in content if name != field}))
+    with pytest.raises(ValueError, match=rf"blend\.json: {message}\. Make it anew"):
+        trace(training, iteration=1)
+    path.write_text(json.dumps(content)[:-9])
+    with pytest.raises(ValueError, match=r"blend\.json: cut short .* Make it anew"):
+        trace(training, iteration=1)
+    path.write_text(json.dumps({**content, "train": ["elsewhere"]}))
+    with pytest.raises(ValueError, match=r"elsewhere stands in none of its entries"):
+        trace(training, iteration=1)
 
 
 def test_rebuilding_leaves_nothing_beside_the_data(tmp_path: Path) -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import io
 import json
 from collections import Counter, defaultdict
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -187,9 +189,52 @@ def test_traces_and_uses_are_printed_and_written_as_json_lines(tmp_path: Path) -
     written = [json.loads(line) for line in uses_lines(records)]
     assert len(written) == len(records[0].uses) + 1
     assert (written[-1]["never"], written[0]["never"]) == ("dropped", None)
-    console = Console(file=io.StringIO(), width=160)
-    print_trace(console, traced)
-    print_uses(console, records)
-    printed = console.file.getvalue()  # type: ignore[attr-defined]  # a StringIO
-    for word in ("Iteration 2 of arm best", sample.spans[0].record_id, "drops it", "samples of"):
-        assert word in printed
+
+
+def printed_lines(show: Callable[[Console, Any], None], found: Any) -> list[str]:
+    """Returns what a narrow terminal is given, line by line."""
+    text = io.StringIO()
+    show(Console(file=text, width=80), found)
+    return text.getvalue().splitlines()
+
+
+def test_trace_in_a_narrow_terminal_has_a_whole_line_per_sample_and_span(tmp_path: Path) -> None:
+    training = write_run(tmp_path, {"a-source-of-code": [CODE], "web": [WEB]})
+    training = replace(training, global_batch_size=4, num_samples=8)
+    traced = trace(training, iteration=2)
+    expected = [
+        [f"{sample.micro_batch}/0/0", str(sample.sample), sample.spans[0].prefix]
+        if span is None
+        else [
+            f"{span.sample_start}-{span.sample_start + span.num_tokens - 1}",
+            f"{span.document_start}-{span.document_start + span.num_tokens - 1}",
+            "n/a" if span.score is None else f"{span.score:.2f}",
+            span.source,
+            span.record_id,
+        ]
+        for sample in traced.samples
+        for span in (None, *sample.spans)
+    ]
+    lines = printed_lines(print_trace, traced)
+    assert lines[0] == "Iteration 2 of arm best, all ranks"
+    assert lines[2].split() == ["in", "sample", "in", "document", "score", "source", "record"]
+    assert [line.split() for line in lines[3 : 3 + len(expected)]] == expected
+    starts = {
+        line.index(span.record_id)
+        for span in traced.samples[0].spans
+        for line in lines
+        if span.record_id in line
+    }
+    assert starts == {lines[2].index("record")}
+
+
+def test_uses_in_a_narrow_terminal_have_a_whole_line_each(tmp_path: Path) -> None:
+    training = write_run(tmp_path, {"code": [CODE], "web": [WEB]})
+    (read,) = uses(training, record_id("web", 1))
+    lines = printed_lines(print_uses, [read])
+    assert lines[0].startswith(f"{read.record_id} of web: document 1 of web, 30 tokens, score 0.25")
+    assert lines[1] == f"{len(read.uses)} samples of arm best read it"
+    use = read.uses[0]
+    assert lines[3].split()[:3] == [str(use.iteration), f"{use.micro_batch}/0/0", str(use.sample)]
+    assert len(lines) == 3 + len(read.uses) + bool(read.num_tokens_unread)
+    assert "drops it" in printed_lines(print_uses, uses(training, record_id("web", 2)))[1]

@@ -103,6 +103,7 @@ def write_run(
         "sequence_length": LENGTH,
         "train": [entry["prefix"] for entry in readable],
         "train_weights": weights,
+        "num_train_samples": sum((entry["num_tokens"] - 1) // LENGTH for entry in readable),
         "valid": [],
         "test": [],
         "keep_masks": {},

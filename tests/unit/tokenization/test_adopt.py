@@ -11,7 +11,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from adopted_datasets import (
+    adopted,
+    dataset_of,
+    documents_of,
     random_documents,
+    refused,
     write_adopting_recipe,
     write_pair,
     write_table,
@@ -19,28 +23,6 @@ from adopted_datasets import (
 )
 
 from mira_megatron import layout
-from mira_megatron.config import load_recipe
-from mira_megatron.manifest import Manifest
-from mira_megatron.stage import Resources, Run, run_unit
-from mira_megatron.tokenization import adopt, tokenize
-from mira_megatron.tokenization.token_dataset import TokenDataset, read_token_dataset
-
-
-def adopted(path: Path, *overrides: str) -> dict[str, Manifest]:
-    """Runs the recipe's adopt stage; returns its manifests by unit."""
-    recipe = load_recipe(path, overrides)
-    run = Run(folder=recipe.run_folder)
-    units = [*tokenize.units(recipe), *adopt.units(recipe)]
-    return {unit.name: run_unit(unit, run, Resources()) for unit in units}
-
-
-def dataset_of(folder: Path, source: str) -> TokenDataset:
-    return read_token_dataset(folder / "run" / layout.tokens(source))
-
-
-def documents_of(folder: Path, source: str) -> pa.Table:
-    prefixes = dataset_of(folder, source).prefixes
-    return pa.concat_tables([pq.read_table(prefix.documents) for prefix in prefixes])
 
 
 def scores_of(folder: Path, source: str) -> list[tuple[str, float | None, str | None]]:
@@ -72,7 +54,7 @@ def test_prefixes_are_taken_in_natural_order_where_they_lie(wiki: Path) -> None:
 def test_documents_get_ids_lengths_and_a_held_out_share(wiki: Path) -> None:
     manifest = adopted(write_adopting_recipe(wiki, WIKI))["wiki"]
     table = documents_of(wiki, "wiki")
-    assert table["record_id"][31].as_py() == "wiki.1:1"
+    assert table["record_id"][31].as_py() == "wiki:wiki_10:1"
     assert sum(table["num_tokens"].to_pylist()) == manifest.counts.totals["tokens"]
     held_out = table.filter(table["is_validation"])
     assert 1 <= held_out.num_rows <= 10
@@ -117,10 +99,10 @@ def test_scores_are_joined_by_document_number_through_all_prefixes(wiki: Path) -
     adopted(write_adopting_recipe(wiki, {"wiki": {**WIKI["wiki"], "scores": {"team": table}}}))
     scores = scores_of(wiki, "wiki")
     assert len(scores) == 50
-    assert scores[0] == ("wiki.0:0", 2.5, None)
-    assert scores[31] == ("wiki.1:1", 1.5, None)
-    assert scores[49] == ("wiki.1:19", None, "not_a_number")
-    assert scores[1] == ("wiki.0:1", None, "not_in_table")
+    assert scores[0] == ("wiki:wiki_2:0", 2.5, None)
+    assert scores[31] == ("wiki:wiki_10:1", 1.5, None)
+    assert scores[49] == ("wiki:wiki_10:19", None, "not_a_number")
+    assert scores[1] == ("wiki:wiki_2:1", None, "not_in_table")
 
 
 def test_ids_and_scores_are_joined_by_id(wiki: Path) -> None:
@@ -151,12 +133,6 @@ def test_unchecked_tokens_are_not_read(wiki: Path) -> None:
     pair.write_bytes(b"\xff" * pair.stat().st_size)
     adopted(write_adopting_recipe(wiki, {"wiki": {**WIKI["wiki"], "check_tokens": False}}))
     assert dataset_of(wiki, "wiki").num_documents == 50
-
-
-def refused(folder: Path, entry: dict[str, Any]) -> str:
-    with pytest.raises((ValueError, FileNotFoundError)) as error:
-        adopted(write_adopting_recipe(folder, {"wiki": entry}))
-    return str(error.value)
 
 
 def test_tokens_of_another_tokenizer_are_refused_by_document_and_id(wiki: Path) -> None:

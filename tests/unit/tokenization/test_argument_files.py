@@ -22,6 +22,7 @@ from mira_megatron.tokenization.argument_files import (
     ArgumentFiles,
     phase_arguments,
     print_argument_files,
+    print_phases,
     train_only_text,
     write_argument_files,
 )
@@ -69,7 +70,7 @@ def built(config: GPTDatasetConfig, sizes: list[int | None]) -> Any:
 
 def per_split(files: ArgumentFiles) -> list[Any]:
     """Returns blend_per_split as Megatron-LM makes it of the JSON (training/utils.py, 0.16.1)."""
-    content = json.loads(files.per_split.read_bytes())
+    content = json.loads(Path(files.arguments[1]).read_bytes())
     return [get_blend_from_list(content[split]) for split in ("train", "valid", "test")]
 
 
@@ -237,6 +238,7 @@ def test_printed_lines_can_be_pasted_into_a_shell(tmp_path: Path) -> None:
     print_argument_files(Console(file=text, width=40), files)
     lines = [shlex.split(line) for line in text.getvalue().splitlines()]
     assert list(files.arguments) in lines
+    assert "Train on 15 samples and evaluate:" in text.getvalue()
     assert list(files.fast_start) in lines
     assert "data_train_only.txt is not written" in text.getvalue()
 
@@ -247,8 +249,8 @@ def test_phases_end_at_whole_global_batches_and_repeat_no_sample() -> None:
         for arm, number in {"early": 103, "late": 48, "last": 20}.items()
     ]
     phases = phase_arguments(blends, global_batch_size=10)
-    assert phases.transition_iterations == (10, 14)
-    assert phases.train_samples == 160
+    assert phases.start_iterations == (0, 10, 14)
+    assert phases.num_samples == (100, 40, 20)
     assert phases.unused_samples == (3, 8, 0)
     assert phases.arguments == (
         *("--train-samples", "160"),
@@ -261,13 +263,28 @@ def test_single_phase_has_no_transition() -> None:
     only = {"arm": "a", "sequence_length": 8, "num_train_samples": 25}
     phases = phase_arguments([only], global_batch_size=10)
     assert "--phase-transition-iterations" not in phases.arguments
-    assert (phases.train_samples, phases.unused_samples) == (20, (5,))
+    assert (phases.num_samples, phases.unused_samples) == ((20,), (5,))
+
+
+def test_printed_phases_say_what_is_left_over_and_how_each_is_traced() -> None:
+    blends = [
+        {"arm": arm, "sequence_length": 8, "num_train_samples": number}
+        for arm, number in {"early": 103, "late": 48}.items()
+    ]
+    text = StringIO()
+    phases = phase_arguments(blends, global_batch_size=10)
+    print_phases(Console(file=text, width=40), ["early", "late"], phases)
+    lines = text.getvalue().splitlines()
+    assert shlex.split(lines[1]) == list(phases.arguments)
+    assert "from iteration 11 on: 40 samples, 8 are left over" in lines[4]
+    assert lines[5].split() == ["--arm", "late", "--start-iteration", "10", "--num-samples", "40"]
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"num_train_samples": 9}, r"arm 'late': 9 samples are no global batch of 10"),
+        ({"arm": "early"}, r"arm 'early' is two of the phases"),
         ({"sequence_length": 16}, r"phases have sequence lengths \[8, 16\]"),
     ],
 )
@@ -277,3 +294,9 @@ def test_phases_that_megatron_could_not_count_are_refused(
     early = {"arm": "early", "sequence_length": 8, "num_train_samples": 30}
     with pytest.raises(ValueError, match=message):
         phase_arguments([early, {**early, "arm": "late", **changes}], global_batch_size=10)
+
+
+def test_phases_of_no_global_batch_are_refused() -> None:
+    early = {"arm": "early", "sequence_length": 8, "num_train_samples": 30}
+    with pytest.raises(ValueError, match="global_batch_size=0 must be positive"):
+        phase_arguments([early], global_batch_size=0)

@@ -166,6 +166,17 @@ def test_weights_of_the_blend_are_drawn_by(tmp_path: Path) -> None:
         provided(folder, [41, 4, 4])
 
 
+@pytest.mark.parametrize("wanted", [7, None])
+def test_weighted_blend_at_another_length_is_one_pass_of_that_length(
+    tmp_path: Path, wanted: int | None
+) -> None:
+    folder = write_blend(tmp_path, "index_view", train_weights=[0.75, 0.25], num_train_samples=14)
+    train, _, _ = provided(folder, [wanted, 1, 1], seq_length=16)
+    assert len(train) - (49 // 16 + 70 // 16) in (0, 1)  # each prefix is rounded up
+    with pytest.raises(ValueError, match=r"8 training samples are asked for, .* holds 7 of 16"):
+        provided(folder, [8, 1, 1], seq_length=16)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

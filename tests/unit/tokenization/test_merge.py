@@ -22,6 +22,7 @@ from megatron.core.datasets.indexed_dataset import IndexedDataset, IndexedDatase
 from rich.console import Console
 from token_datasets import document, write_mask, write_with_megatron
 
+from mira_megatron.file_lock import held_lock
 from mira_megatron.tokenization.handovers import marker_path, write_index_view
 from mira_megatron.tokenization.index_file import (
     bin_path,
@@ -213,18 +214,31 @@ def test_output_that_exists_with_other_content_is_left_alone(tmp_path: Path, suf
     for path in tmp_path.glob("again.*"):
         path.rename(tmp_path / path.name.replace("again", "out"))
     other.write_bytes(content)
-    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    before = {path: path.read_bytes() for path in tmp_path.glob("[!.]*")}
     with pytest.raises(ValueError, match=rf"out{suffix}: exists with other content"):
         merge([tmp_path / "a"], tmp_path / "out")
-    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+    assert {path: path.read_bytes() for path in tmp_path.glob("[!.]*")} == before
 
 
 def test_merge_again_finds_everything_there(tmp_path: Path) -> None:
     write_with_megatron(tmp_path / "a", [3, 0, 4])
     assert merge([tmp_path / "a"], tmp_path / "out").is_new
-    stamps = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
+    stamps = {path: path.stat().st_mtime_ns for path in tmp_path.glob("[!.]*")}
     assert not merge([tmp_path / "a"], tmp_path / "out").is_new
-    assert {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == stamps
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.glob("[!.]*")} == stamps
+
+
+def test_merge_to_an_output_that_another_process_writes_is_refused(tmp_path: Path) -> None:
+    write_with_megatron(tmp_path / "a", [3, 4])
+    lock = tmp_path / ".out.lock"
+    with (
+        held_lock(lock, "held"),
+        pytest.raises(ValueError, match=r"out\.lock: another process writes .*out\. Wait"),
+    ):
+        merge([tmp_path / "a"], tmp_path / "out")
+    assert not bin_path(tmp_path / "out").exists()
+    merge([tmp_path / "a"], tmp_path / "out")
+    assert lock.exists()  # deleted, two could hold it at once
 
 
 def test_rest_of_another_merge_that_was_killed_leaves_no_byte(tmp_path: Path) -> None:
@@ -288,6 +302,37 @@ def test_view_that_is_not_what_its_marker_says_is_refused(tmp_path: Path) -> Non
     shutil.copy(marker_path(other), marker_path(view))
     with pytest.raises(ValueError, match=r"2 documents with 6 tokens, but .* says 3 with 9"):
         materialise(view, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('{"selection_', r"a\.view\.json: no JSON"),
+        ('{"selection_digest": "0"}', r"a\.view\.json: expected the keys idx_fingerprint, num_"),
+        ("[]", r"a\.view\.json: expected the keys"),
+    ],
+)
+def test_broken_marker_of_a_view_is_named(tmp_path: Path, content: str, message: str) -> None:
+    view = write_view(tmp_path, "a", [2, 3, 4], [True, False, True])
+    marker_path(view).write_text(content)
+    with pytest.raises(ValueError, match=message):
+        materialise(view, tmp_path / "out")
+    with pytest.raises(ValueError, match=message):
+        merge([view], tmp_path / "out")
+    assert not bin_path(tmp_path / "out").exists()
+
+
+def test_every_path_of_a_merge_is_printed_whole(tmp_path: Path) -> None:
+    folder = tmp_path / ("a folder with a long name and [bold]brackets[/bold] " * 3).strip()
+    for name in ("wiki_1", "wiki_2"):
+        write_with_megatron(folder / name, [3])
+    report = merge([folder / "wiki_1", folder / "wiki_2"], folder / "out")
+    console = Console(file=io.StringIO(), width=80)
+    print_merge(console, report)
+    assert isinstance(console.file, io.StringIO)
+    lines = console.file.getvalue().splitlines()
+    assert {str(folder / "wiki_1"), str(folder / "wiki_2"), f"Output: {folder / 'out'}"} <= {*lines}
+    assert lines[1] == "  dataset: 1 documents, 3 tokens, 12 bytes"
 
 
 def test_plain_dataset_is_nothing_to_materialise(tmp_path: Path) -> None:

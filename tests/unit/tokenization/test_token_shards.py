@@ -11,7 +11,12 @@ import torch
 from megatron.core.datasets.indexed_dataset import IndexedDatasetBuilder
 
 from mira_megatron.tokenization.index_file import bin_path, idx_path
-from mira_megatron.tokenization.token_shards import join_shards, read_documents, writing_shard
+from mira_megatron.tokenization.token_shards import (
+    join_shards,
+    read_documents,
+    read_num_tokens,
+    writing_shard,
+)
 from mira_megatron.tokenization.tokenizer import EncodedTexts
 
 LENGTHS = [[3, 1, 7], [], [2], [5, 5, 1, 40_000]]
@@ -57,16 +62,31 @@ def test_joined_shards_are_what_megatron_writes(tmp_path: Path, workers: int) ->
     assert documents["record_id"].to_pylist() == ids
 
 
-@pytest.mark.parametrize("change", [-4, 4])
-def test_joining_a_shard_of_another_size_is_refused(tmp_path: Path, change: int) -> None:
+@pytest.mark.parametrize("change", [-4, 4, None])
+def test_joining_a_shard_of_another_size_is_refused(tmp_path: Path, change: int | None) -> None:
     shards = write_shards(tmp_path)
-    path = bin_path(shards[0])
+    path = bin_path(shards[2])
     content = path.read_bytes()
-    path.write_bytes(content[:change] if change < 0 else content + bytes(change))
-    tokens = read_documents(shards)["num_tokens"].to_numpy()
-    with pytest.raises(ValueError, match=r"hold .* bytes, but their documents need"):
+    if change is None:
+        path.unlink()
+    else:
+        path.write_bytes(content[:change] if change < 0 else content + bytes(change))
+    if change == -4:  # as many bytes in all: each shard has to be looked at by itself
+        other = bin_path(shards[3])
+        other.write_bytes(other.read_bytes() + bytes(4))
+    tokens = read_num_tokens(shards)
+    found = "missing" if change is None else rf"{len(content) + change} bytes"
+    message = rf"shard-2\.bin: {found}, but its documents need 8 bytes.* delete \S*shard-2\.json"
+    with pytest.raises(ValueError, match=message):
         join_shards(shards, tmp_path / "out", num_tokens_D=tokens, dtype=DTYPE, workers=2)
     assert not bin_path(tmp_path / "out").exists()
+
+
+def test_tokens_of_shards_are_those_of_their_documents(tmp_path: Path) -> None:
+    shards = write_shards(tmp_path)
+    expected = [length for lengths in LENGTHS for length in lengths]
+    assert read_num_tokens(shards).tolist() == expected
+    assert read_documents(shards)["num_tokens"].to_pylist() == expected
 
 
 def test_a_document_longer_than_an_index_can_say_is_refused_by_name(tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import os
 import signal
 import subprocess
@@ -17,23 +16,26 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import xxhash
-from megatron.core.datasets.indexed_dataset import DType, IndexedDatasetBuilder
 from rich.console import Console
-from tokenizers import Tokenizer
-
-from mira_megatron.records import DOCUMENT_SCHEMA
-from mira_megatron.tokenization import raw_text
-from mira_megatron.tokenization.index_file import bin_path, idx_path, read_index
-from mira_megatron.tokenization.tokenizer import train_byte_level_bpe
-from mira_megatron.tokenization.write_tokens import (
-    WriteConfig,
-    WriteReport,
-    print_write_report,
-    write_tokens,
+from written_tokens import (
+    EOD,
+    TEXTS,
+    documents,
+    files_under,
+    jsonl,
+    megatron_writes,
+    train_tokenizer,
+    written,
 )
 
-EOD = "<|endoftext|>"
-TEXTS = [*[f"line {n}\n    return {n}" for n in range(60)], "日本 🙂", "a" * 3000]
+from mira_megatron.records import DOCUMENT_SCHEMA
+from mira_megatron.tokenization import parquet_rows, raw_shards, raw_text, token_shards
+from mira_megatron.tokenization.index_file import bin_path, idx_path, read_index
+from mira_megatron.tokenization.write_tokens import (
+    WriteReport,
+    print_write_report,
+)
+
 # Killed while it works; small shards, so that there are some to go on with.
 WRITE = """
 import sys
@@ -48,47 +50,12 @@ write_tokens(files, Path(sys.argv[2]), WriteConfig(tokenizer=Path(sys.argv[1]), 
 
 @pytest.fixture(scope="module")
 def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("tokenizer") / "tokenizer.json"
-    path.write_text(train_byte_level_bpe(TEXTS, 400).to_str(), encoding="utf-8")
-    return path
+    return train_tokenizer(tmp_path_factory.mktemp("tokenizer"))
 
 
 @pytest.fixture(autouse=True)
 def _small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(raw_text, "_MIN_SHARD_BYTES", 500)
-
-
-def jsonl(path: Path, texts: list[str]) -> Path:
-    rows = [{"text": text, "id": f"id-{number}"} for number, text in enumerate(texts)]
-    path.write_bytes(b"".join(orjson.dumps(row) + b"\n" for row in rows))
-    return path
-
-
-def megatron_writes(files: list[Path], tokenizer: Path, path_prefix: Path) -> None:
-    """What tools/preprocess_data.py --append-eod does with each line, in one process."""
-    stock: Any = Tokenizer.from_file(str(tokenizer))
-    dtype = DType.optimal_dtype(stock.get_vocab_size())
-    builder = IndexedDatasetBuilder(str(bin_path(path_prefix)), dtype=dtype)
-    for line in (line for path in files for line in path.read_text(encoding="utf-8").splitlines()):
-        ids = stock.encode(json.loads(line)["text"]).ids
-        if ids:
-            ids.append(stock.token_to_id(EOD))
-        builder.add_document(ids, [len(ids)] if ids else [])
-    builder.finalize(str(idx_path(path_prefix)))
-
-
-def written(files: list[Path], tokenizer: Path, folder: Path, **changes: Any) -> WriteReport:
-    config = WriteConfig(tokenizer=tokenizer, **changes)
-    return write_tokens(files, folder / "tokens", config)
-
-
-def files_under(folder: Path) -> dict[str, bytes]:
-    paths = (path for path in folder.rglob("*") if path.is_file())
-    return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
-
-
-def documents(folder: Path) -> pa.Table:
-    return pq.read_table(folder / "tokens.records.parquet")
 
 
 @pytest.mark.parametrize("backend", ["gigatoken", "huggingface"])
@@ -104,7 +71,7 @@ def test_written_files_are_those_of_megatron(
         assert ours.read_bytes() == theirs.read_bytes()
     assert (report.num_files, report.num_documents) == (2, 2 * len(TEXTS))
     assert report.num_text_bytes == 2 * sum(len(text.encode()) for text in TEXTS)
-    assert not (tmp_path / "out" / "tokens.shards").exists()
+    assert not (tmp_path / "out" / ".tokens.mira-write").exists()
 
 
 def test_written_files_are_the_same_by_processes_and_from_parquet(
@@ -153,10 +120,13 @@ def test_an_empty_text_is_its_eod_and_control_text_is_text(tmp_path: Path, token
     assert report.num_control_texts == 1
 
 
-def test_no_rows_at_all_give_an_empty_dataset(tmp_path: Path, tokenizer: Path) -> None:
-    (tmp_path / "empty.jsonl").touch()
-    report = written([tmp_path / "empty.jsonl"], tokenizer, tmp_path / "out")
-    assert report.num_documents == read_index(tmp_path / "out" / "tokens").num_documents == 0
+def test_files_without_any_document_are_refused(tmp_path: Path, tokenizer: Path) -> None:
+    empty = jsonl(tmp_path / "empty.jsonl", [])
+    with pytest.raises(ValueError, match=r"empty\.jsonl: no document in 1 files"):
+        written([empty], tokenizer, tmp_path / "out")
+    assert not bin_path(tmp_path / "out" / "tokens").exists()
+    full = jsonl(tmp_path / "full.jsonl", TEXTS)
+    assert written([empty, full], tokenizer, tmp_path / "out").num_documents == len(TEXTS)
 
 
 def test_a_bad_row_is_refused_by_file_and_line(tmp_path: Path, tokenizer: Path) -> None:
@@ -199,17 +169,85 @@ def test_writing_again_does_nothing_and_other_settings_are_refused(
     with pytest.raises(ValueError, match=r"written\.json: another text_field than in this command"):
         written([path], tokenizer, tmp_path / "out", text_field="id")
     jsonl(path, TEXTS[:-1])
-    with pytest.raises(ValueError, match="another files, shards than in this command"):
+    with pytest.raises(ValueError, match="another files than in this command"):
         written([path], tokenizer, tmp_path / "out")
 
 
-def test_files_of_someone_else_are_not_overwritten(tmp_path: Path, tokenizer: Path) -> None:
+def test_object_storage_and_a_folder_that_is_none_are_refused_before_work(
+    tmp_path: Path, tokenizer: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = jsonl(tmp_path / "one.jsonl", TEXTS)
-    megatron_writes([path], tokenizer, tmp_path / "tokens")
-    before = files_under(tmp_path)
-    with pytest.raises(ValueError, match=r"tokens\.idx: exists, and was not written by `mira"):
-        write_tokens([path], tmp_path / "tokens", WriteConfig(tokenizer=tokenizer))
-    assert files_under(tmp_path) == before
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match="object storage"):
+        written([path], tokenizer, Path("s3://bucket"))
+    with pytest.raises(OSError, match=r"one\.jsonl: cannot be written to"):
+        written([path], tokenizer, path)
+    assert [found.name for found in tmp_path.iterdir()] == ["one.jsonl"]
+
+
+def test_all_bad_rows_are_listed(tmp_path: Path, tokenizer: Path) -> None:
+    path = jsonl(tmp_path / "bad.jsonl", TEXTS)
+    path.write_bytes(b"{\n" * 2500 + path.read_bytes())
+    report = written([path], tokenizer, tmp_path, max_bad_fraction=0.99)
+    lines = (tmp_path / "tokens.dropped.jsonl").read_bytes().splitlines()
+    assert report.num_dropped == {"invalid_json": 2500}
+    assert [orjson.loads(line)["origin"] for line in lines] == [
+        f"{path}:{row}" for row in range(1, 2501)
+    ]
+
+
+def test_records_are_the_same_in_any_row_groups(
+    tmp_path: Path, tokenizer: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parquet_rows, "ROWS_PER_GROUP", 7)
+    monkeypatch.setattr(token_shards, "ROWS_PER_GROUP", 5)
+    files = [jsonl(tmp_path / name, TEXTS) for name in ("one.jsonl", "two.jsonl")]
+    written(files, tokenizer, tmp_path / "out")
+    found = pq.ParquetFile(tmp_path / "out" / "tokens.records.parquet")
+    assert found.num_row_groups == 18
+    expected = [f"{path}:{row}" for path in files for row in range(1, len(TEXTS) + 1)]
+    assert found.read()["record_id"].to_pylist() == expected
+
+
+def test_equal_ids_are_refused_by_name(tmp_path: Path, tokenizer: Path) -> None:
+    one = jsonl(tmp_path / "one.jsonl", TEXTS)
+    two = tmp_path / "two.jsonl"
+    two.write_bytes(b'{"text": "a", "id": "other"}\n{"text": "b", "id": "id-7"}\n')
+    message = r"two\.jsonl: a row has the id 'id-7', and so has another one of .*one\.jsonl\. 1 of"
+    with pytest.raises(ValueError, match=message):
+        written([one, two], tokenizer, tmp_path / "out", id_field="id")
+    assert not bin_path(tmp_path / "out" / "tokens").exists()
+    report = written([one, two], tokenizer, tmp_path / "out")
+    assert report.num_documents == len(TEXTS) + 2
+
+
+def test_ids_of_equal_hash_are_no_equal_ids(
+    tmp_path: Path, tokenizer: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        raw_shards, "text_hashes", lambda texts: pa.array([bytes(16)] * len(texts), pa.binary(16))
+    )
+    path = jsonl(tmp_path / "one.jsonl", TEXTS)
+    assert written([path], tokenizer, tmp_path, id_field="id").num_documents == len(TEXTS)
+
+
+def test_the_report_prints_paths_as_they_are() -> None:
+    report = WriteReport(
+        path_prefix=Path("/data/[red]x[/x]") / ("long " * 20) / "o",
+        num_files=1,
+        num_text_bytes=1,
+        num_rows=2,
+        num_documents=1,
+        num_tokens=2,
+        num_control_texts=0,
+        num_dropped={"no_text": 1},
+        was_done=True,
+    )
+    console = Console(file=io.StringIO(), width=40)
+    print_write_report(console, report)
+    lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]  # a StringIO
+    assert lines[0].startswith(f"{report.path_prefix}.bin/.idx: already written, 1 documents")
+    assert lines[1] == f"Rows left out: no_text 1 (listed in {report.path_prefix}.dropped.jsonl)"
 
 
 @pytest.mark.parametrize(
@@ -233,6 +271,9 @@ def test_the_same_file_twice_and_no_file_are_refused(tmp_path: Path, tokenizer: 
     path = jsonl(tmp_path / "one.jsonl", TEXTS)
     with pytest.raises(ValueError, match=r"one\.jsonl: named more than once"):
         written([path, path], tokenizer, tmp_path / "out")
+    (tmp_path / "link.jsonl").symlink_to(path)
+    with pytest.raises(ValueError, match=r"link\.jsonl: named more than once \(as .*one\.jsonl\)"):
+        written([path, tmp_path / "link.jsonl"], tokenizer, tmp_path / "out")
     with pytest.raises(ValueError, match="no input files"):
         written([], tokenizer, tmp_path / "out")
 
@@ -243,7 +284,7 @@ def test_a_killed_run_goes_on_to_the_same_bytes(tmp_path: Path, tokenizer: Path)
     subprocess.run([*command, str(tmp_path / "whole" / "tokens"), str(path)], check=True)
     folder = tmp_path / "killed"
     process = subprocess.Popen([*command, str(folder / "tokens"), str(path)])
-    while not list(folder.glob("tokens.shards/shard-*.json")):
+    while process.poll() is None and not list(folder.glob(".tokens.mira-write/shard-*.json")):
         time.sleep(0.001)  # until some shard is finished
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
