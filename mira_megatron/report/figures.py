@@ -84,7 +84,7 @@ def histogram(judged: JudgedSource) -> Histogram:
     """Returns the score histogram of one source; records without a score are not in it."""
     is_kept_D = judged.outcomes_D == Outcome.KEPT
     edges = np.linspace(0, 10, NUM_BINS + 1)
-    kept, _ = np.histogram(judged.scores_D[is_kept_D], bins=edges)
+    kept, _ = np.histogram(judged.scores_D[is_kept_D & judged.is_scored_D], bins=edges)
     dropped, _ = np.histogram(judged.scores_D[~is_kept_D & judged.is_scored_D], bins=edges)
     highest = int((kept + dropped).max())
     frame = HISTOGRAM_FRAME

@@ -168,7 +168,9 @@ def _arm_section(
         judged=judged,
         rows=rows,
         total=total(rows),
-        histograms=tuple(figures.histogram(source) for source in judged.sources),
+        histograms=tuple(
+            figures.histogram(source) for source in judged.sources if source.is_scored_D.any()
+        ),
         first_out_scores={scope.name: judged.score_of(scope.first_out) for scope in judged.scopes},
         course=course,
         loss_chart=None if course is None else figures.loss_chart(course),

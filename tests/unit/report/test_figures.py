@@ -119,3 +119,8 @@ def test_training_course_takes_the_two_kinds_of_entries_apart() -> None:
     course = training_course(state)
     assert course.first_loss == course.last_loss == pytest.approx(7.25)
     assert course.last_validation_loss == 7.5
+
+
+def test_histogram_leaves_out_kept_records_without_a_score() -> None:
+    chart = histogram(judged([7.0, None], [True, True]))
+    assert len(chart.bars) == 1
