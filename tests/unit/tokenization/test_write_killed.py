@@ -14,6 +14,7 @@ from written_tokens import TEXTS, files_under, jsonl, train_tokenizer, written
 pytestmark = pytest.mark.integration  # a minute
 
 KILLS = 10
+JOINING_CALLS = 12
 
 
 def write(files: list[Path], tokenizer: Path, folder: Path) -> None:
@@ -31,10 +32,11 @@ def test_writing_killed_anywhere_and_run_again_gives_the_same_bytes(tmp_path: Pa
     output = tmp_path / "out"
     num_calls = num_calls_or_killed(write, (files, tokenizer, output), kill_at=0)
     expected = files_under(output)
-    points = random.Random(0)
-    for _ in range(KILLS):
+    draw = random.Random(0)
+    # Half of them where the shards are joined and get their names, the last calls of all.
+    first = [1, max(1, num_calls - JOINING_CALLS)] * (KILLS // 2)
+    for kill_at in [draw.randint(start, num_calls) for start in first]:
         shutil.rmtree(output)
-        kill_at = points.randint(1, num_calls)
         killed = num_calls_or_killed(write, (files, tokenizer, output), kill_at)
         assert killed == -signal.SIGKILL
         write(files, tokenizer, output)
