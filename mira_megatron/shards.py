@@ -39,15 +39,11 @@ def read_part(path: Path, digest: str, columns: Sequence[str]) -> pa.Table:
 
     Raises ValueError naming the part when they are not.
     """
-    content = _arrow_buffer(path)
-    found = xxhash.xxh3_128_hexdigest(content)
-    if found != digest:
-        raise changed_part(path, found, digest)
-    return pq.read_table(pa.BufferReader(content), columns=list(columns))
+    return pq.read_table(pa.BufferReader(part_bytes(path, digest)), columns=list(columns))
 
 
-def _arrow_buffer(path: Path) -> pa.Buffer:
-    """Returns a file's bytes in memory that Arrow owns.
+def part_bytes(path: Path, digest: str) -> pa.Buffer:
+    """Returns a part's bytes, checked as `read_part` does, in memory that Arrow owns.
 
     A thread of Arrow's that lets go of memory owned by Python while the process ends aborts it.
     """
@@ -58,6 +54,9 @@ def _arrow_buffer(path: Path) -> pa.Buffer:
             view = view[num_bytes:]
     if len(view):
         raise OSError(f"{path}: became shorter while it was read")
+    found = xxhash.xxh3_128_hexdigest(content)
+    if found != digest:
+        raise changed_part(path, found, digest)
     return content
 
 

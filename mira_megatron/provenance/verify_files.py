@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 from mira_megatron.doctor.finding import ERROR
 from mira_megatron.provenance.index_caches import check_caches
 from mira_megatron.provenance.replay import SplitReplay
+from mira_megatron.provenance.traced_records import read_rows
 from mira_megatron.provenance.verify_report import Problem
 from mira_megatron.retention.keep_masks import read_keep_mask, selection_digest
 from mira_megatron.tokenization.handovers import marker_path
@@ -31,7 +32,6 @@ from mira_megatron.tokenization.index_file import (
 from mira_megatron.tokenization.token_dataset import TokenPrefix
 
 _NUM_NAMED = 10  # record ids in a problem
-_BATCH = 1 << 16  # rows of a documents table
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -77,15 +77,8 @@ def read_documents(prefix: TokenPrefix) -> pa.Table:
 
 
 def record_ids(prefix: TokenPrefix, numbers: npt.NDArray[np.int64]) -> list[str]:
-    """Returns the ids of these documents, whose numbers rise; reads a batch at a time."""
-    ids: list[str] = []
-    if not len(numbers):
-        return ids
-    first = 0
-    for batch in pq.ParquetFile(prefix.documents).iter_batches(_BATCH, columns=["record_id"]):
-        inside = numbers[(numbers >= first) & (numbers < first + batch.num_rows)] - first
-        ids += batch.column(0).take(pa.array(inside)).to_pylist()
-        first += batch.num_rows
+    """Returns the ids of these documents, whose numbers rise; those the table has."""
+    ids: list[str] = read_rows([prefix.documents], numbers, ["record_id"])["record_id"].to_pylist()
     return ids
 
 

@@ -14,8 +14,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mira_megatron import layout
-from mira_megatron.retention.documents import kept_by_arm, scope_name, texts_of_arms
-from mira_megatron.shards import read_part
+from mira_megatron.retention.documents import (
+    kept_by_arm,
+    scope_name,
+    score_table,
+    texts_of_arms,
+)
 from mira_megatron.stage import Workspace
 from mira_megatron.written_numbers import decimal
 
@@ -198,15 +202,7 @@ def _record_scores(
         num = documents.num_rows
         reasons = pa.array([f"its source is {_in_words(how)}"] * num, pa.string())
         return pa.table({"score": pa.nulls(num, pa.float32()), "reason": reasons})
-    folder = layout.record_scores(certificate["score"], source)
-    scores = pa.concat_tables(
-        [
-            read_part(path, part.digest, ["record_id", "score", "reason"])
-            for path, part in workspace.upstream_parts(folder, ".parquet")
-        ]
-    )
-    assert scores["record_id"].combine_chunks().equals(documents["record_id"].combine_chunks())
-    return scores
+    return score_table(workspace, certificate["score"], source, documents, ["score", "reason"])
 
 
 def _scope_of(certificate: Mapping[str, Any], scopes: Mapping[str, Scope], source: str) -> Scope:

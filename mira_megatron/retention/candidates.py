@@ -11,8 +11,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mira_megatron import layout
-from mira_megatron.retention.documents import read_documents, texts_of_arms, token_dataset
-from mira_megatron.shards import read_part
+from mira_megatron.retention.documents import (
+    read_documents,
+    score_table,
+    texts_of_arms,
+    token_dataset,
+)
 from mira_megatron.stage import Workspace
 from mira_megatron.tokenization.token_dataset import TokenPrefix
 
@@ -96,24 +100,6 @@ def _scores(
     """Returns the scores of a source's documents, all null where it has none, and their digest."""
     if score is None:
         return pa.chunked_array([pa.nulls(documents.num_rows, pa.float32())]), ""
+    table = score_table(workspace, score, source, documents, ["score"])
     folder = layout.record_scores(score, source)
-    table = pa.concat_tables(
-        [
-            read_part(path, part.digest, ["record_id", "score"])
-            for path, part in workspace.upstream_parts(folder, ".parquet")
-        ]
-    )
-    _check_same_records(workspace, source, folder, table, documents)
     return table["score"], workspace.upstream_manifest(folder).output_digest
-
-
-def _check_same_records(
-    workspace: Workspace, source: str, scores_folder: str, scores: pa.Table, documents: pa.Table
-) -> None:
-    if scores["record_id"].equals(documents["record_id"]):
-        return
-    raise ValueError(
-        f"{workspace.run.folder / scores_folder}: its {scores.num_rows:,} records are not the "
-        f"{documents.num_rows:,} documents of {layout.tokens(source)} in the same order. Score and "
-        "tokenise the same records again."
-    )

@@ -48,6 +48,29 @@ def documents_table(workspace: Workspace, source: str, columns: Sequence[str]) -
     )
 
 
+def score_table(
+    workspace: Workspace, score: str, source: str, documents: pa.Table, columns: Sequence[str]
+) -> pa.Table:
+    """Returns columns of a source's record scores, row i of document i.
+
+    Raises ValueError where scores and documents do not align.
+    """
+    folder = layout.record_scores(score, source)
+    scores = pa.concat_tables(
+        [
+            read_part(path, part.digest, ["record_id", *columns])
+            for path, part in workspace.upstream_parts(folder, ".parquet")
+        ]
+    )
+    if not scores["record_id"].equals(documents["record_id"]):
+        raise ValueError(
+            f"{workspace.run.folder / folder}: its {scores.num_rows:,} records are not the "
+            f"{documents.num_rows:,} documents of {layout.tokens(source)} in the same order. Score "
+            "and tokenise the same records again."
+        )
+    return scores
+
+
 def token_dataset(workspace: Workspace, source: str) -> TokenDataset:
     """Returns where the tokens of a source lie."""
     return read_token_dataset(workspace.run.folder / layout.tokens(source))

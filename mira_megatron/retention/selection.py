@@ -238,7 +238,7 @@ def _choose_in_scope(
 ) -> tuple[dict[str, npt.NDArray[np.uint8]], tuple[Cut, str | None]]:
     trainable = np.concatenate([entry.is_trainable_D for entry in entries])
     ids = pa.chunked_array(
-        [chunk for entry in entries for chunk in _chunks(entry.record_ids)], pa.string()
+        [chunk for entry in entries for chunk in entry.record_ids.chunks], pa.string()
     ).filter(pa.array(trainable))
     chosen, cut = times_within_budget(
         np.concatenate([entry.scores_D for entry in entries])[trainable],
@@ -262,12 +262,7 @@ def _repeats(config: ArmConfig) -> Repeats | None:
     return Repeats(fraction=config.repeat_fraction, times=config.repeat_times)
 
 
-def _chunks(ids: pa.Array | pa.ChunkedArray) -> list[pa.Array]:
-    """Returns ids in pieces: together those of a large corpus are too long for one array."""
-    return ids.chunks if isinstance(ids, pa.ChunkedArray) else [ids]
-
-
-def tie_values(record_ids: pa.Array | pa.ChunkedArray, seed: int) -> npt.NDArray[np.uint64]:
+def tie_values(record_ids: pa.ChunkedArray, seed: int) -> npt.NDArray[np.uint64]:
     """Returns what orders equal scores: a hash of seed and id, the same in any source order."""
     values = np.empty(len(record_ids), dtype=np.uint64)
     # In slices: as Python strings all ids of a large corpus would fill the memory.

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
+import pyarrow as pa
 
 from mira_megatron import layout
 from mira_megatron.atomic_files import write_json
@@ -47,7 +47,7 @@ from mira_megatron.tokenization.handovers import (
     write_index_view,
     write_physical_copy,
 )
-from mira_megatron.tokenization.index_file import SequenceIndex, read_index
+from mira_megatron.tokenization.index_file import SequenceIndex
 from mira_megatron.tokenization.token_dataset import (
     TokenPrefix,
     check_no_pair_twice,
@@ -265,13 +265,16 @@ def _valid_entries(
     workspace: Workspace, settings: BlendSettings, prefixes: Sequence[TokenPrefix]
 ) -> list[BlendEntry]:
     """Returns the held-out documents of a source, of the prefixes that have some."""
-    table = documents_table(workspace, prefixes[0].source, ["is_validation"])
-    is_held_out = table["is_validation"].to_numpy()
-    ends = np.cumsum([prefix.num_documents for prefix in prefixes])
+    table = documents_table(workspace, prefixes[0].source, ["is_validation", "num_tokens"])
+    starts = np.cumsum([0, *(prefix.num_documents for prefix in prefixes)]).tolist()
+    masks = [
+        (prefix, _held_out_mask(prefix, table.slice(start, prefix.num_documents)))
+        for prefix, start in zip(prefixes, starts, strict=False)
+    ]
     return [
-        _valid_entry(workspace, settings, prefix, own)
-        for prefix, own in zip(prefixes, np.split(is_held_out, ends[:-1]), strict=True)
-        if own.any()
+        _valid_entry(workspace, settings, prefix, mask)
+        for prefix, mask in masks
+        if mask.info.num_kept
     ]
 
 
@@ -279,9 +282,8 @@ def _valid_entry(
     workspace: Workspace,
     settings: BlendSettings,
     source: TokenPrefix,
-    is_held_out: npt.NDArray[np.bool_],
+    mask: KeepMask,
 ) -> BlendEntry:
-    mask = _held_out_mask(source, is_held_out)
     prefix = workspace.folder / f"{source.name}-valid-{mask.info.selection_digest[:8]}"
     if settings.config.handover == "physical_copy":
         index = write_physical_copy(source.path_prefix, mask, prefix)
@@ -290,9 +292,10 @@ def _valid_entry(
     return _entry(settings, source, "valid", prefix.name, index)
 
 
-def _held_out_mask(source: TokenPrefix, is_held_out: npt.NDArray[np.bool_]) -> KeepMask:
+def _held_out_mask(source: TokenPrefix, documents: pa.Table) -> KeepMask:
     """Returns the held-out documents of a prefix as a mask, so that they take the same way."""
-    tokens = read_index(source.path_prefix).document_tokens()
+    is_held_out = documents["is_validation"].to_numpy()
+    tokens = documents["num_tokens"].to_numpy()
     info = KeepMaskInfo(
         num_documents=len(is_held_out),
         num_kept=int(is_held_out.sum()),

@@ -104,6 +104,11 @@ def bin_path(path_prefix: Path) -> Path:
     return path_prefix.with_name(f"{path_prefix.name}.bin")
 
 
+def records_path(path_prefix: Path) -> Path:
+    """Returns `<path_prefix>.records.parquet`: row i describes document i."""
+    return path_prefix.with_name(f"{path_prefix.name}.records.parquet")
+
+
 def token_dtype(vocab_size: int) -> np.dtype[np.number]:
     """Returns the dtype Megatron's preprocessing chooses for a vocabulary of this size."""
     return np.dtype(np.uint16 if vocab_size < _UINT16_VOCABULARY else np.int32)

@@ -44,14 +44,10 @@ from mira_megatron.tokenization.index_file import (
     index_fingerprint,
     is_index_at,
     read_index,
+    records_path,
     write_index,
 )
-from mira_megatron.tokenization.merge_records import (
-    check_records,
-    has_records,
-    records_path,
-    write_records,
-)
+from mira_megatron.tokenization.merge_records import check_records, has_records, write_records
 
 _MARKER_KEYS = {"idx_fingerprint", "num_documents", "num_tokens", "selection_digest"}
 

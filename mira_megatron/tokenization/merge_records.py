@@ -7,22 +7,19 @@ cut anew, so the bytes depend on the rows of the inputs alone. Memory: one row g
 from __future__ import annotations
 
 import filecmp
-import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mira_megatron.atomic_files import replacing
-
-_ROWS_PER_GROUP = 1 << 16
-
-
-def records_path(path_prefix: Path) -> Path:
-    """Returns `<path_prefix>.records.parquet`."""
-    return path_prefix.with_name(f"{path_prefix.name}.records.parquet")
+from mira_megatron.tokenization.index_file import records_path
+from mira_megatron.tokenization.parquet_rows import (
+    ROWS_PER_GROUP,
+    RowWriter,
+    rows_into,
+    writing_rows,
+)
 
 
 def check_records(prefixes: Sequence[Path], num_documents: Sequence[int]) -> None:
@@ -46,67 +43,30 @@ def check_records(prefixes: Sequence[Path], num_documents: Sequence[int]) -> Non
 
 def write_records(path: Path, prefixes: Sequence[Path]) -> None:
     """Writes the rows of all side files, in order, as one zstd parquet file."""
-    with replacing(path) as temporary, temporary.open("wb") as file:
-        _write(file, prefixes)
+    with writing_rows(path, _schema(records_path(prefixes[0]))) as rows:
+        _add_all(rows, prefixes)
 
 
 def has_records(path: Path, prefixes: Sequence[Path]) -> bool:
     """Returns whether the file at `path` is, byte for byte, what `write_records` would write."""
     again = path.with_name(f".{path.name}.tmp")
     try:
-        with again.open("wb") as file:
-            _write(file, prefixes)
+        with (
+            again.open("wb") as file,
+            rows_into(file, _schema(records_path(prefixes[0]))) as rows,
+        ):
+            _add_all(rows, prefixes)
         return filecmp.cmp(again, path, shallow=False)
     finally:
         again.unlink(missing_ok=True)
 
 
-class _Drained(io.RawIOBase):
-    """Keeps what Arrow writes until it is taken.
-
-    Arrow's writer meets no error that way: it ends the process when a disk is full.
-    """
-
-    def __init__(self) -> None:
-        self._content = bytearray()
-
-    def writable(self) -> bool:
-        return True
-
-    def write(self, content: object) -> int:
-        view = memoryview(content).cast("B")  # type: ignore[arg-type]  # Arrow gives buffers
-        self._content += view
-        return len(view)
-
-    def take_into(self, file: BinaryIO) -> None:
-        file.write(self._content)
-        self._content = bytearray()
-
-
-def _write(file: BinaryIO, prefixes: Sequence[Path]) -> None:
-    drained = _Drained()
+def _add_all(rows: RowWriter, prefixes: Sequence[Path]) -> None:
     schema = _schema(records_path(prefixes[0]))
-    with pq.ParquetWriter(drained, schema, compression="zstd") as writer:
-        for rows in _row_groups(prefixes, schema):
-            writer.write_table(rows, row_group_size=_ROWS_PER_GROUP)
-            drained.take_into(file)
-    drained.take_into(file)
-
-
-def _row_groups(prefixes: Sequence[Path], schema: pa.Schema) -> Iterator[pa.Table]:
-    """Yields all rows in tables of _ROWS_PER_GROUP, the last one shorter."""
-    waiting: list[pa.RecordBatch] = []
     for prefix in prefixes:
         with pq.ParquetFile(records_path(prefix)) as parts:
-            for batch in parts.iter_batches(_ROWS_PER_GROUP):
-                waiting.append(batch)
-                table = pa.Table.from_batches(waiting).cast(schema)
-                while table.num_rows >= _ROWS_PER_GROUP:
-                    yield table.slice(0, _ROWS_PER_GROUP)
-                    table = table.slice(_ROWS_PER_GROUP)
-                waiting = table.to_batches()
-    if waiting:
-        yield pa.Table.from_batches(waiting).cast(schema)
+            for batch in parts.iter_batches(ROWS_PER_GROUP):
+                rows.add(pa.Table.from_batches([batch]).cast(schema))
 
 
 def _schema(path: Path) -> pa.Schema:

@@ -63,10 +63,20 @@ class RowWriter:
 @contextmanager
 def writing_rows(path: Path, schema: pa.Schema) -> Iterator[RowWriter]:
     """Yields a writer whose zstd parquet file lies under its name when the block has ended well."""
-    with replacing(path) as temporary, temporary.open("wb") as file:
-        # Through memory: Arrow's own file writer aborts the process when the disk is full.
-        content = io.BytesIO()
-        with pq.ParquetWriter(content, schema, compression="zstd") as parquet:
-            writer = RowWriter(file, content, parquet)
-            yield writer
-            writer.end()
+    with (
+        replacing(path) as temporary,
+        temporary.open("wb") as file,
+        rows_into(file, schema) as writer,
+    ):
+        yield writer
+
+
+@contextmanager
+def rows_into(file: BinaryIO, schema: pa.Schema) -> Iterator[RowWriter]:
+    """Yields a writer of one zstd parquet file into an open file."""
+    # Through memory: Arrow's own file writer aborts the process when the disk is full.
+    content = io.BytesIO()
+    with pq.ParquetWriter(content, schema, compression="zstd") as parquet:
+        writer = RowWriter(file, content, parquet)
+        yield writer
+        writer.end()

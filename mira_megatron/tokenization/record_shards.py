@@ -16,10 +16,9 @@ import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-import xxhash
 
 from mira_megatron.atomic_files import write_json
-from mira_megatron.shards import changed_part
+from mira_megatron.shards import part_bytes
 from mira_megatron.tokenization.raw_rows import CHUNK_BYTES, grouped
 from mira_megatron.tokenization.text_columns import TextError, text_hashes
 from mira_megatron.tokenization.token_shards import writing_shard
@@ -89,10 +88,7 @@ def open_encoder(path: Path, digest: str, eod_token: str, backend: str) -> Recor
 
 def _chunks(task: PartTask) -> Iterator[pa.RecordBatch]:
     """Yields a part's records in chunks, after checking the part's bytes."""
-    content = task.records.read_bytes()
-    found = xxhash.xxh3_128_hexdigest(content)
-    if found != task.records_digest:
-        raise changed_part(task.records, found, task.records_digest)
+    content = part_bytes(task.records, task.records_digest)
     with pq.ParquetFile(pa.BufferReader(content), pre_buffer=False) as file:
         longest = pc.max(file.read(["num_chars"])["num_chars"]).as_py() or 1
         rows = max(1, min(CHUNK_BYTES // longest, 10_000))

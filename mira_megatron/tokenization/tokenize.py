@@ -30,12 +30,12 @@ from mira_megatron.records import DOCUMENT_SCHEMA
 from mira_megatron.shards import file_digest, map_shards, read_part, with_columns, write_parquet
 from mira_megatron.stage import Unit, WorkResult, Workspace
 from mira_megatron.tokenization.held_out import choose_held_out
-from mira_megatron.tokenization.index_file import bin_path, index_fingerprint, read_index
+from mira_megatron.tokenization.index_file import records_path
 from mira_megatron.tokenization.plain_encoders import BACKENDS
 from mira_megatron.tokenization.record_shards import PartTask, tokenize_part
 from mira_megatron.tokenization.token_dataset import (
     TokenDataset,
-    TokenPrefix,
+    described_prefix,
     write_token_dataset,
 )
 from mira_megatron.tokenization.token_shards import join_shards, read_documents
@@ -217,17 +217,7 @@ def tokenize(workspace: Workspace, settings: TokenizeSettings) -> WorkResult:
 def _write_dataset_json(
     folder: Path, source: str, path_prefix: Path, encoder: RecordEncoder, totals: dict[str, int]
 ) -> None:
-    index = read_index(path_prefix)
-    prefix = TokenPrefix(
-        name=source,
-        source=source,
-        path_prefix=path_prefix,
-        documents=path_prefix.with_name(f"{path_prefix.name}.records.parquet"),
-        idx_fingerprint=index_fingerprint(path_prefix),
-        num_documents=index.num_documents,
-        num_tokens=index.num_tokens,
-        num_bytes=bin_path(path_prefix).stat().st_size,
-    )
+    prefix = described_prefix(source, source, path_prefix, records_path(path_prefix))
     dataset = TokenDataset(
         source=source,
         eod_id=encoder.eod_id,
@@ -255,5 +245,5 @@ def _join(
         max_tokens=config.validation_max_tokens,
     )
     documents = with_columns(shard, {"is_validation": pa.array(is_validation)}, DOCUMENT_SCHEMA)
-    write_parquet(path_prefix.with_name(f"{path_prefix.name}.records.parquet"), documents)
+    write_parquet(records_path(path_prefix), documents)
     return documents

@@ -20,7 +20,7 @@ from typing import Any
 import orjson
 
 from mira_megatron.atomic_files import is_temporary, write_json
-from mira_megatron.tokenization.index_file import bin_path, idx_path
+from mira_megatron.tokenization.index_file import bin_path, idx_path, records_path
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class WriteOutputs:
     @property
     def records(self) -> Path:
         """Returns the file whose row i describes document i."""
-        return self._beside(".records.parquet")
+        return records_path(self.path_prefix)
 
     @property
     def dropped(self) -> Path:

@@ -43,7 +43,7 @@ def documents(source: str, *scored: Scored, untrainable: Sequence[int] = ()) -> 
     numbers = range(len(scored))
     return SourceDocuments(
         source=source,
-        record_ids=pa.array([f"{source}{number}" for number in numbers], pa.string()),
+        record_ids=pa.chunked_array([[f"{source}{number}" for number in numbers]], pa.string()),
         tokens_D=np.array([tokens for _, tokens in scored], dtype=np.int64),
         scores_D=np.array([score or 0 for score, _ in scored], dtype=np.float32),
         is_scored_D=np.array([score is not None for score, _ in scored]),

@@ -29,10 +29,10 @@ from mira_megatron.tokenization.index_file import (
     idx_path,
     one_sequence_per_document,
     read_index,
+    records_path,
     write_index,
 )
 from mira_megatron.tokenization.merge import materialise, merge
-from mira_megatron.tokenization.merge_records import records_path
 from mira_megatron.tokenization.merge_report import print_merge
 
 pytestmark = pytest.mark.megatron
