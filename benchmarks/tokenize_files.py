@@ -7,8 +7,6 @@ for it costs seconds whatever the size of the corpus; the figures with it have n
 
 The peer is the loop with a fast tokenizer (--tokenizer-hf-use-fast), the hardest one. Left to its
 default that option is off, and transformers 4.57 then encodes in Python at two fifths of the speed.
-The bar is not reached yet on two idle cores (36.7 and 35.0 of 40; 47 per CPU second): what is left
-beside gigatoken itself are JSON, the self-check, and the documents' tables of the shards.
 
 What is no package here is emulated from its description in public sources, and says so by name:
 Megatron-LM main's tools/preprocess_data_fast.py (2026-08), datatrove's MegatronDocumentTokenizer,

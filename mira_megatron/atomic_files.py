@@ -29,9 +29,10 @@ def explaining_full_disk(path: Path, doing: str) -> Iterator[None]:
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, *, is_flushed: bool = True) -> Iterator[Path]:
     """Yields a temporary path that becomes `path` when the block ends well, and vanishes otherwise.
 
+    Not flushed, a file may be damaged by a power failure: for what is checked by its digest.
     Raises OSError (one of NO_SPACE) with the file and the way out when the disk is full.
     """
     temporary = path.with_name(f".{path.name}.tmp")
@@ -40,8 +41,9 @@ def replacing(path: Path) -> Iterator[Path]:
         with explaining_full_disk(path, doing):
             path.parent.mkdir(parents=True, exist_ok=True)
             yield temporary
-            with temporary.open("rb+") as written:
-                os.fsync(written.fileno())
+            if is_flushed:
+                with temporary.open("rb+") as written:
+                    os.fsync(written.fileno())
             os.replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
@@ -53,16 +55,16 @@ def is_temporary(path: Path) -> bool:
     return path.name.startswith(".") and path.name.endswith(".tmp")
 
 
-def write_bytes(path: Path, content: bytes | memoryview) -> None:
+def write_bytes(path: Path, content: bytes | memoryview, *, is_flushed: bool = True) -> None:
     """Writes a whole file atomically."""
-    with replacing(path) as temporary:
+    with replacing(path, is_flushed=is_flushed) as temporary:
         temporary.write_bytes(content)
 
 
-def write_json(path: Path, content: object) -> None:
+def write_json(path: Path, content: object, *, is_flushed: bool = True) -> None:
     """Writes sorted, indented JSON atomically, so that equal content is equal bytes."""
     text = json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
-    write_bytes(path, f"{text}\n".encode())
+    write_bytes(path, f"{text}\n".encode(), is_flushed=is_flushed)
 
 
 def link_relative(target: Path, path: Path, *, within: Path | None = None) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from itertools import islice
 from multiprocessing import get_context, parent_process
 from pathlib import Path
@@ -96,9 +96,14 @@ def part_name(index: int, suffix: str = "parquet") -> str:
 
 
 def map_shards(
-    function: Callable[[Task], Result], tasks: Sequence[Task], *, workers: int, title: str
+    function: Callable[[Task], Result],
+    tasks: Sequence[Task],
+    *,
+    workers: int,
+    title: str,
+    in_threads: bool = False,
 ) -> Iterator[Result]:
-    """Yields `function(task)` for every task, in order, computed by `workers` processes.
+    """Yields `function(task)` for every task, in order, computed by `workers` processes or threads.
 
     At most two tasks per worker are in flight, so memory does not grow with the number of tasks.
     With one worker or one task everything runs in this process.
@@ -109,9 +114,7 @@ def map_shards(
                 yield function(task)
                 advance()
             return
-        # forkserver: the parent may hold threads (Arrow, torch), which fork does not survive.
-        context = get_context("forkserver")
-        with ProcessPoolExecutor(min(workers, len(tasks)), context, _end_with_parent) as pool:
+        with _pool(min(workers, len(tasks)), in_threads) as pool:
             remaining = iter(tasks)
             waiting: list[Future[Result]] = [
                 pool.submit(function, task) for task in islice(remaining, 2 * workers)
@@ -123,6 +126,13 @@ def map_shards(
                     waiting.extend(pool.submit(function, task) for task in islice(remaining, 1))
             finally:
                 pool.shutdown(cancel_futures=True)
+
+
+def _pool(workers: int, in_threads: bool) -> Executor:
+    if in_threads:
+        return ThreadPoolExecutor(workers)
+    # forkserver: the parent may hold threads (Arrow, torch), which fork does not survive.
+    return ProcessPoolExecutor(workers, get_context("forkserver"), _end_with_parent)
 
 
 def _end_with_parent() -> None:

@@ -94,7 +94,7 @@ def copy_runs(
             if not (is_long and _copied_in_kernel(read_from, start, size, write_to, place)):
                 content = _gathered(mapped, runs, batch)
                 size = len(content)
-                _write(write_to, content, place)
+                write_at(write_to, content, place)
             _start_flushing(write_to, place, size)
 
         _in_threads(copy, runs, workers)
@@ -123,6 +123,13 @@ def has_runs(
 
         _in_threads(compare, runs, workers)
     return not differences
+
+
+def write_at(descriptor: int, content: bytes | memoryview, place: int) -> None:
+    """Writes all bytes from a place of a file on."""
+    while content:
+        num_written = os.pwrite(descriptor, content, place)
+        content, place = content[num_written:], place + num_written
 
 
 def check_writable(folder: Path) -> None:
@@ -208,12 +215,6 @@ def _gathered(mapped: mmap.mmap, runs: Runs, batch: slice) -> bytes:
         first = int(starts.min()) // mmap.PAGESIZE * mmap.PAGESIZE
         mapped.madvise(mmap.MADV_DONTNEED, first, int(ends.max()) - first)
     return content
-
-
-def _write(descriptor: int, content: bytes, place: int) -> None:
-    while content:
-        num_written = os.pwrite(descriptor, content, place)
-        content, place = content[num_written:], place + num_written
 
 
 def _start_flushing(descriptor: int, place: int, size: int) -> None:

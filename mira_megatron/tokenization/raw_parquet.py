@@ -93,7 +93,7 @@ def _checked(
     good = [number for number in range(len(texts)) if number not in bad]
     return RawChunk(
         texts=texts.take(pa.array(good, pa.int64())) if bad else texts,
-        ids=None if ids is None else [str(ids[number]) for number in good],
+        ids=None if ids is None else pa.array([str(ids[number]) for number in good], pa.string()),
         rows=[first_row + number for number in good],
         bad=list(bad.values()),
         num_rows=len(texts),

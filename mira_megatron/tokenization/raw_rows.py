@@ -33,7 +33,7 @@ class RawChunk:
     """Rows that follow each other in a file."""
 
     texts: pa.LargeStringArray  # checked: none is null, all are UTF-8
-    ids: list[str] | None  # of the texts, if a field holds them
+    ids: pa.StringArray | None  # of the texts, if a field holds them
     rows: Sequence[int]  # of the texts, as in BadRow
     bad: list[BadRow]
     num_rows: int  # good, bad, and empty lines

@@ -1,12 +1,11 @@
 """One range of a raw file into one shard of tokens, and its rows' numbers in the whole file.
 
-Beside what token_shards.py says, a shard has a <shard>.bad.jsonl: row, reason and detail of every
-row that cannot become a document.
+Beside what token_shards.py says, a shard may have a <shard>.bad.jsonl: row, reason and detail of
+every row that cannot become a document.
 """
 
 from __future__ import annotations
 
-import dataclasses
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -18,16 +17,22 @@ import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mira_megatron.atomic_files import replacing, write_json
+from mira_megatron.atomic_files import replacing
 from mira_megatron.records import DOCUMENT_SCHEMA
 from mira_megatron.tokenization.parquet_rows import writing_rows
 from mira_megatron.tokenization.raw_rows import FileRange
 from mira_megatron.tokenization.raw_text import read_chunks
 from mira_megatron.tokenization.record_shards import open_encoder
 from mira_megatron.tokenization.text_columns import TextError, text_hashes, utf8_of
-from mira_megatron.tokenization.token_shards import document_batches, writing_shard
+from mira_megatron.tokenization.token_shards import (
+    EncodedShard,
+    beside,
+    document_batches,
+    writing_shard,
+)
 
 _REPEATED_LOOKED_AT = 100
+_BAD_ROWS = "bad.jsonl"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -68,28 +73,21 @@ class PlacedShard:
         """Yields origin (file:row), reason and detail of all bad rows."""
         if not self.report.num_bad:
             return
-        with _bad_path(self.task.shard).open("rb") as lines:
+        with beside(self.task.shard, _BAD_ROWS).open("rb") as lines:
             for line in lines:
                 row, reason, detail = orjson.loads(line)
                 yield f"{self.task.part.file}:{self.rows_before + row}", reason, detail
 
 
-def write_raw_shard(task: RawTask) -> RawReport:
-    """Returns what the shard holds, after encoding the range unless that was done.
+def encode_raw_shard(task: RawTask) -> EncodedShard[RawReport]:
+    """Returns the range, encoded.
 
     Raises ValueError, naming file and row, for a text that gigatoken encodes unlike Hugging Face.
     """
-    path = task.shard.with_name(f"{task.shard.name}.json")
-    if path.is_file():
-        return RawReport(**orjson.loads(path.read_bytes()))
     encoder = open_encoder(task.tokenizer, task.tokenizer_digest, task.eod_token, task.backend)
     num_rows = num_text_bytes = 0
     num_bad: Counter[str] = Counter()
-    with (
-        replacing(_bad_path(task.shard)) as bad_path,
-        bad_path.open("wb") as bad,
-        writing_shard(task.shard) as shard,
-    ):
+    with writing_shard(task.shard) as shard:
         chunks = read_chunks(task.part, text_field=task.text_field, id_field=task.id_field)
         for chunk in chunks:
             try:
@@ -97,23 +95,26 @@ def write_raw_shard(task: RawTask) -> RawReport:
             except TextError as error:
                 where = f"{task.part.file}: row {chunk.rows[error.text]:,} of the {_range(task)}"
                 raise ValueError(f"{where}: {error.problem}") from error
-            ids = chunk.ids if chunk.ids is not None else map(str, chunk.rows)
-            shard.add(encoded, pa.array(ids, pa.string()), text_hashes(chunk.texts))
+            ids = chunk.ids
+            if ids is None:
+                ids = pa.array(chunk.rows, pa.int64()).cast(pa.string())
+            shard.add(encoded, ids, text_hashes(chunk.texts))
             num_rows += chunk.num_rows
             num_text_bytes += utf8_of(chunk.texts).nbytes
             num_bad.update(row.reason for row in chunk.bad)
             for row in chunk.bad:
-                bad.write(orjson.dumps([row.row, row.reason, row.detail]) + b"\n")
-    report = RawReport(
-        num_rows=num_rows,
-        num_documents=shard.num_documents,
-        num_text_bytes=num_text_bytes,
-        num_tokens=shard.num_tokens,
-        num_control_texts=shard.num_control_texts,
-        num_bad=dict(num_bad),
-    )
-    write_json(path, dataclasses.asdict(report))
-    return report
+                line = orjson.dumps([row.row, row.reason, row.detail]) + b"\n"
+                shard.file(_BAD_ROWS).write(line)
+        return shard.encoded(
+            RawReport(
+                num_rows=num_rows,
+                num_documents=shard.num_documents,
+                num_text_bytes=num_text_bytes,
+                num_tokens=shard.num_tokens,
+                num_control_texts=shard.num_control_texts,
+                num_bad=dict(num_bad),
+            )
+        )
 
 
 def placed(task: RawTask, report: RawReport, previous: PlacedShard | None) -> PlacedShard:
@@ -190,10 +191,6 @@ def _file_and_row(shard: PlacedShard, rows: pa.StringArray) -> pa.StringArray:
     """Returns file:row for documents whose rows are counted from the start of their shard."""
     in_file = pc.add(rows.cast(pa.int64()), shard.rows_before).cast(pa.string())
     return pc.binary_join_element_wise(shard.task.part.file, in_file, ":")
-
-
-def _bad_path(shard: Path) -> Path:
-    return shard.with_name(f"{shard.name}.bad.jsonl")
 
 
 def _range(task: RawTask) -> str:

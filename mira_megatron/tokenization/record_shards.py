@@ -6,22 +6,19 @@ record longer than that is a chunk by itself.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from mira_megatron.atomic_files import write_json
 from mira_megatron.shards import part_bytes
 from mira_megatron.tokenization.raw_rows import CHUNK_BYTES, grouped
 from mira_megatron.tokenization.text_columns import TextError, text_hashes
-from mira_megatron.tokenization.token_shards import writing_shard
+from mira_megatron.tokenization.token_shards import EncodedShard, writing_shard
 from mira_megatron.tokenization.tokenizer import RecordEncoder
 
 _COLUMNS = ["record_id", "text", "control_spans"]
@@ -49,15 +46,12 @@ class PartReport:
     num_control_texts: int
 
 
-def tokenize_part(task: PartTask) -> PartReport:
-    """Returns what the part's shard holds, after encoding the part unless that was done.
+def encode_part(task: PartTask) -> EncodedShard[PartReport]:
+    """Returns the part, encoded.
 
     Raises ValueError, naming the record, for a text that cannot be encoded, or that gigatoken
     encodes unlike Hugging Face.
     """
-    report_path = task.shard.with_name(f"{task.shard.name}.json")
-    if report_path.is_file():
-        return PartReport(**orjson.loads(report_path.read_bytes()))
     encoder = open_encoder(task.tokenizer, task.tokenizer_digest, task.eod_token, task.backend)
     with writing_shard(task.shard) as shard:
         for chunk in _chunks(task):
@@ -71,13 +65,13 @@ def tokenize_part(task: PartTask) -> PartReport:
             except TextError as error:
                 record = chunk["record_id"][error.text]
                 raise ValueError(f"{task.records}: record {record}: {error.problem}") from error
-    report = PartReport(
-        num_documents=shard.num_documents,
-        num_tokens=shard.num_tokens,
-        num_control_texts=shard.num_control_texts,
-    )
-    write_json(report_path, dataclasses.asdict(report))
-    return report
+        return shard.encoded(
+            PartReport(
+                num_documents=shard.num_documents,
+                num_tokens=shard.num_tokens,
+                num_control_texts=shard.num_control_texts,
+            )
+        )
 
 
 @lru_cache(maxsize=1)

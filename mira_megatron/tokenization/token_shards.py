@@ -1,40 +1,29 @@
-"""Shards of a token dataset: written by many workers, joined in order by many writers.
+"""Shards of a token dataset, as workers encode them; shard_joining.py lays them into one file.
 
-    <shard>.bin                 token ids
-    <shard>.documents.parquet   record_id, num_tokens, text_hash: row i describes document i
-    <shard>.json                the caller's report, written last: with it, the shard is finished
+    <shard>.documents.arrow     record_id, num_tokens, text_hash: row i describes document i
+    <shard>.bin                 the ids, only of a shard that is too large for memory
+    <shard>.*                   what else the caller writes beside them
 
-Every shard's place in the joined .bin follows from the tokens of those before it, so that the
-copies need not wait for each other.
-
-Memory: one row group of what describes documents while a shard is written; `read_documents` holds
-those of all shards, `read_num_tokens` eight bytes of each.
+Memory: MEMORY_BYTES of ids in the caller's own process, those of one `add` in a worker process,
+which cannot hand them over; `read_documents` holds what describes the documents of all shards,
+`read_num_tokens` eight bytes of each.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from itertools import accumulate
+from dataclasses import dataclass, field
+from multiprocessing import parent_process
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Generic, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
+import xxhash
 
-from mira_megatron.atomic_files import replacing
-from mira_megatron.tokenization.copying import copy_runs, runs_of
-from mira_megatron.tokenization.index_file import (
-    bin_path,
-    idx_path,
-    one_sequence_per_document,
-    write_index,
-)
-from mira_megatron.tokenization.parquet_rows import ROWS_PER_GROUP, RowWriter, writing_rows
+from mira_megatron.atomic_files import explaining_full_disk
 from mira_megatron.tokenization.tokenizer import EncodedTexts
 
 SHARD_SCHEMA = pa.schema(
@@ -44,24 +33,66 @@ SHARD_SCHEMA = pa.schema(
         pa.field("text_hash", pa.binary(16), nullable=False),
     ]
 )
+MEMORY_BYTES = 64 << 20
+IDS = "bin"
+# What is said of a full disk.
+WRITING_SHARDS = "writing shards. Finished ones are kept: make room and run the same command again"
+_DOCUMENTS = "documents.arrow"
 # Megatron's index has 32 bits for the length of a sequence.
 _MAX_DOCUMENT_TOKENS = 2**31 - 1
 
 
+Report = TypeVar("Report")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EncodedShard(Generic[Report]):
+    """A shard that is to be laid."""
+
+    path: Path
+    num_bytes: int  # of ids
+    ids: tuple[npt.NDArray[np.number], ...] | None  # None: they are in <shard>.bin
+    digests: dict[str, str]  # of the ids (IDS) and of the files beside them, by suffix
+    report: Report  # a dataclass of plain values
+
+
+class DigestedFile:
+    """A file being written, and the digest of what was."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.digest = xxhash.xxh3_128()
+        self.closed = False  # read by Arrow
+        self._file: BinaryIO = path.open("wb")
+
+    def write(self, content: bytes | memoryview) -> None:
+        """Appends bytes."""
+        self.digest.update(content)
+        self._file.write(content)
+
+    def close(self) -> None:
+        """Closes the file."""
+        self.closed = True
+        self._file.close()
+
+
 @dataclass(slots=True)
 class ShardWriter:
-    """A shard being written; documents are appended in order."""
+    """A shard being encoded; documents are appended in order."""
 
-    file: BinaryIO
-    documents: RowWriter
+    shard: Path
     num_documents: int = 0
     num_tokens: int = 0
     num_control_texts: int = 0
+    _num_bytes: int = 0
+    _ids: list[npt.NDArray[np.number]] = field(default_factory=list)  # not written to a file yet
+    _files: dict[str, DigestedFile] = field(default_factory=dict)
+    _documents: pa.RecordBatchStreamWriter | None = None
 
     def add(
         self, encoded: EncodedTexts, record_ids: pa.Array, text_hashes: pa.FixedSizeBinaryArray
     ) -> None:
-        """Appends documents: their tokens to one file, what describes them to another.
+        """Appends documents: their ids, and what describes them.
 
         Raises ValueError, naming the record, for a document longer than Megatron's index can say.
         """
@@ -72,109 +103,107 @@ class ShardWriter:
                 f"record {record_ids[document]}: {tokens[document]:,} tokens, but Megatron's index "
                 f"has room for {_MAX_DOCUMENT_TOKENS:,} in one document. Cut the record."
             )
-        self.file.write(encoded.ids_T.data)
-        self.documents.add(
-            pa.Table.from_arrays([record_ids, pa.array(tokens), text_hashes], schema=SHARD_SCHEMA)
-        )
+        self._ids.append(encoded.ids_T)
+        self._num_bytes += encoded.ids_T.nbytes
+        can_hand_over = parent_process() is None
+        if not can_hand_over or sum(ids.nbytes for ids in self._ids) > MEMORY_BYTES:
+            self._spill()
+        if self._documents is None:
+            self._documents = pa.ipc.new_stream(self.file(_DOCUMENTS), SHARD_SCHEMA)
+        columns = [record_ids, pa.array(tokens), text_hashes]
+        self._documents.write_batch(pa.RecordBatch.from_arrays(columns, schema=SHARD_SCHEMA))
         self.num_documents += len(tokens)
         self.num_tokens += len(encoded.ids_T)
         self.num_control_texts += encoded.num_control_texts
 
+    def file(self, suffix: str) -> DigestedFile:
+        """Returns the file <shard>.<suffix>, made when it is first asked for."""
+        if suffix not in self._files:
+            self._files[suffix] = DigestedFile(beside(self.shard, suffix))
+        return self._files[suffix]
+
+    def encoded(self, report: Report) -> EncodedShard[Report]:
+        """Returns the shard; nothing can be added any more."""
+        if self._documents is not None:
+            self._documents.close()
+        is_spilled = IDS in self._files
+        if is_spilled:
+            self._spill()
+        self.close()
+        digests = {suffix: file.digest.hexdigest() for suffix, file in self._files.items()}
+        if not is_spilled:
+            digests[IDS] = _digest(self._ids)
+        return EncodedShard(
+            path=self.shard,
+            num_bytes=self._num_bytes,
+            ids=None if is_spilled else tuple(self._ids),
+            digests=digests,
+            report=report,
+        )
+
+    def close(self) -> None:
+        """Closes its files."""
+        for file in self._files.values():
+            file.close()
+
+    def _spill(self) -> None:
+        file = self.file(IDS)
+        for ids in self._ids:
+            file.write(bytes_of(ids))
+        self._ids.clear()
+
 
 @contextmanager
 def writing_shard(shard: Path) -> Iterator[ShardWriter]:
-    """Yields a writer whose files lie under their names when the block has ended well."""
-    with (
-        replacing(bin_path(shard)) as path,
-        path.open("wb") as file,
-        writing_rows(_documents_path(shard), SHARD_SCHEMA) as documents,
-    ):
-        yield ShardWriter(file, documents)
+    """Yields a writer; `encoded` is to be called within the block.
+
+    Raises OSError, with the file and the way out, for a full disk.
+    """
+    shard.parent.mkdir(parents=True, exist_ok=True)
+    writer = ShardWriter(shard)
+    try:
+        with explaining_full_disk(shard, WRITING_SHARDS):
+            yield writer
+    finally:
+        writer.close()
+
+
+def beside(shard: Path, suffix: str) -> Path:
+    """Returns a shard's file of this suffix."""
+    return shard.with_name(f"{shard.name}.{suffix}")
+
+
+def bytes_of(ids: npt.NDArray[np.number]) -> memoryview:
+    """Returns ids as the bytes that they are in a `.bin`."""
+    return ids.view(np.uint8).data
 
 
 def read_documents(shards: Sequence[Path]) -> pa.Table:
     """Returns what describes the documents of all shards, in order, as one chunk per column."""
-    tables = [pq.read_table(_documents_path(shard)) for shard in shards]
-    return pa.concat_tables([SHARD_SCHEMA.empty_table(), *tables]).combine_chunks()
+    batches = (batch for shard in shards for batch in document_batches(shard))
+    return pa.Table.from_batches(batches, SHARD_SCHEMA).combine_chunks()
 
 
 def document_batches(shard: Path) -> Iterator[pa.RecordBatch]:
-    """Yields what describes a shard's documents, ROWS_PER_GROUP at a time."""
-    with pq.ParquetFile(_documents_path(shard)) as file:
-        yield from file.iter_batches(ROWS_PER_GROUP, use_threads=False)
+    """Yields what describes a shard's documents, as they were added."""
+    path = beside(shard, _DOCUMENTS)
+    if path.is_file():  # a shard without documents has none
+        with pa.OSFile(str(path)) as file, pa.ipc.open_stream(file) as batches:
+            yield from batches
 
 
-def read_num_tokens(shards: Sequence[Path]) -> npt.NDArray[np.int64]:
-    """Returns the tokens of every document of all shards, in order, shape (D,)."""
-    num_tokens_D = np.empty(sum(map(_num_documents, shards)), np.int64)
+def read_num_tokens(shards: Sequence[Path], num_documents: int) -> npt.NDArray[np.int64]:
+    """Returns the tokens of every document of all shards, in order, shape (num_documents,)."""
+    num_tokens_D = np.empty(num_documents, np.int64)
     start = 0
-    for shard in shards:
-        column = pq.read_table(_documents_path(shard), columns=["num_tokens"])["num_tokens"]
-        num_tokens_D[start : start + len(column)] = column.to_numpy()
-        start += len(column)
+    for batch in (batch for shard in shards for batch in document_batches(shard)):
+        num_tokens_D[start : start + batch.num_rows] = batch["num_tokens"].to_numpy()
+        start += batch.num_rows
     return num_tokens_D
 
 
-def join_shards(
-    shards: Sequence[Path],
-    path_prefix: Path,
-    *,
-    num_tokens_D: npt.NDArray[np.int64],
-    dtype: np.dtype[np.number],
-    workers: int,
-) -> None:
-    """Writes the shards as one `.bin/.idx`, `workers` of them at a time, the `.idx` last.
-
-    Raises ValueError, naming the shard, where its size is not that of its documents.
-    """
-    sizes = _checked_sizes(shards, num_tokens_D, dtype.itemsize)
-    with replacing(bin_path(path_prefix)) as path:
-        if not (len(shards) == 1 and _is_linked(bin_path(shards[0]), path)):
-            _copy_all(shards, sizes, path, workers)
-    write_index(idx_path(path_prefix), one_sequence_per_document(num_tokens_D, dtype))
-
-
-def _checked_sizes(
-    shards: Sequence[Path], num_tokens_D: npt.NDArray[np.int64], itemsize: int
-) -> list[int]:
-    """Returns the bytes of every shard's `.bin`."""
-    sizes: list[int] = []
-    start = 0
-    for shard in shards:
-        stop = start + _num_documents(shard)
-        sizes.append(int(num_tokens_D[start:stop].sum()) * itemsize)
-        start = stop
-        path = bin_path(shard)
-        found = f"{path.stat().st_size:,} bytes" if path.is_file() else "missing"
-        if found != f"{sizes[-1]:,} bytes":
-            raise ValueError(
-                f"{path}: {found}, but its documents need {sizes[-1]:,} bytes. This shard was "
-                f"changed: delete {shard}.json and run again to have it written anew."
-            )
-    return sizes
-
-
-def _num_documents(shard: Path) -> int:
-    num_rows: int = pq.read_metadata(_documents_path(shard)).num_rows
-    return num_rows
-
-
-def _is_linked(shard: Path, path: Path) -> bool:
-    """Gives the only shard a second name; False where the file system has no hard links."""
-    path.unlink(missing_ok=True)
-    try:
-        os.link(shard, path)
-    except OSError:
-        return False
-    return True
-
-
-def _copy_all(shards: Sequence[Path], sizes: Sequence[int], path: Path, workers: int) -> None:
-    path.touch()
-    for shard, size, start in zip(shards, sizes, accumulate(sizes, initial=0), strict=False):
-        whole = runs_of(np.zeros(1, np.int64), np.array([size], np.int64))
-        copy_runs(bin_path(shard), whole, path, at=start, workers=max(1, workers))
-
-
-def _documents_path(shard: Path) -> Path:
-    return shard.with_name(f"{shard.name}.documents.parquet")
+def _digest(ids: Sequence[npt.NDArray[np.number]]) -> str:
+    digest = xxhash.xxh3_128()
+    for some in ids:
+        digest.update(bytes_of(some))
+    return digest.hexdigest()

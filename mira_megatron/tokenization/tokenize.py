@@ -17,8 +17,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from mira_megatron import layout
@@ -32,13 +30,14 @@ from mira_megatron.stage import Unit, WorkResult, Workspace
 from mira_megatron.tokenization.held_out import choose_held_out
 from mira_megatron.tokenization.index_file import records_path
 from mira_megatron.tokenization.plain_encoders import BACKENDS
-from mira_megatron.tokenization.record_shards import PartTask, tokenize_part
+from mira_megatron.tokenization.record_shards import PartReport, PartTask, encode_part
+from mira_megatron.tokenization.shard_joining import ShardJoiner
 from mira_megatron.tokenization.token_dataset import (
     TokenDataset,
     described_prefix,
     write_token_dataset,
 )
-from mira_megatron.tokenization.token_shards import join_shards, read_documents
+from mira_megatron.tokenization.token_shards import read_documents
 from mira_megatron.tokenization.tokenizer import (
     RecordEncoder,
     tokenizer_file,
@@ -190,12 +189,19 @@ def tokenize(workspace: Workspace, settings: TokenizeSettings) -> WorkResult:
     ]
     workers = workspace.resources.workers
     title = f"tokenize {settings.source}"
-    reports = list(map_shards(tokenize_part, tasks, workers=workers, title=title))
     encoder = RecordEncoder(tokenizer, settings.config.eod_token, "huggingface")
     path_prefix = workspace.folder / f"{settings.source}-{workspace.fingerprint[:8]}"
     shards = [task.shard for task in tasks]
-    documents = _join(shards, path_prefix, encoder.token_dtype, settings.config, workers)
-    tokens = documents["num_tokens"].to_numpy()
+    joined = workspace.scratch / "joined.bin"
+    with ShardJoiner(joined, shards, PartReport, workers=workers) as joiner:
+        left = tasks[len(joiner.reports) :]
+        for shard in map_shards(encode_part, left, workers=workers, title=title):
+            joiner.add(shard)
+        documents = _documents(read_documents(shards), settings.config)
+        tokens = documents["num_tokens"].to_numpy()
+        joiner.finish(path_prefix, tokens, encoder.token_dtype)
+    write_parquet(records_path(path_prefix), documents)
+    reports = joiner.reports
     is_validation = documents["is_validation"].to_numpy(zero_copy_only=False)
     totals = {
         "tokens": int(tokens.sum()),
@@ -227,23 +233,12 @@ def _write_dataset_json(
     write_token_dataset(folder, dataset, totals)
 
 
-def _join(
-    shards: list[Path],
-    path_prefix: Path,
-    dtype: np.dtype[np.number],
-    config: TokenizeConfig,
-    workers: int,
-) -> pa.Table:
-    """Writes the shards, in order, as one dataset, and returns its documents table."""
-    shard = read_documents(shards)
-    tokens: npt.NDArray[np.int64] = shard["num_tokens"].to_numpy()
-    join_shards(shards, path_prefix, num_tokens_D=tokens, dtype=dtype, workers=workers)
+def _documents(shard: pa.Table, config: TokenizeConfig) -> pa.Table:
+    """Returns what describes the documents, those that are held out chosen."""
     is_validation = choose_held_out(
         shard["text_hash"].combine_chunks(),
-        tokens,
+        shard["num_tokens"].to_numpy(),
         fraction=config.validation_fraction,
         max_tokens=config.validation_max_tokens,
     )
-    documents = with_columns(shard, {"is_validation": pa.array(is_validation)}, DOCUMENT_SCHEMA)
-    write_parquet(records_path(path_prefix), documents)
-    return documents
+    return with_columns(shard, {"is_validation": pa.array(is_validation)}, DOCUMENT_SCHEMA)

@@ -2,7 +2,7 @@
 
     <prefix>.bin, .idx, .records.parquet, .dropped.jsonl     the outputs
     <prefix>.written.json      plan, report, and every output's size: written last of all
-    .<prefix>.mira-write/      unfinished work: plan.json says that it is ours, joining.json that
+    .<prefix>.mira-write/      unfinished work: plan.json says that it is ours, naming.json that
                                outputs without a written.json are
     .<prefix>.lock             stays: a lock that is deleted can be held by two
 
@@ -48,6 +48,11 @@ class WriteOutputs:
     def work(self) -> Path:
         """Returns the folder of unfinished work."""
         return self.path_prefix.with_name(f".{self.path_prefix.name}.mira-write")
+
+    @property
+    def joined(self) -> Path:
+        """Returns the file in which the shards are laid one after another."""
+        return self.work / "joined.bin"
 
     @property
     def lock(self) -> Path:
@@ -103,7 +108,7 @@ class WriteOutputs:
                     f"{self.work}: holds {others[0].name} but no plan.json, so it was not made by "
                     "`mira tokens write`. Move it away, or choose another --output."
                 )
-        if not self._joining.is_file():
+        if not self._naming.is_file():
             for path in self._all():
                 if path.exists() or path.is_symlink():
                     raise ValueError(
@@ -113,9 +118,9 @@ class WriteOutputs:
                     )
         write_json(self._plan, plan)
 
-    def begin_joining(self) -> None:
+    def begin_naming(self) -> None:
         """Says that outputs that lie there from now on are ours."""
-        write_json(self._joining, {})
+        write_json(self._naming, {})
 
     def finish(self, plan: dict[str, Any], report: dict[str, Any]) -> None:
         """Says that the outputs are whole, and deletes the work."""
@@ -130,7 +135,7 @@ class WriteOutputs:
         temporaries = [path for path in self.work.iterdir() if is_temporary(path)]
         # Reports first: a shard that has one counts as whole.
         shards.sort(key=lambda path: path.suffix != ".json")
-        for path in (*shards, *temporaries, self._joining, self._plan):
+        for path in (*shards, self.joined, *temporaries, self._naming, self._plan):
             path.unlink(missing_ok=True)
         with suppress(OSError):  # something else lies there
             self.work.rmdir()
@@ -148,8 +153,8 @@ class WriteOutputs:
         return self.work / "plan.json"
 
     @property
-    def _joining(self) -> Path:
-        return self.work / "joining.json"
+    def _naming(self) -> Path:
+        return self.work / "naming.json"
 
     def _beside(self, suffix: str) -> Path:
         return self.path_prefix.with_name(f"{self.path_prefix.name}{suffix}")

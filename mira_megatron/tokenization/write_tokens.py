@@ -25,8 +25,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,14 +43,15 @@ from mira_megatron.tokenization.raw_shards import (
     RawReport,
     RawTask,
     check_ids,
+    encode_raw_shard,
     placed,
     write_bad_rows,
-    write_raw_shard,
     write_records,
 )
 from mira_megatron.tokenization.raw_text import check_files, file_ranges
 from mira_megatron.tokenization.record_shards import open_encoder
-from mira_megatron.tokenization.token_shards import join_shards, read_num_tokens
+from mira_megatron.tokenization.shard_joining import ShardJoiner
+from mira_megatron.tokenization.token_shards import read_num_tokens
 from mira_megatron.tokenization.tokenizer import RecordEncoder, tokenizer_file
 from mira_megatron.tokenization.write_outputs import WriteOutputs
 
@@ -206,20 +206,27 @@ def _write(
     config: WriteConfig,
     encoder: RecordEncoder,
 ) -> WriteReport:
-    if not _is_large(plan):
-        encoder.prepare(config.workers)
     tasks = _tasks(files, outputs.work, plan, config)
-    shards = list(_encoded(tasks, plan, config))
+    paths = [task.shard for task in tasks]
+    with ShardJoiner(outputs.joined, paths, RawReport, workers=config.workers) as joiner:
+        shards = _laid(joiner, tasks, plan, config, encoder)
+        num_documents = sum(shard.report.num_documents for shard in shards)
+        if not num_documents:
+            raise ValueError(
+                f"{', '.join(map(str, files[:3]))}{' …' if len(files) > 3 else ''}: no document in "
+                f"{len(files):,} files. Megatron cannot read a pair without documents: name others."
+            )
+        if config.id_field is not None:
+            check_ids(shards)
+        outputs.begin_naming()
+        num_tokens_D = read_num_tokens(paths, num_documents)
+        joiner.finish(outputs.path_prefix, num_tokens_D, encoder.token_dtype)
+    write_records(outputs.records, shards, has_ids=config.id_field is not None)
+    if _num_bad(shards):
+        write_bad_rows(outputs.dropped, shards)
+    else:
+        outputs.dropped.unlink(missing_ok=True)  # of a run that was killed before its end
     reports = [shard.report for shard in shards]
-    num_documents = sum(report.num_documents for report in reports)
-    if not num_documents:
-        raise ValueError(
-            f"{', '.join(map(str, files[:3]))}{' …' if len(files) > 3 else ''}: no document in "
-            f"{len(files):,} files. Megatron cannot read a pair without documents: name others."
-        )
-    if config.id_field is not None:
-        check_ids(shards)
-    _join(shards, outputs, config, encoder)
     return WriteReport(
         path_prefix=outputs.path_prefix,
         num_files=len(files),
@@ -254,56 +261,34 @@ def _tasks(
     ]
 
 
-def _join(
-    shards: Sequence[PlacedShard],
-    outputs: WriteOutputs,
+def _laid(
+    joiner: ShardJoiner[RawReport],
+    tasks: Sequence[RawTask],
+    plan: dict[str, Any],
     config: WriteConfig,
     encoder: RecordEncoder,
-) -> None:
-    """Writes the outputs of finished shards."""
-    outputs.begin_joining()
-    paths = [shard.task.shard for shard in shards]
-    join_shards(
-        paths,
-        outputs.path_prefix,
-        num_tokens_D=read_num_tokens(paths),
-        dtype=encoder.token_dtype,
-        workers=config.workers,
-    )
-    write_records(outputs.records, shards, has_ids=config.id_field is not None)
-    if _num_bad(shards):
-        write_bad_rows(outputs.dropped, shards)
-    else:
-        outputs.dropped.unlink(missing_ok=True)  # of a run that was killed while it joined
-
-
-def _encoded(
-    tasks: Sequence[RawTask], plan: dict[str, Any], config: WriteConfig
-) -> Iterator[PlacedShard]:
-    """Yields the shards in order, refusing bad rows as soon as they are too many."""
+) -> list[PlacedShard]:
+    """Returns all shards, laid; refuses bad rows as soon as they are too many."""
     shards: list[PlacedShard] = []
-    for task, report in zip(tasks, _mapped(tasks, plan, config), strict=True):
-        shards.append(placed(task, report, shards[-1] if shards else None))
-        yield shards[-1]
+
+    def place(report: RawReport) -> None:
+        shards.append(placed(tasks[len(shards)], report, shards[-1] if shards else None))
         if config.max_bad_fraction == 0:
             _check_bad(shards[-1:], config)
+
+    for report in joiner.reports:
+        place(report)
+    left = tasks[len(shards) :]
+    in_threads = not _is_large(plan)
+    if in_threads:
+        encoder.prepare(min(config.workers, len(left)))
+    for encoded in map_shards(
+        encode_raw_shard, left, workers=config.workers, title="write tokens", in_threads=in_threads
+    ):
+        joiner.add(encoded)
+        place(encoded.report)
     _check_bad(shards, config)
-
-
-def _mapped(
-    tasks: Sequence[RawTask], plan: dict[str, Any], config: WriteConfig
-) -> Iterator[RawReport]:
-    """Yields the reports in order, by processes or, of small inputs, by threads."""
-    if _is_large(plan):
-        yield from map_shards(write_raw_shard, tasks, workers=config.workers, title="write tokens")
-        return
-    with ThreadPoolExecutor(config.workers) as pool:
-        futures = [pool.submit(write_raw_shard, task) for task in tasks]
-        try:
-            for future in futures:
-                yield future.result()
-        finally:
-            pool.shutdown(cancel_futures=True)
+    return shards
 
 
 def _is_large(plan: dict[str, Any]) -> bool:

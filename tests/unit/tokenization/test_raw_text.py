@@ -27,6 +27,16 @@ ROWS: list[dict[str, Any]] = [
 ]
 LINES = [orjson.dumps(row) for row in ROWS]
 
+# What one of the two parsers takes and the other does not, and what looks like two lines.
+ODD_LINES = [
+    b'{"text": "nan", "x": [NaN, -Infinity]}',
+    b'{"text": "first", "text": "twice"}',
+    b'{"text": "deep", "x": ' + b"[" * 2000 + b"]" * 2000 + b"}",
+    b'{"text": "a"}{"text": "b"}',
+    b'{"text": "b", "x": "\xff"}',
+    b'{"text": "cr"}\r',
+]
+
 Read = list[tuple[int, str]]  # row and text, or reason of a bad one
 
 
@@ -56,7 +66,7 @@ def rows_of(parts: list[FileRange], id_field: str | None = None) -> tuple[Read, 
     for part in parts:
         num_rows = 0
         for chunk in read_chunks(part, text_field="text", id_field=id_field):
-            found = chunk.texts.to_pylist() if chunk.ids is None else chunk.ids
+            found = (chunk.texts if chunk.ids is None else chunk.ids).to_pylist()
             good += [(before + row, text) for row, text in zip(chunk.rows, found, strict=True)]
             bad += [(before + row.row, row.reason) for row in chunk.bad]
             num_rows += chunk.num_rows
@@ -94,7 +104,7 @@ def test_parquet_rows_are_read_in_order(
     max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None
 )
 @given(
-    lines=st.lists(st.sampled_from([*LINES, b"", b"{", b"  "]), max_size=8),
+    lines=st.lists(st.sampled_from([*LINES, *ODD_LINES, b"", b"{", b"  "]), max_size=8),
     shard_bytes=st.integers(1, 12_000),
     chunk_bytes=st.integers(1, 300),
     end=st.sampled_from([b"", b"\n"]),
@@ -141,6 +151,24 @@ def test_a_line_that_is_no_document_is_counted_where_it_stands(
 def test_a_line_without_the_id_asked_for_is_counted(tmp_path: Path, line: bytes) -> None:
     path = jsonl(tmp_path, b"\n".join([LINES[0], line]))
     assert rows_of(file_ranges([path]), id_field="id") == ([(1, "a")], [(2, "no_id")])
+
+
+def test_a_line_becomes_the_same_whatever_is_beside_it(tmp_path: Path) -> None:
+    expected = {0: "nan", 1: "twice", 2: "deep", 5: "cr"}
+    for number, line in enumerate(ODD_LINES):
+        for beside in ([], [LINES[0]], [b"{"]):
+            good, bad = rows_of(file_ranges([jsonl(tmp_path, b"\n".join([line, *beside]))]))
+            texts, reasons = dict(good), dict(bad)
+            assert texts.get(1) == expected.get(number)
+            reason = {3: "invalid_json", 4: "invalid_utf8"}.get(number)
+            assert reasons.get(1) == reason
+
+
+def test_two_objects_in_a_line_and_one_in_two_lines_are_no_two_documents(tmp_path: Path) -> None:
+    path = jsonl(tmp_path, b'{"text": "a"}{"text": "b"}\n{"text":\n"c"}\n' + LINES[0])
+    good, bad = rows_of(file_ranges([path]))
+    assert good == [(4, "one")]
+    assert [row for row, _ in bad] == [1, 2, 3]
 
 
 def test_parquet_rows_that_are_no_document_are_counted_where_they_stand(

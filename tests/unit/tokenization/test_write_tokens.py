@@ -29,7 +29,7 @@ from written_tokens import (
 )
 
 from mira_megatron.records import DOCUMENT_SCHEMA
-from mira_megatron.tokenization import parquet_rows, raw_shards, raw_text, token_shards
+from mira_megatron.tokenization import parquet_rows, raw_shards, raw_text
 from mira_megatron.tokenization.index_file import bin_path, idx_path, read_index
 from mira_megatron.tokenization.write_tokens import (
     WriteReport,
@@ -200,7 +200,6 @@ def test_records_are_the_same_in_any_row_groups(
     tmp_path: Path, tokenizer: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(parquet_rows, "ROWS_PER_GROUP", 7)
-    monkeypatch.setattr(token_shards, "ROWS_PER_GROUP", 5)
     files = [jsonl(tmp_path / name, TEXTS) for name in ("one.jsonl", "two.jsonl")]
     written(files, tokenizer, tmp_path / "out")
     found = pq.ParquetFile(tmp_path / "out" / "tokens.records.parquet")
