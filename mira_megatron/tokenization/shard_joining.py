@@ -141,9 +141,6 @@ class ShardJoiner(Generic[Report]):
             spilled.unlink()
             return
         os.replace(spilled, self._file)  # one large archive need not be written twice
-        renamed = os.open(self._file, os.O_RDWR)
-        os.dup2(renamed, self._descriptor)
-        os.close(renamed)
 
     def _kept(self, shards: Sequence[Path]) -> list[dict[str, Any]]:
         """Returns what an earlier run says of the first shards, up to one that is not whole."""
