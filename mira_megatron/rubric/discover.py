@@ -85,9 +85,15 @@ class DiscoveryForm:
         """Returns none: nothing of a free-form answer is known in advance."""
         return ()
 
-    def is_readable(self, answer: Answer) -> bool:
-        """Returns whether any dimension can be read."""
-        return self._parsed(answer).status != "unparsed"
+    def read(self, answer: Answer) -> ParsedProposals:
+        """Returns what an answer says; of one cut off at max_tokens, the lines that are whole."""
+        text = answer.text or ""
+        if answer.finish_reason != "length":
+            return parse_proposals(text, self.family)
+        parsed = parse_proposals(text.rpartition("\n")[0], self.family)
+        reasons = filter(None, (_CUT_OFF, parsed.reason))
+        status = "partial" if parsed.status == "ok" else parsed.status
+        return replace(parsed, status=status, reason="; ".join(reasons))
 
     def row(
         self, record: Record, view: View, reply: Reply
@@ -95,7 +101,7 @@ class DiscoveryForm:
         """Returns the answer's row, and the judgments that could be read from it."""
         answer = reply.answer
         failed_as = failure_status(answer)
-        parsed = parse_proposals("", self.family) if failed_as else self._parsed(answer)
+        parsed = parse_proposals("", self.family) if failed_as else reply.parsed
         judgments = [
             Judgment(
                 record_id=record.record_id,
@@ -131,16 +137,6 @@ class DiscoveryForm:
         write_parquet(_judgments(output), pa.Table.from_pylist(judgments, schema=JUDGMENT_SCHEMA))
         answers = pa.Table.from_pylist([row for row, _ in rows], schema=DISCOVERY_ANSWER_SCHEMA)
         write_parquet(output, answers)
-
-    def _parsed(self, answer: Answer) -> ParsedProposals:
-        """Of an answer that was cut off at max_tokens, the lines that are whole count."""
-        text = answer.text or ""
-        if answer.finish_reason != "length":
-            return parse_proposals(text, self.family)
-        parsed = parse_proposals(text.rpartition("\n")[0], self.family)
-        reasons = filter(None, (_CUT_OFF, parsed.reason))
-        status = "partial" if parsed.status == "ok" else parsed.status
-        return replace(parsed, status=status, reason="; ".join(reasons))
 
 
 def units(recipe: Recipe) -> list[Unit]:

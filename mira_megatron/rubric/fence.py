@@ -51,14 +51,16 @@ _FILL = r"[\s*_\u00ad\u061c\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff]{0,8}"
 
 # An opening character, the dots already after it, and what must follow. What must follow holds no
 # dot, and no opening character but as its last; so quoting never changes what another match looks
-# at, and `unquote` finds exactly the places that `quote` found.
+# at, and `unquote` finds exactly the places that `quote` found. The opening characters come first,
+# as one set: `re` then skips to them, six times as fast as through alternatives that begin alike.
+_OPENING = "<＜﹤\\[\\]［【〔\\-‐‑‒–—―−﹘﹣－"
 _RISKY = re.compile(
-    rf"(?:[<＜﹤]{DOT}*(?=[|｜¦￨]|[/／]?(?:{'|'.join(_TAGS)})[>＞]"
+    rf"[{_OPENING}](?:(?<=[<＜﹤]){DOT}*(?=[|｜¦￨]|[/／]?(?:{'|'.join(_TAGS)})[>＞]"
     rf"|(?:{'|'.join(_NUMBERED_TAGS)})\w{{1,24}}>)"
-    rf"|\[{DOT}*(?=\||/?(?:{'|'.join(_WORDS)})\]|extra_id_|e~)"
-    rf"|\]{DOT}*(?=~!?b)"
-    rf"|[\[［【〔]{DOT}*(?={_FILL}[AaＡａCDQTＣＤＱＴ]{_FILL}\d)"
-    rf"|[-‐‑‒–—―−﹘﹣－]{DOT}*(?=[\s\u200b]{{0,2}}(?:BEGIN|END)[\s_]{{1,2}}RECORD))"
+    rf"|(?<=\[){DOT}*(?=\||/?(?:{'|'.join(_WORDS)})\]|extra_id_|e~)"
+    rf"|(?<=\]){DOT}*(?=~!?b)"
+    rf"|(?<=[\[［【〔]){DOT}*(?={_FILL}[AaＡａCDQTＣＤＱＴ]{_FILL}\d)"
+    rf"|(?<=[-‐‑‒–—―−﹘﹣－]){DOT}*(?=[\s\u200b]{{0,2}}(?:BEGIN|END)[\s_]{{1,2}}RECORD))"
 )
 _QUOTED = re.compile(_RISKY.pattern.replace(f"{DOT}*", f"{DOT}+"))
 

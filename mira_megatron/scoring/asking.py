@@ -32,7 +32,14 @@ from mira_megatron.scoring.pending import (
     resolved,
     stored_answer,
 )
-from mira_megatron.scoring.questions import Question, Reply, explained, failure_status, outcome
+from mira_megatron.scoring.questions import (
+    Parsed,
+    Question,
+    Reply,
+    explained,
+    failure_status,
+    outcome,
+)
 from mira_megatron.scoring.spending import Prices, Spending
 
 logger = logging.getLogger(__name__)
@@ -46,6 +53,7 @@ _SETTING_AT_FAULT = {
     "connection": "the URL, or start the endpoint",
 }
 _FIRST_REQUESTS = 20
+_MOST_EQUAL = 1_000
 
 
 async def ask_all(
@@ -56,7 +64,7 @@ async def ask_all(
     api_key: str | None,
     weights: str | None = None,
     store: AnswerStore,
-    is_readable: Callable[[Answer], bool],
+    read: Callable[[Answer], Parsed],
     num_questions: int,
     title: str,
 ) -> AsyncGenerator[Reply, None]:
@@ -75,7 +83,7 @@ async def ask_all(
             judge=judge,
             asker=Asker(judge, seed=seed, weights=weights),
             store=store,
-            is_readable=is_readable,
+            read=read,
             num_questions=num_questions,
             title=title,
         )
@@ -136,7 +144,7 @@ class _Asking:
     judge: JudgeConfig
     asker: Asker
     store: AnswerStore
-    is_readable: Callable[[Answer], bool]
+    read: Callable[[Answer], Parsed]
     num_questions: int
     title: str
     prices: Prices = field(init=False)
@@ -144,6 +152,9 @@ class _Asking:
     most_useless: Fraction = field(init=False)  # of the questions, for the run to end well
     again: deque[Pending] = field(default_factory=deque)
     held: Pending | None = None  # may not be started before something has come back
+    # Equal to what is in flight, by store key: rather than be paid for twice they wait for it.
+    equal: dict[str, list[Pending]] = field(default_factory=dict)
+    num_equal: int = 0
     in_flight: dict[str, Pending] = field(default_factory=dict)
     asked: set[str] = field(default_factory=set)  # store keys of what is in flight
     useless: Counter[str] = field(default_factory=Counter)
@@ -179,11 +190,15 @@ class _Asking:
         """
         if self.is_hopeless:
             return None
-        pending, self.held = self.held or await self._following(), None
-        if pending is None or self._may_start(pending):
-            return pending
-        self.held = pending
-        return None
+        while True:
+            pending, self.held = self.held or await self._following(), None
+            if pending is None or self._may_start(pending):
+                return pending
+            if pending.stored_as not in self.asked or self.num_equal >= _MOST_EQUAL:
+                self.held = pending
+                return None
+            self.equal.setdefault(pending.stored_as, []).append(pending)
+            self.num_equal += 1
 
     def known(self, pending: Pending) -> Answer | None:
         """Returns the answer to what need not be asked, or cannot be."""
@@ -213,6 +228,9 @@ class _Asking:
         pending = self.in_flight.pop(answer.key)
         assert pending.stored_as is not None
         self.asked.remove(pending.stored_as)
+        waiting = self.equal.pop(pending.stored_as, [])
+        self.num_equal -= len(waiting)
+        self.again.extend(waiting)
         stored = None
         if answer.is_completion:
             stored = stored_answer(answer, pending, given(self.judge.model))
@@ -231,7 +249,8 @@ class _Asking:
             raise ValueError(self._no_logprobs())
         if pending.doubt is not None:
             answer = resolved(pending.doubt, answer)
-        is_readable = answer.failure is None and self.is_readable(answer)
+        parsed = self.read(answer) if answer.failure is None else None
+        is_readable = parsed is not None and parsed.status != "unparsed"
         is_worth_another = answer.is_completion and answer.failure != "refused"
         has_attempts = pending.num_attempts < self.judge.max_attempts
         if not is_readable and is_worth_another and has_attempts:
@@ -247,7 +266,9 @@ class _Asking:
             reason = explained(answer) if answer.failure else "no line of it could be read"
             self.useless[outcome(status, reason)] += 1
             self.first_useless = self.first_useless or f"{status}, {reason}"
-        return Reply(key=answer.key, answer=answer, num_attempts=pending.num_attempts)
+        return Reply(
+            key=answer.key, answer=answer, num_attempts=pending.num_attempts, parsed=parsed
+        )
 
     def finish(self) -> None:
         """Raises ValueError where the end came before its time; else says what was asked."""
@@ -273,7 +294,6 @@ class _Asking:
     def _may_start(self, pending: Pending) -> bool:
         if pending.stored_as is None or pending.stored_as in self.store:
             return True
-        # An equal record's question is being answered: wait, rather than pay twice.
         if pending.stored_as in self.asked:
             return False
         return self.spending.reserve(pending.question.key, pending.most)

@@ -32,14 +32,15 @@ from mira_megatron.scoring.asking import ask_all
 from mira_megatron.scoring.completion import Answer
 from mira_megatron.scoring.judge import Judge
 from mira_megatron.scoring.local_engines import local_judge
-from mira_megatron.scoring.questions import Question, Reply, outcome
-from mira_megatron.shards import map_shards, read_part
+from mira_megatron.scoring.questions import Parsed, Question, Reply, outcome
+from mira_megatron.shards import map_shards, part_bytes, read_part
 from mira_megatron.stage import Workspace
 
 Row = TypeVar("Row")
 
 # What a part that was interrupted may hold; anything else is asked about again.
 _SETTLED_FOR_GOOD = ("ok", "partial")
+_RECORDS_READ = 64
 _TAUGHT = ("discover", "label")  # stages that ask the teacher
 
 
@@ -55,8 +56,8 @@ class Form(Protocol[Row]):
     def example_answers(self) -> tuple[str, ...]:
         """Returns answers that every answer is pieced together from; none where they are free."""
 
-    def is_readable(self, answer: Answer) -> bool:
-        """Returns whether anything of an answer can be used; not asked of failures."""
+    def read(self, answer: Answer) -> Parsed:
+        """Returns what can be used of an answer; not asked of failures."""
 
     def row(self, record: Record, view: View, reply: Reply) -> Row:
         """Returns what is kept of the reply about one record."""
@@ -97,8 +98,7 @@ class _OpenPart:
     """A part whose questions are being asked."""
 
     part: JudgedPart
-    record_ids: list[str]
-    rows: dict[str, Any] = field(default_factory=dict)
+    rows: dict[int, Any] = field(default_factory=dict)  # by their numbers in the part
 
 
 def all_parts(workspace: Workspace, source: str) -> list[JudgedPart]:
@@ -181,12 +181,8 @@ def _judge_in_process(task: _InProcess) -> None:
     for record in _records(task.part):
         view = view_maker.view(record)
         text = task.form.judge_in_process(view.text)
-        reply = Reply(
-            key=record.record_id,
-            answer=Answer(key=record.record_id, text=text),
-            num_attempts=1,
-        )
-        rows.append(task.form.row(record, view, reply))
+        answer = Answer(key=record.record_id, text=text)
+        rows.append(task.form.row(record, view, _reply(answer, task.form)))
     task.form.write(task.part.output, rows)
 
 
@@ -201,16 +197,20 @@ def _judge_here(parts: Sequence[JudgedPart], form: Form[Any], judge: Judge, titl
         track(title, len(missing)) as advance,
     ):
         for part in missing:
-            records = _records(part)
+            records = list(_records(part))
             views = [view_maker.view(record) for record in records]
             answers = model.answers(
                 [
-                    Question(key=record.record_id, messages=form.messages(view.text))
+                    Question(
+                        key=record.record_id,
+                        record_id=record.record_id,
+                        messages=form.messages(view.text),
+                    )
                     for record, view in zip(records, views, strict=True)
                 ]
             )
             rows = [
-                form.row(record, view, Reply(key=answer.key, answer=answer, num_attempts=1))
+                form.row(record, view, _reply(answer, form))
                 for record, view, answer in zip(records, views, answers, strict=True)
             ]
             form.write(part.output, rows)
@@ -237,18 +237,20 @@ async def _ask(
 ) -> None:
     """Asks about every record of the parts that are not there yet, or in which something failed."""
     view_maker = ViewMaker(judge.config.max_record_tokens, judge.tokenizer)
-    asked: dict[str, tuple[Record, View, _OpenPart]] = {}
+    asked: dict[str, tuple[Record, View, _OpenPart, int]] = {}
 
     def questions() -> Iterator[Question]:
         for part in parts:
             if part.output.is_file() and set(_outcomes(part.output)) <= set(_SETTLED_FOR_GOOD):
                 continue
-            records = _records(part)
-            opened = _OpenPart(part=part, record_ids=[record.record_id for record in records])
-            for record in records:
+            opened = _OpenPart(part=part)
+            for number, record in enumerate(_records(part)):
                 view = view_maker.view(record)
-                asked[record.record_id] = record, view, opened
-                yield Question(key=record.record_id, messages=form.messages(view.text))
+                key = f"{part.output.name}:{number}"  # whatever ids the records have
+                asked[key] = record, view, opened, number
+                yield Question(
+                    key=key, record_id=record.record_id, messages=form.messages(view.text)
+                )
 
     with asking_alone(judge.answers), AnswerStore(judge.answers) as store:
         replies = ask_all(
@@ -258,26 +260,39 @@ async def _ask(
             api_key=api_key,
             weights=judge.weights,
             store=store,
-            is_readable=form.is_readable,
+            read=form.read,
             num_questions=sum(part.num_records for part in parts),
             title=title,
         )
         async with aclosing(replies):
             async for reply in replies:
-                record, view, opened = asked.pop(reply.key)
-                opened.rows[reply.key] = form.row(record, view, reply)
-                if len(opened.rows) == len(opened.record_ids):
-                    rows = [opened.rows[record_id] for record_id in opened.record_ids]
-                    form.write(opened.part.output, rows)
+                record, view, opened, number = asked.pop(reply.key)
+                opened.rows[number] = form.row(record, view, reply)
+                if len(opened.rows) == opened.part.num_records:
+                    rows = [opened.rows[number] for number in range(opened.part.num_records)]
+                    await asyncio.to_thread(form.write, opened.part.output, rows)
 
 
-def _records(part: JudgedPart) -> list[Record]:
-    """Returns the part's records that are to be judged, in order."""
-    table = read_part(part.records, part.digest, RECORD_SCHEMA.names)
+def _reply(answer: Answer, form: Form[Any]) -> Reply:
+    """Returns an answer that there is one attempt at."""
+    parsed = form.read(answer) if answer.failure is None else None
+    return Reply(key=answer.key, answer=answer, num_attempts=1, parsed=parsed)
+
+
+def _records(part: JudgedPart) -> Iterator[Record]:
+    """Yields the part's records that are to be judged, in order, a few in memory at a time."""
+    wanted = None
     if part.record_ids is not None:
         wanted = pa.array(sorted(part.record_ids), pa.string())
-        table = table.filter(pc.is_in(table["record_id"], value_set=wanted))
-    return records_from_table(table)
+    content = pa.BufferReader(part_bytes(part.records, part.digest))
+    with pq.ParquetFile(content, pre_buffer=False) as file:
+        for batch in file.iter_batches(
+            _RECORDS_READ, columns=RECORD_SCHEMA.names, use_threads=False
+        ):
+            table = pa.Table.from_batches([batch])
+            if wanted is not None:
+                table = table.filter(pc.is_in(table["record_id"], value_set=wanted))
+            yield from records_from_table(table)
 
 
 def _outcomes(output: Path) -> Counter[str]:

@@ -11,7 +11,7 @@ from typing import Generic, Self, TypeVar
 
 Item = TypeVar("Item")
 
-_ITEMS_AHEAD = 8
+_ITEMS_AHEAD = 32
 
 
 class LookAhead(Generic[Item]):

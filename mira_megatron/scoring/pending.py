@@ -13,7 +13,7 @@ from typing import TypeVar
 
 import orjson
 
-from mira_megatron.scoring.answer_store import Charged, StoredAnswer, question_key
+from mira_megatron.scoring.answer_store import Charged, StoredAnswer
 from mira_megatron.scoring.completion import Answer
 from mira_megatron.scoring.endpoint import EndpointSettings, Request
 from mira_megatron.scoring.expected_scores import (
@@ -22,7 +22,9 @@ from mira_megatron.scoring.expected_scores import (
     zero_probability,
 )
 from mira_megatron.scoring.judge_config import JudgeConfig
+from mira_megatron.scoring.question_keys import QuestionKeys, encoded_messages
 from mira_megatron.scoring.questions import Question
+from mira_megatron.scoring.record_seed import record_seed
 
 Value = TypeVar("Value")
 
@@ -69,35 +71,43 @@ class Asker:
         self._seed = seed
         # What an answer depends on besides what the request says.
         self._more: tuple[object, ...] = () if weights is None else (weights,)
-        if judge.answer_mode == "expected":
+        if judge.answer_mode != "full":
             self._more = (*self._more, judge.answer_mode)
+        self._keys: dict[tuple[int, int], QuestionKeys] = {}  # by most output tokens and attempt
 
     def pending(self, question: Question, num_attempts: int, doubt: Doubt | None = None) -> Pending:
         """Returns the request for a question, or about an answer to it."""
-        judge, seed = self._judge, self._seed + num_attempts - 1
-        max_tokens = given(judge.max_tokens) if doubt is None else 1
-        sampling = (judge.temperature, judge.top_p, max_tokens, seed, num_attempts, *self._more)
+        max_tokens = given(self._judge.max_tokens) if doubt is None else 1
         messages: Sequence[dict[str, str]] = question.messages
         if doubt is not None:
             messages = [*messages, {"role": "assistant", "content": doubt.beginning}]
         stored_as, encoded = None, b""
         with suppress(orjson.JSONEncodeError):
-            encoded = orjson.dumps(messages)
-            stored_as = question_key(
-                model=given(judge.model),
-                messages=encoded,
-                sampling=sampling,
-                fields=judge.request_fields,
-            )
+            each = encoded_messages(messages)
+            stored_as = self._keys_of(max_tokens, num_attempts).key(each)
+            encoded = b"[%b]" % b",".join(each)
         return Pending(
             question=question,
             num_attempts=num_attempts,
-            seed=seed,
+            seed=record_seed(self._seed, question.record_id, num_attempts),
             stored_as=stored_as,
             # A token is at least one byte of the text it stands for.
             most=Charged(num_prompt_tokens=len(encoded), num_output_tokens=max_tokens),
             doubt=doubt,
         )
+
+    def _keys_of(self, max_tokens: int, num_attempts: int) -> QuestionKeys:
+        """Returns what makes keys. Of equal records one is asked, so their own seeds are no part.
+
+        The recipe's seed and the attempt are: another one is another answer.
+        """
+        keys = self._keys.get((max_tokens, num_attempts))
+        if keys is None:
+            judge = self._judge
+            sampling = (judge.temperature, judge.top_p, max_tokens, self._seed, num_attempts)
+            keys = QuestionKeys([given(judge.model), *sampling, *self._more, judge.request_fields])
+            self._keys[max_tokens, num_attempts] = keys
+        return keys
 
     def doubtful(self, pending: Pending, answer: Answer) -> Pending | None:
         """Returns what else is to be asked before an answer is whole, None for nothing."""

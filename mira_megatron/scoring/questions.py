@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 from mira_megatron.scoring.completion import Answer
 
@@ -15,8 +16,17 @@ _STATUS_OF_FAILURE = {"refused": "refused", "too_long": "too_long"}
 class Question:
     """What a judge is to be asked about one record."""
 
-    key: str  # the record's id, returned with the reply
+    key: str  # returned with the reply; no two questions of a run have the same
+    record_id: str
     messages: Sequence[dict[str, str]]
+
+
+class Parsed(Protocol):
+    """What could be read of an answer."""
+
+    @property
+    def status(self) -> str:
+        """Returns unparsed where that is nothing."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -26,6 +36,7 @@ class Reply:
     key: str
     answer: Answer
     num_attempts: int  # answers asked for, the last of which is this one
+    parsed: Any = None  # what could be read of it (Parsed); None of one that failed
 
 
 def failure_status(answer: Answer) -> str | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -47,11 +47,10 @@ class RatingForm:
     anchors: tuple[Anchor, ...]
     judge: Judge
     reliability_fraction: float | None = None  # of a teacher's ratings; None: rows have no split
+    names: tuple[str, ...] = field(init=False)  # of the anchors, in slot order
 
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Returns the anchors' names in slot order."""
-        return tuple(anchor.name for anchor in self.anchors)
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "names", tuple(anchor.name for anchor in self.anchors))
 
     def messages(self, view_text: str) -> tuple[dict[str, str], ...]:
         """Returns the chat messages that ask for one record's ratings."""
@@ -62,9 +61,25 @@ class RatingForm:
         verdict = rule_judge.rate(self.family, view_text, self.names)
         return replies.format_reply(self.names, verdict, self.judge.form)
 
-    def is_readable(self, answer: Answer) -> bool:
-        """Returns whether any slot was answered; 14 of 15 are data with one null."""
-        return self._parsed(answer).status != "unparsed"
+    def read(self, answer: Answer) -> replies.ParsedReply:
+        """Returns what an answer says, its scores as the judge's answer mode has them.
+
+        14 slots of 15 are data with one null.
+        """
+        parsed = replies.parse_reply(answer.text or "", self.names, self.judge.form)
+        if not self.judge.is_expected:
+            return parsed
+        scores, faults = expected_scores(parsed.scores, answer.odds or ())
+        status = "partial" if faults and parsed.status == "ok" else parsed.status
+        if faults and not any(score is not None for score in scores):
+            status = "unparsed"
+        return replace(
+            parsed,
+            scores=scores,
+            rationales=(None,) * len(scores),
+            status=status,
+            reason="; ".join(filter(None, (parsed.reason, *faults))) or None,
+        )
 
     def example_answers(self) -> tuple[str, ...]:
         """Returns compact answers, one with every score; none where answers are free text."""
@@ -79,7 +94,7 @@ class RatingForm:
         """Returns the rating: what could be read, or why there is nothing."""
         answer = reply.answer
         failed_as = failure_status(answer)
-        parsed = self._parsed(Answer(key=answer.key) if failed_as else answer)
+        parsed = self.read(Answer(key=answer.key)) if failed_as else reply.parsed
         rating = Rating(
             record_id=record.record_id,
             content_key=self._content_key(view.text),
@@ -107,34 +122,20 @@ class RatingForm:
 
     def write(self, output: Path, rows: Sequence[RatedRecord]) -> None:
         """Writes a part of RATING_SCHEMA, or TEACHER_RATING_SCHEMA where there is a split."""
-        ratings = [asdict(row.rating) for row in rows]
+        columns = {
+            name: [getattr(row.rating, name) for row in rows] for name in RATING_SCHEMA.names
+        }
         schema = RATING_SCHEMA
         if self.reliability_fraction is not None:
             schema = TEACHER_RATING_SCHEMA
-            for rating, row in zip(ratings, rows, strict=True):
-                rating["split"] = split_of(row.content_hash, self.reliability_fraction)
-        write_parquet(output, pa.Table.from_pylist(ratings, schema=schema))
+            columns["split"] = [
+                split_of(row.content_hash, self.reliability_fraction) for row in rows
+            ]
+        write_parquet(output, pa.Table.from_pydict(columns, schema=schema))
 
     @property
     def _prompt_key(self) -> str:
         return prompts.score_prompt_key(self.family, self.judge.form)
-
-    def _parsed(self, answer: Answer) -> replies.ParsedReply:
-        """Returns what an answer says, its scores as the judge's answer mode has them."""
-        parsed = replies.parse_reply(answer.text or "", self.names, self.judge.form)
-        if not self.judge.is_expected:
-            return parsed
-        scores, faults = expected_scores(parsed.scores, answer.odds or ())
-        status = "partial" if faults and parsed.status == "ok" else parsed.status
-        if faults and not any(score is not None for score in scores):
-            status = "unparsed"
-        return replace(
-            parsed,
-            scores=scores,
-            rationales=(None,) * len(scores),
-            status=status,
-            reason="; ".join(filter(None, (parsed.reason, *faults))) or None,
-        )
 
     def _content_key(self, view_text: str) -> str:
         """Returns what decides an answer: record view, prompt, anchors, model and sampling."""

@@ -132,7 +132,7 @@ def test_discover_answer_that_was_cut_off_keeps_its_whole_lines(tmp_path: Path) 
     text = "[D1] Clear Names: 3/10 — It names x.\n[D2] Depth: 4/10 — It says"
     answer = Answer(key="r", text=text, finish_reason="length")
     view = View(text="x", policy="whole", num_record_tokens=None, num_shown_tokens=None)
-    reply = Reply(key="r", answer=answer, num_attempts=1)
+    reply = Reply(key="r", answer=answer, num_attempts=1, parsed=form.read(answer))
     row, judgments = form.row(_RECORD, view, reply)
     assert [judgment.dimension for judgment in judgments] == ["Clear Names"]
     assert (row["status"], row["reason"]) == ("partial", "cut off at max_tokens")

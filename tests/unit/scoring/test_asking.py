@@ -20,8 +20,18 @@ from mira_megatron.scoring.asking import ask_all
 from mira_megatron.scoring.completion import Answer
 from mira_megatron.scoring.judge_config import JudgeConfig
 from mira_megatron.scoring.questions import Question, Reply
+from mira_megatron.scoring.record_seed import record_seed
 
 _GARBAGE = "lorem ipsum"
+
+
+# Seeds are made from records; here they are counted from 7, the recipe's.
+FIRST_SEED = record_seed(7, "r", 1)
+
+
+@dataclass(frozen=True)
+class Read:
+    status: str
 
 
 @dataclass(slots=True)
@@ -39,7 +49,7 @@ class _Teacher:
 
     async def _handle(self, request: web.Request) -> web.Response:
         body = await request.json()
-        content, seed = body["messages"][0]["content"], body["seed"]
+        content, seed = body["messages"][0]["content"], body["seed"] - FIRST_SEED + 7
         self.asked[content, seed] += 1
         self.num_open += 1
         self.most_open = max(self.most_open, self.num_open)
@@ -66,7 +76,7 @@ def _questions(numbers: Sequence[int]) -> Iterator[Question]:
     """Yields one question per number; equal numbers are equal questions about other records."""
     for place, number in enumerate(numbers):
         messages = [{"role": "user", "content": str(number)}]
-        yield Question(key=f"{place}-{number}", messages=messages)
+        yield Question(key=f"{place}-{number}", record_id="r", messages=messages)
 
 
 def _judge(url: str, **changes: Any) -> JudgeConfig:
@@ -94,7 +104,7 @@ async def _replies(
             seed=7,
             api_key=None,
             store=store,
-            is_readable=lambda answer: answer.text != _GARBAGE,
+            read=lambda answer: Read("unparsed" if answer.text == _GARBAGE else "ok"),
             num_questions=num_questions,
             title="discover modules",
         )
@@ -139,6 +149,34 @@ def test_ask_all_equal_questions_are_paid_for_once(tmp_path: Path) -> None:
     assert teacher.asked == {("5", 7): 1, ("6", 7): 1}
 
 
+def test_ask_all_question_equal_to_one_in_flight_holds_up_no_other(tmp_path: Path) -> None:
+    teacher = _Teacher(gate=asyncio.Event())
+
+    async def ask() -> dict[str, Reply]:
+        async with teacher.serving() as url:
+            numbers = [1, 1, 1, 2, 3]
+            asking = asyncio.create_task(
+                _replies(_questions(numbers), _judge(url), tmp_path, len(numbers))
+            )
+            while teacher.num_open < 3:  # 1, 2 and 3, while two others wait for the first
+                await asyncio.sleep(0.01)
+            assert teacher.gate is not None
+            teacher.gate.set()
+            return await asking
+
+    replies = asyncio.run(asyncio.wait_for(ask(), 20))
+    assert sorted(replies) == ["0-1", "1-1", "2-1", "3-2", "4-3"]
+    assert set(teacher.asked.values()) == {1}
+
+
+def test_ask_all_question_equal_to_one_that_failed_is_asked_itself(tmp_path: Path) -> None:
+    teacher = _Teacher(reply=lambda number, seed: 500 if sum(teacher.asked.values()) == 1 else "a")
+    replies = _ask(teacher, tmp_path, [1, 1, 1], max_in_flight=1)
+    failures = [reply.answer.failure for _, reply in sorted(replies.items())]
+    assert failures == ["http_500", None, None]
+    assert sum(teacher.asked.values()) == 2
+
+
 def test_ask_all_unreadable_answers_are_asked_for_again_with_the_next_seed(
     tmp_path: Path,
 ) -> None:
@@ -170,7 +208,7 @@ def test_ask_all_failures_are_typed_and_asked_again_by_the_next_run(tmp_path: Pa
 
 
 def test_ask_all_half_a_character_fails_its_record_only(tmp_path: Path) -> None:
-    broken = Question(key="b", messages=[{"role": "user", "content": "\ud800"}])
+    broken = Question(key="b", record_id="b", messages=[{"role": "user", "content": "\ud800"}])
 
     async def ask() -> dict[str, Reply]:
         async with _Teacher().serving() as url:

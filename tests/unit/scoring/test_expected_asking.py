@@ -27,6 +27,11 @@ _NINE = {"9": 0.5, "1": 0.5}
 _SEVEN = {"7": 0.5, "8": 0.5}
 
 
+@dataclass(frozen=True)
+class Read:
+    status: str
+
+
 @dataclass(slots=True)
 class _Scorer:
     """A server whose answer is 9/10 or 7/10, by its odds; after a 1 it goes on with "0" or "/"."""
@@ -90,13 +95,19 @@ def _ask(scorer: _Scorer, folder: Path, weights: str | None = None, **changes: A
         async with scorer.serving() as url:
             with AnswerStore(folder) as store:
                 replies = ask_all(
-                    [Question(key="r", messages=[{"role": "user", "content": "a record"}])],
+                    [
+                        Question(
+                            key="r",
+                            record_id="r",
+                            messages=[{"role": "user", "content": "a record"}],
+                        )
+                    ],
                     _judge(url, **changes),
                     seed=7,
                     api_key=None,
                     weights=weights,
                     store=store,
-                    is_readable=lambda answer: bool(answer.odds),
+                    read=lambda answer: Read("ok" if answer.odds else "unparsed"),
                     num_questions=1,
                     title="score notes",
                 )
