@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from mira_megatron import layout
@@ -42,6 +43,8 @@ from mira_megatron.stage import Unit, WorkResult, Workspace
 VERSION = 1
 _ANSWERS, _JUDGMENTS = "answers", "part"
 _CUT_OFF = "cut off at max_tokens"
+# Of an answer, until it is written; judgments have a file of their own.
+_JUDGMENTS_OF = pa.field("judgments", pa.list_(pa.struct(list(JUDGMENT_SCHEMA))))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -131,12 +134,18 @@ class DiscoveryForm:
         }
         return answered, judgments
 
-    def write(self, output: Path, rows: Sequence[tuple[dict[str, Any], list[Judgment]]]) -> None:
-        """Writes the judgments of a part, and last the answers they were read from."""
-        judgments = [asdict(judgment) for _, of_record in rows for judgment in of_record]
-        write_parquet(_judgments(output), pa.Table.from_pylist(judgments, schema=JUDGMENT_SCHEMA))
+    def table(self, rows: Sequence[tuple[dict[str, Any], list[Judgment]]]) -> pa.Table:
+        """Returns rows of DISCOVERY_ANSWER_SCHEMA, and with each what was read from it."""
         answers = pa.Table.from_pylist([row for row, _ in rows], schema=DISCOVERY_ANSWER_SCHEMA)
-        write_parquet(output, answers)
+        judgments = [[asdict(judgment) for judgment in of_record] for _, of_record in rows]
+        return answers.append_column(_JUDGMENTS_OF, pa.array(judgments, _JUDGMENTS_OF.type))
+
+    def write(self, output: Path, rows: pa.Table) -> None:
+        """Writes the judgments of a part, and last the answers they were read from."""
+        judgments = pc.list_flatten(rows[_JUDGMENTS_OF.name]).combine_chunks()
+        columns = judgments.flatten()
+        write_parquet(_judgments(output), pa.Table.from_arrays(columns, schema=JUDGMENT_SCHEMA))
+        write_parquet(output, rows.drop_columns([_JUDGMENTS_OF.name]))
 
 
 def units(recipe: Recipe) -> list[Unit]:

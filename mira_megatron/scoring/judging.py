@@ -17,6 +17,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -41,6 +42,7 @@ Row = TypeVar("Row")
 # What a part that was interrupted may hold; anything else is asked about again.
 _SETTLED_FOR_GOOD = ("ok", "partial")
 _RECORDS_READ = 64
+_ROWS_PER_TABLE = 256
 _TAUGHT = ("discover", "label")  # stages that ask the teacher
 
 
@@ -62,7 +64,10 @@ class Form(Protocol[Row]):
     def row(self, record: Record, view: View, reply: Reply) -> Row:
         """Returns what is kept of the reply about one record."""
 
-    def write(self, output: Path, rows: Sequence[Row]) -> None:
+    def table(self, rows: Sequence[Row]) -> pa.Table:
+        """Returns rows as a table, a row of it for each."""
+
+    def write(self, output: Path, rows: pa.Table) -> None:
         """Writes a part; last of all `output`, with one row per record: status and reason."""
 
 
@@ -95,10 +100,31 @@ class _InProcess:
 
 @dataclass(kw_only=True, slots=True)
 class _OpenPart:
-    """A part whose questions are being asked."""
+    """A part whose questions are being asked; rows come in any order.
+
+    Most of them wait as tables, in a third of the memory that they take as objects.
+    """
 
     part: JudgedPart
-    rows: dict[int, Any] = field(default_factory=dict)  # by their numbers in the part
+    form: Form[Any]
+    numbers: list[int] = field(default_factory=list)  # in the part, of the rows as they came
+    tables: list[pa.Table] = field(default_factory=list)
+    rows: list[Any] = field(default_factory=list)  # since the last table
+
+    def add(self, number: int, row: Any) -> bool:
+        """Takes the row of a record; returns whether that was the last."""
+        self.numbers.append(number)
+        self.rows.append(row)
+        is_whole = len(self.numbers) == self.part.num_records
+        if is_whole or len(self.rows) == _ROWS_PER_TABLE:
+            self.tables.append(self.form.table(self.rows))
+            self.rows = []
+        return is_whole
+
+    def write(self) -> None:
+        """Writes the part, its rows in the order of its records."""
+        table = pa.concat_tables(self.tables)
+        self.form.write(self.part.output, table.take(np.argsort(self.numbers)))
 
 
 def all_parts(workspace: Workspace, source: str) -> list[JudgedPart]:
@@ -183,7 +209,7 @@ def _judge_in_process(task: _InProcess) -> None:
         text = task.form.judge_in_process(view.text)
         answer = Answer(key=record.record_id, text=text)
         rows.append(task.form.row(record, view, _reply(answer, task.form)))
-    task.form.write(task.part.output, rows)
+    task.form.write(task.part.output, task.form.table(rows))
 
 
 def _judge_here(parts: Sequence[JudgedPart], form: Form[Any], judge: Judge, title: str) -> None:
@@ -213,7 +239,7 @@ def _judge_here(parts: Sequence[JudgedPart], form: Form[Any], judge: Judge, titl
                 form.row(record, view, _reply(answer, form))
                 for record, view, answer in zip(records, views, answers, strict=True)
             ]
-            form.write(part.output, rows)
+            form.write(part.output, form.table(rows))
             advance()
 
 
@@ -243,7 +269,7 @@ async def _ask(
         for part in parts:
             if part.output.is_file() and set(_outcomes(part.output)) <= set(_SETTLED_FOR_GOOD):
                 continue
-            opened = _OpenPart(part=part)
+            opened = _OpenPart(part=part, form=form)
             for number, record in enumerate(_records(part)):
                 view = view_maker.view(record)
                 key = f"{part.output.name}:{number}"  # whatever ids the records have
@@ -267,10 +293,8 @@ async def _ask(
         async with aclosing(replies):
             async for reply in replies:
                 record, view, opened, number = asked.pop(reply.key)
-                opened.rows[number] = form.row(record, view, reply)
-                if len(opened.rows) == opened.part.num_records:
-                    rows = [opened.rows[number] for number in range(opened.part.num_records)]
-                    await asyncio.to_thread(form.write, opened.part.output, rows)
+                if opened.add(number, form.row(record, view, reply)):
+                    await asyncio.to_thread(opened.write)
 
 
 def _reply(answer: Answer, form: Form[Any]) -> Reply:

@@ -120,8 +120,8 @@ class RatingForm:
         )
         return RatedRecord(rating, record.content_hash)
 
-    def write(self, output: Path, rows: Sequence[RatedRecord]) -> None:
-        """Writes a part of RATING_SCHEMA, or TEACHER_RATING_SCHEMA where there is a split."""
+    def table(self, rows: Sequence[RatedRecord]) -> pa.Table:
+        """Returns rows of RATING_SCHEMA, or TEACHER_RATING_SCHEMA where there is a split."""
         columns = {
             name: [getattr(row.rating, name) for row in rows] for name in RATING_SCHEMA.names
         }
@@ -131,7 +131,11 @@ class RatingForm:
             columns["split"] = [
                 split_of(row.content_hash, self.reliability_fraction) for row in rows
             ]
-        write_parquet(output, pa.Table.from_pydict(columns, schema=schema))
+        return pa.Table.from_pydict(columns, schema=schema)
+
+    def write(self, output: Path, rows: pa.Table) -> None:
+        """Writes a part."""
+        write_parquet(output, rows)
 
     @property
     def _prompt_key(self) -> str:
