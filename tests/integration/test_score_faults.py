@@ -1,0 +1,145 @@
+"""Scoring by an endpoint that fails: one row or one typed failure per record, nothing twice."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml  # OmegaConf brings it
+from aiohttp import web
+from fake_teacher import (
+    Asked,
+    FakeTeacher,
+    by_record,
+    completion,
+    error,
+    garbage,
+    good,
+    refusal,
+    serving,
+    teacher_section,
+)
+from smoke_runs import assert_done, mira
+from teacher_recipes import (
+    NUM_NOTES,
+    num_stored,
+    part_digests,
+    rows,
+    teacher_recipe,
+    totals,
+    with_given_anchors,
+)
+from test_teacher_faults import IN_FLIGHT, kill_after
+
+RATINGS = "ratings/mira/notes"
+KILLS = 5
+
+
+def template(asked: Asked, text: str) -> web.Response:
+    """Repeats the answer template instead of filling it in."""
+    return completion(asked.prompt.partition("\n\n")[0])
+
+
+def one_slot_short(asked: Asked, text: str) -> web.Response:
+    """Leaves out the seventh slot."""
+    return completion("\n".join(line for line in text.split("\n") if not line.startswith("[A7]")))
+
+
+def empty(asked: Asked, text: str) -> web.Response:
+    """Says nothing."""
+    return completion("")
+
+
+def too_long(asked: Asked, text: str) -> web.Response:
+    """Refuses the prompt as vLLM does."""
+    words = "This model's maximum context length is 4096 tokens. However, you requested 9000 tokens"
+    return web.json_response({"error": {"message": words}}, status=400)
+
+
+FAULTS = {
+    good: "ok",
+    template: "unparsed",
+    garbage: "unparsed",
+    one_slot_short: "partial",
+    empty: "failed: no_content",
+    too_long: "too_long",
+    refusal: "refused",
+    error(503, until_attempt=2): "ok",
+    error(429, until_attempt=2, **{"Retry-After": "1"}): "ok",
+}
+
+
+@pytest.fixture
+def scorer() -> Iterator[FakeTeacher]:
+    with serving(FakeTeacher()) as scorer:
+        yield scorer
+
+
+def score_recipe(folder: Path, scorer: FakeTeacher) -> Path:
+    path = teacher_recipe(folder, scorer)
+    recipe = yaml.safe_load(path.read_text())
+    recipe["score"] = teacher_section(scorer, temperature=0.0, top_p=1.0)
+    path.write_text(yaml.safe_dump(recipe))
+    return with_given_anchors(path)
+
+
+def test_every_record_has_one_row_or_one_typed_failure(tmp_path: Path, scorer: FakeTeacher) -> None:
+    scorer.fault = by_record(*FAULTS)
+    recipe = score_recipe(tmp_path, scorer)
+    assert_done(mira("score", recipe))
+    expected: dict[str, int] = {}
+    for prompt, _ in scorer.asked:
+        asked = Asked(prompt=prompt, seed=0, attempt=1, api_key="")
+        outcome = list(FAULTS.values())[asked.number % len(FAULTS)]
+        expected[outcome] = expected.get(outcome, 0) + 1
+    assert totals(recipe, RATINGS) == expected
+    assert sum(expected.values()) == NUM_NOTES
+    ratings = rows(recipe, RATINGS).to_pylist()
+    assert len({rating["record_id"] for rating in ratings}) == len(ratings) == NUM_NOTES
+    for rating in ratings:
+        num_scores = sum(score is not None for score in rating["scores"])
+        assert num_scores == {"ok": 15, "partial": 14}.get(rating["status"], 0)
+        assert (rating["reason"] is None) == (rating["status"] == "ok")
+
+
+def test_killed_at_random_points_and_run_again_nothing_is_lost_or_asked_twice(
+    tmp_path: Path, scorer: FakeTeacher
+) -> None:
+    undisturbed = score_recipe(tmp_path / "undisturbed", scorer)
+    assert_done(mira("score", undisturbed))
+    recipe = score_recipe(tmp_path / "killed", scorer)
+    scorer.asked.clear()
+    scorer.num_answered, scorer.seconds_per_answer = 0, 0.05
+    points = sorted(random.Random(0).sample(range(3, NUM_NOTES - 8), KILLS))
+    for num_kills, num_answered in enumerate(points, start=1):
+        kill_after(num_answered, scorer, "score", recipe)
+        time.sleep(0.2)  # the scorer ends what was in flight
+        assert scorer.asked.total() - num_stored(recipe) <= IN_FLIGHT * num_kills
+    num_asked, num_kept = scorer.asked.total(), num_stored(recipe)
+    scorer.seconds_per_answer = 0.0
+    assert_done(mira("score", recipe))
+    assert scorer.asked.total() - num_asked == NUM_NOTES - num_kept
+    assert part_digests(recipe, RATINGS) == part_digests(undisturbed, RATINGS)
+
+
+def test_another_run_asks_again_only_for_what_would_be_asked_otherwise(
+    tmp_path: Path, scorer: FakeTeacher
+) -> None:
+    recipe = score_recipe(tmp_path, scorer)
+    answers = f"score.answers_folder={tmp_path / 'answers'}"
+    assert_done(mira("score", recipe, answers))
+    assert scorer.asked.total() == NUM_NOTES
+    for folder, change, num_asked in (
+        ("again", "score.max_in_flight=2", 0),
+        ("small_parts", "ingest.records_per_part=7", 0),
+        ("fewer", "sources.notes.max_records=20", 0),
+        ("longer_answers", "score.max_tokens=1000", NUM_NOTES),
+    ):
+        before = scorer.asked.total()
+        words = (recipe, answers, f"run_folder={tmp_path / folder}", change)
+        for stage in ("ingest", "anchor", "score"):
+            assert_done(mira(stage, *words))
+        assert scorer.asked.total() - before == num_asked, folder
