@@ -21,6 +21,11 @@ class EndpointHealth:
         self.has_answered = False  # anything, ever
 
     @property
+    def is_doubtful(self) -> bool:
+        """Returns whether the last request failed."""
+        return self._num_failures > 0
+
+    @property
     def is_failing(self) -> bool:
         """Returns whether too many requests failed in a row."""
         return self._num_failures >= FAILURES_IN_A_ROW
@@ -50,5 +55,5 @@ class EndpointHealth:
         self._num_looks += 1
         if is_well:
             self.is_drained = False
-            # The next failure takes it out again: a probe proves less than an answer.
+            # A probe proves less than an answer: the next failure takes it out again.
             self._num_failures = FAILURES_IN_A_ROW - 1

@@ -24,6 +24,7 @@ from mira_megatron.scoring.server_metrics import MetricsWatch
 logger = logging.getLogger(__name__)
 
 LONGEST_WAIT_SECONDS = 120.0  # also where a server asks for more
+_LAST_CHOICE = 0.5  # some room, and less than any other endpoint that has room
 _TOO_MUCH = ("http_429", "http_503", "timeout")
 
 
@@ -82,7 +83,7 @@ class EndpointPool:
         for each in self.endpoints:
             if not each.health.is_drained and each.paused_until <= now:
                 num_up += 1
-                if each.concurrency.room > 0 and not self._line:
+                if self._room(each) > 0 and not self._line:
                     return True
         return num_up < len(self.endpoints) and len(self._line) < self._num_standing_by
 
@@ -171,12 +172,22 @@ class EndpointPool:
     def _is_up(self, endpoint: PooledEndpoint) -> bool:
         return not endpoint.health.is_drained and endpoint.paused_until <= self._loop.time()
 
+    def _room(self, endpoint: PooledEndpoint) -> float:
+        """Returns how many more requests an endpoint gets.
+
+        One that failed the last request gets one at a time, where there are others, until it
+        answers: what fails at once has room at once, and would draw everything to itself.
+        """
+        if endpoint.health.is_doubtful and self.has_other(endpoint):
+            return 0.0 if endpoint.concurrency.num_in_flight else _LAST_CHOICE
+        return endpoint.concurrency.room
+
     def _best(self, unlike: PooledEndpoint | None) -> PooledEndpoint | None:
         best, most = None, 0.0
         for each in self.endpoints:
-            room: float = each.concurrency.room
+            room = self._room(each)
             if room > 0 and each is unlike:
-                room = 0.5
+                room = _LAST_CHOICE
             if room > most and self._is_up(each):
                 best, most = each, room
         if best is not None:
