@@ -61,7 +61,7 @@ class RequestBodies:
         place = names.index("seed")
         self._has_seed = "seed" not in settings.request_fields
         before = {name: fields[name] for name in names[:place]}
-        after = {name: fields[name] for name in names[place + 1 :]}
+        after = {name: fields[name] for name in names[place:]}
         self._head = b'{"model":%b,"messages":' % orjson.dumps(settings.model)
         self._middle, self._tail = _members(before), _members(after) + b"}"
         self._first: tuple[str, str] = ("", "")  # role and content

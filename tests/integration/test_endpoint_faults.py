@@ -153,7 +153,7 @@ def test_server_killed_and_restarted_in_mid_run_loses_and_doubles_nothing() -> N
         answers, facts = _ask(urls, 300, disturb)
     _assert_all_answered(answers, 300)
     # Sent again: at most what was in flight at the two kills.
-    assert 300 < server.asked.total() <= 300 + 2 * 32
+    assert server.asked.total() <= 300 + 2 * 32
     assert set(facts.num_retries) == {"connection"}
 
 
