@@ -58,6 +58,7 @@ class Endpoints:
         self._finished: deque[asyncio.Task[Answer]] = deque()
         self._taker: asyncio.Future[None] | None = None  # who waits for the next answer
         self._background: set[asyncio.Task[None]] = set()
+        self._probed: set[PooledEndpoint] = set()
         self._num_backing_off = 0
         # Requests that may wait for a retry: about as many again as may be in flight.
         self._most_backing_off = settings.max_in_flight * len(self._urls)
@@ -211,7 +212,9 @@ class Endpoints:
         self._num_output_tokens += answer.num_output_tokens or 0
 
     def _look_after(self, endpoint: PooledEndpoint) -> None:
-        self._in_background(self._probe(endpoint))
+        if endpoint not in self._probed:
+            self._probed.add(endpoint)
+            self._in_background(self._probe(endpoint))
 
     def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
@@ -225,6 +228,7 @@ class Endpoints:
             if endpoint.health.is_drained:  # else it answered a request that was in flight
                 is_well = await self._client.is_well(endpoint.health_url, endpoint.models_url)
                 self._pool.probed(endpoint, is_well=is_well)
+        self._probed.discard(endpoint)
 
     async def _poll(self, endpoint: PooledEndpoint) -> None:
         """Looks at a server's metrics as long as it has any."""
