@@ -51,6 +51,7 @@ class Pending:
     seed: int
     stored_as: str | None  # None for messages that no request can carry
     most: Charged
+    encoded: bytes  # the JSON of the question's messages
     doubt: Doubt | None = None
 
     def request(self) -> Request:
@@ -58,6 +59,7 @@ class Pending:
         return Request(
             key=self.question.key,
             messages=self.question.messages,
+            encoded=None if self.doubt else self.encoded,
             seed=self.seed,
             beginning=None if self.doubt is None else self.doubt.beginning,
         )
@@ -93,6 +95,7 @@ class Asker:
             stored_as=stored_as,
             # A token is at least one byte of the text it stands for.
             most=Charged(num_prompt_tokens=len(encoded), num_output_tokens=max_tokens),
+            encoded=encoded,
             doubt=doubt,
         )
 

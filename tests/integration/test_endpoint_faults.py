@@ -7,6 +7,7 @@ import dataclasses
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -310,7 +311,9 @@ def test_run_over_a_faulty_server_gives_every_question_one_reply(
 ) -> None:
     server = FaultServer(deal=_every(400, status(503)))
     questions = [
-        Question(key=str(number), messages=[{"role": "user", "content": str(number)}])
+        Question(
+            key=str(number), record_id="r", messages=[{"role": "user", "content": str(number)}]
+        )
         for number in range(900)
     ]
 
@@ -331,7 +334,7 @@ def test_run_over_a_faulty_server_gives_every_question_one_reply(
                 seed=0,
                 api_key=None,
                 store=store,
-                is_readable=lambda answer: True,
+                read=lambda answer: SimpleNamespace(status="ok"),
                 num_questions=len(questions),
                 title="score notes",
             )
