@@ -64,6 +64,7 @@ _MADE_BY = {
     "teacher_ratings": "label",
     "sft": "distill",
     "scorers": "distill",
+    "mode_agreement": "score",
     "ratings": "score",
     "record_scores": "aggregate",
     "tokens": "tokenize",

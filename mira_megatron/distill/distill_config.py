@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from mira_megatron.config import Recipe, typed
-from mira_megatron.rubric.prompt_form import PromptForm
+from mira_megatron.rubric.prompt_form import LEARNED_ANSWERS, PromptForm
 
 # megatron_core: on this machine, by `mira distill`. bridge: on a cluster, by recipes/scorer_sft.py,
 # whose export `mira distill` takes over.
@@ -40,6 +40,11 @@ class DistillConfig:
 
     def __post_init__(self) -> None:
         self.form  # noqa: B018  # raises for a form that cannot be
+        if self.answers not in LEARNED_ANSWERS:
+            raise ValueError(
+                f"answers={self.answers!r} is no form that a scorer learns: give one of "
+                f"{', '.join(LEARNED_ANSWERS)}, and ask it with score.answer_mode"
+            )
         if self.trainer not in TRAINERS:
             raise ValueError(f"trainer={self.trainer!r} must be one of {', '.join(TRAINERS)}")
         if self.trainer == "bridge" and self.base is None:
