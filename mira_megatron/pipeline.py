@@ -64,7 +64,6 @@ _MADE_BY = {
     "teacher_ratings": "label",
     "sft": "distill",
     "scorers": "distill",
-    "mode_agreement": "score",
     "ratings": "score",
     "record_scores": "aggregate",
     "tokens": "tokenize",

@@ -39,12 +39,12 @@ class DistillConfig:
     num_epochs: int = 1  # passes over training.jsonl; trainer=megatron_core only
 
     def __post_init__(self) -> None:
-        self.form  # noqa: B018  # raises for a form that cannot be
         if self.answers not in LEARNED_ANSWERS:
             raise ValueError(
-                f"answers={self.answers!r} is no form that a scorer learns: give one of "
-                f"{', '.join(LEARNED_ANSWERS)}, and ask it with score.answer_mode"
+                f"answers={self.answers!r} must be one of {', '.join(LEARNED_ANSWERS)}, which a "
+                "scorer learns to give; scores alone are asked for with score.answer_mode"
             )
+        self.form  # noqa: B018  # raises for a form that cannot be
         if self.trainer not in TRAINERS:
             raise ValueError(f"trainer={self.trainer!r} must be one of {', '.join(TRAINERS)}")
         if self.trainer == "bridge" and self.base is None:

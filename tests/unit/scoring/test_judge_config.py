@@ -126,7 +126,7 @@ def test_judge_config_rule_judge_gives_full_answers_only(mode: str) -> None:
 
 def test_judge_config_scores_only_is_for_engines_with_guided_decoding() -> None:
     assert _judge(answer_mode="scores_only", temperature=0.7).temperature == 0.7
-    local = {"answer_mode": "scores_only", "endpoints": [], "model": None}
+    local: dict[str, Any] = {"answer_mode": "scores_only", "endpoints": [], "model": None}
     assert _judge(**local, engine="vllm").engine == "vllm"
     with pytest.raises(ValueError, match="guided decoding, which engine=endpoint or vllm has and"):
         _judge(**local, engine="transformers")
