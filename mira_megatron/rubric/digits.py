@@ -18,6 +18,7 @@ from mira_megatron.records import NUM_SLOTS
 
 _SCORE = "(?:10|[0-9])"
 SCORES_REGEX = rf"{_SCORE}(?: {_SCORE}){{{NUM_SLOTS - 1}}}"
+MOST_TOKENS = 3 * NUM_SLOTS  # of an answer: two digits and a space or the end, a token each
 
 _SCORES = {str(score): float(score) for score in range(11)}
 # What a server without guided decoding may put between numbers, and in place of one.

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mira_megatron.endpoints import base_url, check_key_name
+from mira_megatron.rubric.digits import MOST_TOKENS
 
 LOCAL_ENGINES = ("transformers", "vllm")  # a model on this machine, without a server
 ENGINES = ("rule_judge", "endpoint", *LOCAL_ENGINES)
@@ -35,7 +36,8 @@ class JudgeConfig:
     answer_mode: str = "full"
     # The least agreement with mode `full` (Spearman, median over the anchors) that another mode
     # needs before a group is scored in it, and on how many records it is measured; None: it is not
-    # (see mode_agreement). Decides whether there are ratings, never what they are.
+    # (see mode_agreement). Decides whether there are ratings, never what they are. Full answers are
+    # asked for with the same max_tokens, so that must be enough for them.
     min_mode_agreement: float | None = field(default=None, metadata={"execution": True})
     mode_agreement_records: int = field(default=200, metadata={"execution": True})
     max_record_tokens: int | None = None  # of a record, in the tokens of `tokenizer`; None: whole
@@ -83,6 +85,7 @@ class JudgeConfig:
                     f"{name}={getattr(self, name)!r} must be one of {', '.join(valid)}"
                 )
         self._check_engine()
+        self._check_scores_only()
         self._check_ranges()
         if (self.max_record_tokens is None) != (self.tokenizer is None):
             raise ValueError("max_record_tokens and tokenizer go together: give both or neither")
@@ -108,12 +111,6 @@ class JudgeConfig:
                     f"answer_mode={self.answer_mode} needs a model; engine=rule_judge is none"
                 )
             return
-        if self.answer_mode == "scores_only" and self.engine not in _GUIDED_ENGINES:
-            raise ValueError(
-                "answer_mode=scores_only needs guided decoding, which engine="
-                f"{' or '.join(_GUIDED_ENGINES)} has and engine={self.engine} has not. Serve the "
-                "model with `mira serve`, or give answer_mode: expected"
-            )
         is_local = self.engine in LOCAL_ENGINES
         for name in (*_ASKED_WITH, *(() if is_local else ("endpoints",))):
             if name not in given:
@@ -128,6 +125,22 @@ class JudgeConfig:
                 "answer_mode=expected" if self.answer_mode == "expected" else "engine=transformers"
             )
             raise ValueError(f"temperature={self.temperature}: {setting} answers greedily, give 0")
+
+    def _check_scores_only(self) -> None:
+        """Digits alone come of guided decoding, and all of them or none can be read."""
+        if self.answer_mode != "scores_only":
+            return
+        if self.engine not in _GUIDED_ENGINES:
+            raise ValueError(
+                "answer_mode=scores_only needs guided decoding, which engine="
+                f"{' or '.join(_GUIDED_ENGINES)} has and engine={self.engine} has not. Serve the "
+                "model with `mira serve`, or give answer_mode: expected"
+            )
+        if self.max_tokens is not None and self.max_tokens < MOST_TOKENS:
+            raise ValueError(
+                f"max_tokens={self.max_tokens} must be at least {MOST_TOKENS} with "
+                "answer_mode=scores_only: so many tokens may its scores have"
+            )
 
     def _check_ranges(self) -> None:
         if not 0 < self.gpu_memory_utilization <= 1:

@@ -96,6 +96,8 @@ def test_judge_config_answer_without_the_bound_of_its_cost_is_refused(
     [
         ({"engine": "sglang"}, "engine='sglang' must be one of rule_judge, endpoint, transf"),
         ({"answer_mode": "mean"}, "answer_mode='mean' must be one of full, scores_only, expected"),
+        ({"answer_mode": "scores_only", "max_tokens": None}, "engine=endpoint needs max_tokens"),
+        ({"answer_mode": "scores_only", "max_tokens": 44}, "max_tokens=44 must be at least 45"),
         ({"min_mode_agreement": 1.5}, "min_mode_agreement=1.5 must be in"),
         ({"mode_agreement_records": 0}, "mode_agreement_records=0 must be a number above 0"),
         ({"answer_mode": "expected", "temperature": 0.5}, "temperature=0.5: answer_mode=expected"),
