@@ -86,8 +86,12 @@ def _run(arguments: argparse.Namespace) -> int:
     if arguments.command == "tokens":
         return run_tokens_tool(arguments)
     recipe = load_recipe(arguments.recipe, arguments.overrides)
-    if arguments.command == "serve":
-        return _serve(arguments, recipe)
+    match arguments.command:
+        case "serve":
+            return _serve(arguments, recipe)
+        case "plan":
+            _plan(arguments, recipe)
+            return 0
     stages = list(STAGES) if arguments.command in ("run", "status") else [arguments.command]
     summary = importlib.import_module("mira_megatron.report.summary")
     console = Console()
@@ -163,6 +167,17 @@ def _serve(arguments: argparse.Namespace, recipe: Recipe) -> int:
         highlight=False,
     )
     return 0
+
+
+def _plan(arguments: argparse.Namespace, recipe: Recipe) -> None:
+    plan = importlib.import_module("mira_megatron.planning.plan")
+    table = importlib.import_module("mira_megatron.planning.plan_table")
+    made = plan.make_plan(recipe, workers=arguments.workers)
+    if arguments.json:
+        console = Console(soft_wrap=True)
+        console.print(table.plan_json(made), markup=False, highlight=False)
+    else:
+        table.print_plan(Console(), made)
 
 
 def _rubric_of(path: Path) -> Path:

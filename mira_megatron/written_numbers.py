@@ -4,6 +4,7 @@ from __future__ import annotations
 
 MISSING = "n/a"
 _SIZE_UNITS = ("bytes", "kB", "MB", "GB", "TB")
+_COUNT_UNITS = ("k", "M", "G", "T")
 
 
 def grouped(number: int | None) -> str:
@@ -29,3 +30,16 @@ def size(num_bytes: int) -> str:
             break
         scaled, unit = scaled / 1000, larger
     return f"{num_bytes:,} bytes" if unit == "bytes" else f"{scaled:,.1f} {unit}"
+
+
+def short(number: float) -> str:
+    """Returns a count of any size in a few characters: whole below 10,000, then 12.3k, 4.56G."""
+    if abs(round(number)) < 10_000:
+        return f"{round(number):,}"
+    scaled, unit = number / 1000, _COUNT_UNITS[0]
+    for larger in _COUNT_UNITS[1:]:
+        if abs(scaled) < 999.5:
+            break
+        scaled, unit = scaled / 1000, larger
+    digits = 2 if abs(scaled) < 9.995 else 1 if abs(scaled) < 99.95 else 0
+    return f"{scaled:,.{digits}f}{unit}"
