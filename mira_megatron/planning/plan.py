@@ -30,8 +30,8 @@ class PlanConfig:
     """The section `plan`; nothing in it changes what is asked."""
 
     records_per_group: int = 200  # looked at for a price
-    # Where no tokenizer is configured. Prompts of recipes/demo.yaml have 3.07 bytes per token of its
-    # own vocabulary of 8,192 entries; a larger vocabulary takes fewer tokens, so this errs high.
+    # Where no tokenizer is configured. Prompts of recipes/demo.yaml have 3.07 bytes per token of
+    # its own vocabulary of 8,192 entries; a larger one takes fewer tokens, so this errs high.
     bytes_per_token: float = 3.0
     # Tokens of one GPU, as measured with the model's own server; null: GPU-hours are not told.
     prompt_tokens_per_second: float | None = None  # of the scorer
