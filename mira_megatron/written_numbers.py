@@ -43,3 +43,17 @@ def short(number: float) -> str:
         scaled, unit = scaled / 1000, larger
     digits = 2 if abs(scaled) < 9.995 else 1 if abs(scaled) < 99.95 else 0
     return f"{scaled:,.{digits}f}{unit}"
+
+
+def duration(seconds: float) -> str:
+    """Returns a time in its two largest units: 45 s, 3 min 20 s, 5 h 28 min, 2 d 3 h."""
+    left = round(seconds)
+    if left < 60:
+        return f"{left} s"
+    if left < 3600:
+        return f"{left // 60} min {left % 60} s"
+    minutes = round(seconds / 60)
+    if minutes < 24 * 60:
+        return f"{minutes // 60} h {minutes % 60} min"
+    hours = round(seconds / 3600)
+    return f"{hours // 24:,} d {hours % 24} h"

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from mira_megatron.written_numbers import short
+from mira_megatron.written_numbers import duration, short
 
 
 @pytest.mark.parametrize(
@@ -22,3 +22,19 @@ from mira_megatron.written_numbers import short
 )
 def test_short_has_three_digits_and_a_unit(number: float, written: str) -> None:
     assert short(number) == written
+
+
+@pytest.mark.parametrize(
+    ("seconds", "written"),
+    [
+        (0.4, "0 s"),
+        (59.6, "1 min 0 s"),
+        (3599, "59 min 59 s"),
+        (3599.6, "1 h 0 min"),
+        (19_680, "5 h 28 min"),
+        (86_390, "1 d 0 h"),
+        (183_600, "2 d 3 h"),
+    ],
+)
+def test_duration_has_its_two_largest_units(seconds: float, written: str) -> None:
+    assert duration(seconds) == written
