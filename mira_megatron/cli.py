@@ -92,6 +92,9 @@ def _run(arguments: argparse.Namespace) -> int:
         case "plan":
             _plan(arguments, recipe)
             return 0
+        case "failures":
+            _print_failures(recipe, is_json=arguments.json)
+            return 0
     stages = list(STAGES) if arguments.command in ("run", "status") else [arguments.command]
     summary = importlib.import_module("mira_megatron.report.summary")
     console = Console()
@@ -104,6 +107,8 @@ def _run(arguments: argparse.Namespace) -> int:
     run_stages(recipe, stages, resources)
     if arguments.command == "run":
         summary.print_summary(console, recipe)
+    if arguments.command in ("label", "score"):
+        _print_failures(recipe, stages=[arguments.command])
     return 0
 
 
@@ -178,6 +183,18 @@ def _plan(arguments: argparse.Namespace, recipe: Recipe) -> None:
         console.print(table.plan_json(made), markup=False, highlight=False)
     else:
         table.print_plan(Console(), made)
+
+
+def _print_failures(
+    recipe: Recipe, *, stages: Sequence[str] = ("label", "score"), is_json: bool = False
+) -> None:
+    failures = importlib.import_module("mira_megatron.report.failures")
+    outcomes = failures.read_outcomes(recipe, stages)
+    if is_json:
+        console = Console(soft_wrap=True)
+        console.print(failures.outcomes_json(outcomes), markup=False, highlight=False)
+    else:
+        failures.print_outcomes(Console(), outcomes)
 
 
 def _rubric_of(path: Path) -> Path:

@@ -52,6 +52,7 @@ def command_parser() -> argparse.ArgumentParser:
     _add_recipe_command(commands, "run", "all stages in order, skipping what is done")
     _add_recipe_command(commands, "status", "what is done, with counts, sizes and times")
     _add_plan(commands)
+    _add_failures(commands)
     for stage in STAGES:
         _add_recipe_command(commands, stage, STAGE_HELP[stage])
     _add_rubric_tool(commands)
@@ -71,6 +72,14 @@ def _add_plan(commands: Commands[argparse.ArgumentParser]) -> None:
     add_recipe(command)
     add_json(command)
     add_workers(command)
+    add_log_level(command)
+
+
+def _add_failures(commands: Commands[argparse.ArgumentParser]) -> None:
+    text = "what became of every source's questions, with the first that was not answered"
+    command = commands.add_parser("failures", help=text, description=text)
+    add_recipe(command)
+    add_json(command)
     add_log_level(command)
 
 
