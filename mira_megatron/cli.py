@@ -18,6 +18,7 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.logging import RichHandler
+from rich.text import Text
 
 from mira_megatron import layout
 from mira_megatron.atomic_files import NO_SPACE
@@ -179,8 +180,7 @@ def _plan(arguments: argparse.Namespace, recipe: Recipe) -> None:
     table = importlib.import_module("mira_megatron.planning.plan_table")
     made = plan.make_plan(recipe, workers=arguments.workers)
     if arguments.json:
-        console = Console(soft_wrap=True)
-        console.print(table.plan_json(made), markup=False, highlight=False)
+        _print_json(table.plan_json(made))
     else:
         table.print_plan(Console(), made)
 
@@ -191,10 +191,14 @@ def _print_failures(
     failures = importlib.import_module("mira_megatron.report.failures")
     outcomes = failures.read_outcomes(recipe, stages)
     if is_json:
-        console = Console(soft_wrap=True)
-        console.print(failures.outcomes_json(outcomes), markup=False, highlight=False)
+        _print_json(failures.outcomes_json(outcomes))
     else:
         failures.print_outcomes(Console(), outcomes)
+
+
+def _print_json(content: str) -> None:
+    # As Text: in a plain string rich would put pictures in place of `:names:`.
+    Console().print(Text(content), soft_wrap=True)
 
 
 def _rubric_of(path: Path) -> Path:

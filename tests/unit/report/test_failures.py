@@ -104,7 +104,19 @@ def test_a_damaged_part_is_named(tmp_path: Path) -> None:
         read_outcomes(recipe)
 
 
-def test_command_prints_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_json_has_a_servers_words_as_they_were(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = "http_500: :warning: [b]down[/b]\x1b[2J " + "x" * 300
+    recipe = write_run(tmp_path, {"odd": [HELD_OUT, lost("failed", said)]})
+    assert main(["failures", str(recipe.path), "--json"]) == 0
+    (odd,) = orjson.loads(capsys.readouterr().out)
+    assert odd["first_example"]["reason"] == said
+
+
+def test_command_prints_json_of_every_source(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     recipe = run_of(tmp_path)
     assert main(["failures", str(recipe.path), "--json"]) == 0
     notes, wiki = orjson.loads(capsys.readouterr().out)
