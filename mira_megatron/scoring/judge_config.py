@@ -68,10 +68,16 @@ class JudgeConfig:
     # answer, never what an answer is: one that could be read stands, whatever this is raised to.
     max_attempts: int = field(default=1, metadata={"execution": True})
     max_failed_fraction: float = field(default=0.01, metadata={"execution": True})
+    max_failures: int | None = field(
+        default=None, metadata={"execution": True}
+    )  # likewise, a count
     # A ceiling in the currency of the prices; with both prices at 1 it counts million tokens.
     price_per_million_prompt_tokens: float = field(default=0.0, metadata={"execution": True})
     price_per_million_output_tokens: float = field(default=0.0, metadata={"execution": True})
     spend_ceiling: float | None = field(default=None, metadata={"execution": True})
+    # Tokens of all runs on one answers folder, as they are billed; None: no ceiling.
+    prompt_token_ceiling: int | None = field(default=None, metadata={"execution": True})
+    output_token_ceiling: int | None = field(default=None, metadata={"execution": True})
     answers_folder: str | None = field(default=None, metadata={"execution": True})
 
     def __post_init__(self) -> None:
@@ -154,7 +160,10 @@ class JudgeConfig:
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
                 raise ValueError(f"{name}={value} must be a number above 0")
-        for name in ("max_retries", "temperature"):
+        for name in (
+            *("max_retries", "temperature", "max_failures"),
+            *("prompt_token_ceiling", "output_token_ceiling"),
+        ):
             value = getattr(self, name)
             if value is not None and not 0 <= value < math.inf:
                 raise ValueError(f"{name}={value} must be a number of at least 0")
