@@ -14,29 +14,31 @@ import json
 import subprocess
 import sys
 import tempfile
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent / "harness"))
 
-from peers import datatrove_python
+from peers import score_with_datatrove
+from score_records import record_texts
 from servers import instant_server, stats
 
 HARNESS = Path(__file__).parent / "harness"
 NUM_RECORDS = 12_000
 NUM_PEER_RECORDS = 3_000
+RECORD_BYTES = 8_000
 REPEATS = 3
 BAR = 10.0
 
 
 def main() -> int:
     """Returns the exit code."""
-    python = datatrove_python()
     ours, theirs = [], []
     with instant_server() as url:
         for _ in range(REPEATS):
             ours.append(_ours(url))
-            theirs.append(_datatrove(python, url))
+            theirs.append(_datatrove(url))
     speeds = [max(run["records"] / run["seconds"] for run in side) for side in (ours, theirs)]
     costs = [min(run["cpu_seconds"] / run["records"] for run in side) for side in (ours, theirs)]
     figures = [
@@ -62,31 +64,24 @@ def _figure(name: str, ours: float, peer: float, unit: str, bar: float | None) -
 def _ours(url: str) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         stats(url)
-        run = _run(
-            [sys.executable, str(HARNESS / "score_records.py")],
-            ["--url", url, "--folder", folder, "--records", str(NUM_RECORDS)],
-        )
+        command = [sys.executable, str(HARNESS / "score_records.py"), "--url", url]
+        command += ["--folder", folder, "--records", str(NUM_RECORDS)]
+        command += ["--record-bytes", str(RECORD_BYTES)]
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+        run: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
         asked = stats(url)["num_requests"]
     if not run["ok"] == run["rows"] == asked == NUM_RECORDS:
         sys.exit(f"not every record was asked about once and rated: {run}, {asked} requests")
     return run
 
 
-def _datatrove(python: str, url: str) -> dict[str, float]:
+def _datatrove(url: str) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
-        run = _run(
-            [python, str(HARNESS / "datatrove_score.py")],
-            ["--url", url, "--folder", folder, "--records", str(NUM_PEER_RECORDS)],
-        )
-    if run["records"] != NUM_PEER_RECORDS:
-        sys.exit(f"the peer did not answer every record: {run}")
-    return run
-
-
-def _run(command: list[str], arguments: list[str]) -> dict[str, float]:
-    done = subprocess.run([*command, *arguments], stdout=subprocess.PIPE, text=True, check=True)
-    run: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-    return run
+        records = Path(folder, "records.jsonl")
+        with records.open("w", encoding="utf-8") as lines:
+            for number, text in enumerate(record_texts(NUM_PEER_RECORDS, RECORD_BYTES)):
+                lines.write(json.dumps({"id": str(number), "text": text}) + "\n")
+        return asdict(score_with_datatrove(url, records, Path(folder, "answers")))
 
 
 if __name__ == "__main__":
