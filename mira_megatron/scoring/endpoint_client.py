@@ -36,7 +36,8 @@ class EndpointClient:
         self._session = aiohttp.ClientSession(
             headers={"Content-Type": "application/json"},
             timeout=aiohttp.ClientTimeout(
-                total=settings.timeout_seconds, sock_connect=_CONNECT_SECONDS
+                total=settings.timeout_seconds,
+                sock_connect=min(_CONNECT_SECONDS, settings.timeout_seconds / 2),
             ),
             # How many requests there are at once is decided by the pool.
             connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEP_ALIVE_SECONDS),

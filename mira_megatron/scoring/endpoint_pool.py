@@ -106,7 +106,7 @@ class EndpointPool:
 
     def take(self) -> PooledEndpoint | None:
         """Returns the endpoint to ask, with a place at it taken; None where that is to wait."""
-        return None if self._line else self._best(None)
+        return self._best(None)
 
     async def wait(self, unlike: PooledEndpoint | None) -> PooledEndpoint | None:
         """Returns the endpoint to ask as soon as there is one, with a place at it taken.
@@ -116,7 +116,7 @@ class EndpointPool:
         """
         if self._is_ending or self._has_given_up:
             return None
-        endpoint = None if self._line else self._best(unlike)
+        endpoint = self._best(unlike)
         if endpoint is not None:
             return endpoint
         waiting: asyncio.Future[PooledEndpoint | None] = self._loop.create_future()

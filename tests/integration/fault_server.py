@@ -77,6 +77,16 @@ def status(code: int, **headers: str) -> Play:
     return play
 
 
+def killing(server: FaultServer, seconds_away: float | None) -> Play:
+    """Kills the server with all that is in flight; it is back after some seconds, or never."""
+
+    async def play(request: web.Request, text: str) -> web.StreamResponse:
+        server.die(seconds_away)
+        return await hang(request, text)
+
+    return play
+
+
 def saying(body: str) -> Play:
     """Answers with another text."""
     return lambda request, text: answer(request, body)
@@ -106,6 +116,7 @@ class FaultServer:
     _port: int = 0
     _loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.new_event_loop)
     _runner: web.AppRunner | None = None
+    _dying: asyncio.Task[None] | None = None
 
     def kill(self) -> None:
         """Breaks all connections off and listens no more, as a server that is killed."""
@@ -114,6 +125,16 @@ class FaultServer:
     def restart(self) -> None:
         """Listens again, on the same port."""
         asyncio.run_coroutine_threadsafe(self._listen(), self._loop).result(10)
+
+    def die(self, seconds_away: float | None) -> None:
+        """Kills the server from within, and starts it again after some seconds; None: never."""
+        self._dying = self._loop.create_task(self._be_away(seconds_away))
+
+    async def _be_away(self, seconds: float | None) -> None:
+        await self._kill()
+        if seconds is not None:
+            await asyncio.sleep(seconds)
+            await self._listen()
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         body = await request.json()
@@ -154,13 +175,12 @@ class FaultServer:
 
     async def _kill(self) -> None:
         runner, self._runner = self._runner, None
-        if runner is None:
-            return
-        assert runner.server is not None
-        for connection in runner.server.connections:
-            if connection.transport is not None:
-                connection.transport.abort()
-        await runner.cleanup()
+        if runner is not None:
+            assert runner.server is not None
+            for connection in runner.server.connections:
+                if connection.transport is not None:
+                    connection.transport.abort()
+            await runner.cleanup()
         served = asyncio.all_tasks() - {asyncio.current_task()}
         for task in served:
             task.cancel()

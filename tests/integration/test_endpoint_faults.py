@@ -11,6 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from aiohttp import web
 from aiohttp.test_utils import unused_port
 from fault_server import (
     Asked,
@@ -19,6 +20,7 @@ from fault_server import (
     answer,
     half_a_body,
     hang,
+    killing,
     reset,
     serving,
     status,
@@ -52,13 +54,8 @@ def _requests(num_requests: int) -> Iterator[Request]:
         yield Request(key=f"r{number}", messages=[{"role": "user", "content": str(number)}])
 
 
-def _ask(
-    urls: list[str],
-    num_requests: int,
-    on_answer: Callable[[int], None] = lambda num_answers: None,
-    **changes: Any,
-) -> tuple[list[Answer], Facts]:
-    """Returns all answers; `on_answer` is told how many there are after each."""
+def _ask(urls: list[str], num_requests: int, **changes: Any) -> tuple[list[Answer], Facts]:
+    """Returns all answers, and what was needed for them."""
 
     async def ask() -> tuple[list[Answer], Facts]:
         answers: list[Answer] = []
@@ -70,7 +67,6 @@ def _ask(
                     endpoints.start(request)
                 elif endpoints.num_in_flight:
                     answers.append(await endpoints.next_answer())
-                    await asyncio.to_thread(on_answer, len(answers))
                 else:
                     return answers, endpoints.facts()
 
@@ -87,6 +83,22 @@ def _assert_all_answered(answers: list[Answer], num_requests: int) -> None:
 def _every(num: int, fault: Play) -> Callable[[Asked], Play]:
     """Deals the fault to one in `num` requests."""
     return lambda asked: fault if asked.number % num == 0 else answer
+
+
+def _killing_at(
+    server: FaultServer, kills: Iterator[int], seconds_away: float | None
+) -> Callable[[Asked], Play]:
+    """Has a server die at the requests of these numbers."""
+    next_kill = next(kills)
+
+    def deal(asked: Asked) -> Play:
+        nonlocal next_kill
+        if asked.number < next_kill:
+            return answer
+        next_kill = next(kills, 1 << 40)
+        return killing(server, seconds_away)
+
+    return deal
 
 
 @pytest.mark.parametrize(
@@ -128,7 +140,7 @@ def test_busy_server_that_asks_for_patience_is_left_alone_as_long() -> None:
 def test_requests_that_hang_end_as_timeouts_and_are_asked_again() -> None:
     server = FaultServer(deal=_every(25, hang))
     with serving(server) as urls:
-        answers, facts = _ask(urls, 100, timeout_seconds=0.3)
+        answers, facts = _ask(urls, 100, timeout_seconds=1.0)
     _assert_all_answered(answers, 100)
     assert set(facts.num_retries) == {"timeout"}
 
@@ -144,49 +156,34 @@ def test_prompt_too_long_is_a_failure_of_that_record_only() -> None:
 
 def test_server_killed_and_restarted_in_mid_run_loses_and_doubles_nothing() -> None:
     server = FaultServer(seconds_per_answer=0.005)
-
-    def disturb(num_answers: int) -> None:
-        if num_answers in (60, 180):
-            server.kill()
-            server.restart()
-
+    kills = iter((60, 180))
+    server.deal = _killing_at(server, kills, seconds_away=0.0)
     with serving(server) as urls:
-        answers, facts = _ask(urls, 300, disturb)
+        answers, facts = _ask(urls, 300)
     _assert_all_answered(answers, 300)
     # Sent again: at most what was in flight at the two kills.
     assert server.asked.total() <= 300 + 2 * 32
     assert set(facts.num_retries) == {"connection"}
+    assert list(kills) == []
 
 
 def test_server_that_is_away_for_longer_than_all_retries_last_is_waited_for() -> None:
     server = FaultServer(seconds_per_answer=0.005)
-
-    def disturb(num_answers: int) -> None:
-        if num_answers == 60:
-            server.kill()
-            asyncio.run(_later(0.8, server.restart))
-
-    async def _later(seconds: float, act: Callable[[], None]) -> None:
-        asyncio.get_running_loop().run_in_executor(None, act)
-
+    server.deal = _killing_at(server, iter((60,)), seconds_away=0.8)
     with serving(server) as urls:
-        answers, _ = _ask(urls, 150, disturb, max_retries=1)
+        answers, _ = _ask(urls, 150, max_retries=1)
     _assert_all_answered(answers, 150)
 
 
 def test_server_that_never_comes_back_ends_the_patience_with_typed_failures() -> None:
-    server = FaultServer()
-
-    def disturb(num_answers: int) -> None:
-        if num_answers == 60:
-            server.kill()
-
+    server = FaultServer(seconds_per_answer=0.005)
+    server.deal = _killing_at(server, iter((60,)), seconds_away=None)
     with serving(server) as urls:
-        answers, facts = _ask(urls, 150, disturb, patience_seconds=0.3)
+        answers, facts = _ask(urls, 150, patience_seconds=0.3)
     failures = Counter(each.failure for each in answers)
     assert len({each.key for each in answers}) == 150
     assert set(failures) == {None, "connection"}
-    assert 60 <= failures[None] <= 60 + 32
+    assert 60 - 32 <= failures[None] < 60 + 32
     assert facts.endpoints[0].state == "out"
 
 
@@ -203,17 +200,13 @@ def test_endpoint_dead_from_the_start_costs_a_few_attempts() -> None:
 
 def test_endpoint_that_dies_in_mid_run_hands_its_requests_to_the_other() -> None:
     dying, lasting = FaultServer(seconds_per_answer=0.005), FaultServer(seconds_per_answer=0.005)
-
-    def disturb(num_answers: int) -> None:
-        if num_answers == 100:
-            dying.kill()
-
+    dying.deal = _killing_at(dying, iter((50,)), seconds_away=None)
     with serving(dying, lasting) as urls:
-        answers, facts = _ask(urls, 300, disturb, max_retries=1)
+        answers, facts = _ask(urls, 300, max_retries=1)
     _assert_all_answered(answers, 300)
     assert (dying.asked + lasting.asked).total() <= 300 + 32
     assert [each.state for each in facts.endpoints] == ["out", "up"]
-    assert dying.asked.total() <= 100 + 32
+    assert dying.asked.total() <= 50 + 32
 
 
 @pytest.mark.parametrize("fault", [status(500), hang])
@@ -222,7 +215,7 @@ def test_endpoint_that_fails_at_once_or_hangs_is_no_place_where_requests_are_los
 ) -> None:
     ill, well = FaultServer(deal=lambda asked: fault), FaultServer(seconds_per_answer=0.002)
     with serving(ill, well) as urls:
-        answers, _ = _ask(urls, 300, timeout_seconds=0.3, probe_seconds=60)
+        answers, _ = _ask(urls, 300, timeout_seconds=2.0, probe_seconds=60)
     _assert_all_answered(answers, 300)
     assert ill.asked.total() <= 8
     assert set(well.answered.values()) == {1}
@@ -264,6 +257,50 @@ def test_cache_hits_and_idle_share_come_from_the_servers_metrics() -> None:
         facts = asyncio.run(ask())
     assert facts.cache_hit_fraction == 0.75
     assert facts.idle_fraction in (None, 0.0)
+
+
+def test_connection_that_was_idle_for_as_long_as_servers_keep_one_is_not_used_again() -> None:
+    # uvicorn closes it after 5 s; a request that meets that is lost, and may have been billed.
+    clients: list[object] = []
+
+    async def noting(request: web.Request, text: str) -> web.StreamResponse:
+        assert request.transport is not None
+        clients.append(request.transport.get_extra_info("peername"))
+        return await answer(request, text)
+
+    async def ask() -> None:
+        async with Endpoints(urls, _SETTINGS) as endpoints:
+            for request, seconds in zip(_requests(3), (0.1, 4.3, 0), strict=True):
+                endpoints.start(request)
+                await endpoints.next_answer()
+                await asyncio.sleep(seconds)
+
+    with serving(FaultServer(deal=lambda asked: noting)) as urls:
+        asyncio.run(ask())
+    assert len(clients) == 3
+    assert clients[2] not in clients[:2]
+
+
+def test_server_whose_queue_stays_gets_no_more_at_once() -> None:
+    page = _page(0, 0).replace('waiting{engine="0",model_name="m"} 0.0', "waiting{} 5.0")
+    limits = []
+    for metrics in (None, page):
+        server = FaultServer(seconds_per_answer=0.02, metrics=metrics)
+
+        async def ask(server: FaultServer = server) -> int:
+            async with Endpoints([server.url], _SETTINGS) as endpoints:
+                while server.metrics is not None and server.num_looks["/metrics"] < 3:
+                    await asyncio.sleep(0.05)
+                await asyncio.sleep(0.1)
+                for request in _requests(60):
+                    while not endpoints.has_room:
+                        await endpoints.next_answer()
+                    endpoints.start(request)
+                return endpoints.facts().endpoints[0].limit
+
+        with serving(server):
+            limits.append(asyncio.run(ask()))
+    assert limits == [32, 8]
 
 
 def test_server_without_metrics_is_asked_for_them_once() -> None:
