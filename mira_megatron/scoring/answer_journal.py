@@ -1,9 +1,9 @@
 """The journal of answers that a process writes: one write per answer, forced to disk in groups.
 
-A journal lies as `<uuid>.jsonl` in the folder of answers and belongs to the process that holds a
-lock on it. What is written is in the operating system's hands when the call returns, so kill -9
-takes nothing back; a thread forces it to disk every few seconds, so a power failure takes at most
-those. Its answers are found through a dict of this process's own, some 150 bytes for each.
+A journal lies as `<uuid>-<number>.jsonl` in the folder of answers and belongs to the process that
+holds a lock on it. What is written is in the operating system's hands when the call returns, so
+kill -9 takes nothing back; a thread forces it to disk every few seconds, so a power failure takes
+at most those. Its answers are found through a dict of this process's own, some 150 bytes for each.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import os
 from io import FileIO
 from pathlib import Path
 from threading import Event, Lock, Thread
-from uuid import uuid4
 
 import orjson
 
@@ -40,9 +39,9 @@ class Journal:
     written before is whole.
     """
 
-    def __init__(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        self.path = folder / f"{uuid4().hex}{SUFFIX}"
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.path = path
         self.charges = Charges()
         self.num_bytes = 0
         # By key, offset and length of the line in one number: half the memory of a pair.

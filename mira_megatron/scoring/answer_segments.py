@@ -2,9 +2,9 @@
 
 Under a folder of answers:
 
-    <uuid>.jsonl                              a journal, see answer_journal
-    segments/<number>-<uuid>.parquet          the answers of one journal, see segment_files
-    segments/keys-<first>-<last>.npy          where keys lie, see key_files
+    <uuid>-<number>.jsonl                  a journal, see answer_journal
+    segments/<number>-<journal>.parquet    the answers of one journal, see segment_files
+    segments/keys-<first>-<last>.npy       where keys lie, see key_files
 
 A journal whose writer is gone becomes a segment when the folder is opened next; an earlier
 version's files are such journals. Memory is that of a few row groups.

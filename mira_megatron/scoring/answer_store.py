@@ -16,17 +16,18 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from hashlib import blake2b
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+from uuid import uuid4
 
 import numpy as np
 import orjson
 
 from mira_megatron.file_lock import held_lock
-from mira_megatron.scoring.answer_journal import Journal, SyncThread
+from mira_megatron.scoring.answer_journal import SUFFIX, Journal, SyncThread
 from mira_megatron.scoring.answer_segments import AnswerSegments
 from mira_megatron.scoring.key_files import KEY_DTYPE
 from mira_megatron.scoring.segment_files import make_segment, segments_lock
@@ -37,6 +38,7 @@ __all__ = ["AnswerStore", "Charged", "StoredAnswer", "asking_alone", "question_k
 _SECONDS_PER_SYNC = 5.0
 _ANSWERS_PER_JOURNAL = 1 << 16
 _BYTES_PER_JOURNAL = 1 << 28
+_MOST_BEING_MADE = 3  # segments: were answers ever to come faster than that, they wait
 _LOCK = ".lock"
 
 
@@ -83,6 +85,8 @@ class AnswerStore:
         self._segments = AnswerSegments(folder)
         self._journals: deque[Journal] = deque()  # oldest first; the last is the one written
         self._made: deque[Future[None]] = deque()  # segments of all journals but the last
+        self._name = uuid4().hex
+        self._num_journals = 0
         self._num_sent = 0
         self._seconds_per_sync = seconds_per_sync
         self._answers_per_journal = answers_per_journal
@@ -112,9 +116,10 @@ class AnswerStore:
             if self._making is not None:
                 self._making.shutdown(cancel_futures=True)
             # What is left here after an error becomes a segment when the folder is opened next.
-            for journal in self._journals:
-                journal.sync()
-                journal.close()
+            with ExitStack() as closing:
+                for journal in self._journals:
+                    closing.callback(journal.close)
+                    closing.callback(journal.sync)
 
     def __len__(self) -> int:
         own = {key for journal in self._journals for key in journal.places}
@@ -172,7 +177,7 @@ class AnswerStore:
         if self._syncing is None:
             self._syncing = SyncThread(self._seconds_per_sync)
         self._syncing.check()
-        while self._made and self._made[0].done():
+        while self._made and (self._made[0].done() or len(self._made) >= _MOST_BEING_MADE):
             self._take_over()
         if self._journals:
             journal = self._journals[-1]
@@ -182,7 +187,9 @@ class AnswerStore:
             )
             if not is_full:
                 return journal
-        following = Journal(self.folder)
+        # Numbered, so that those of a process that is killed are taken in in their order.
+        self._num_journals += 1
+        following = Journal(self.folder / f"{self._name}-{self._num_journals:06d}{SUFFIX}")
         if self._journals:
             # What is in flight is charged twice for a moment, rather than not at all.
             sent = dict(journal.charges.sent)
