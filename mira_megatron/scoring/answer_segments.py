@@ -106,10 +106,9 @@ class AnswerSegments:
         asked: defaultdict[tuple[int, int], list[tuple[int, int]]] = defaultdict(list)
         for index in found_F.tolist():
             number, row = places_K[index].tolist()
-            if number in self._segments:  # not deleted because it was damaged
-                starts = self._segment(number).starts
-                group = bisect_right(starts, row) - 1
-                asked[number, group].append((index, row - starts[group]))
+            starts = self._segment(number).starts
+            group = bisect_right(starts, row) - 1
+            asked[number, group].append((index, row - starts[group]))
         for (number, group), rows in asked.items():
             contents = self._contents(number, group, [row for _, row in rows])
             for (index, row), content in zip(rows, contents, strict=True):
@@ -201,8 +200,8 @@ def _naming_damaged(path: Path) -> Iterator[None]:
         yield
     except (pa.ArrowException, OSError, LookupError, TypeError, orjson.JSONDecodeError) as error:
         raise ValueError(
-            f"{path}: damaged ({error}). Restore the file, or delete it and the keys-*.npy beside "
-            "it (those are made again) to have its questions paid for again."
+            f"{path}: damaged ({error}). Restore the file, or delete it to have its questions paid "
+            "for again."
         ) from error
 
 

@@ -38,7 +38,7 @@ __all__ = ["AnswerStore", "Charged", "StoredAnswer", "asking_alone", "question_k
 _SECONDS_PER_SYNC = 5.0
 _ANSWERS_PER_JOURNAL = 1 << 16
 _BYTES_PER_JOURNAL = 1 << 28
-_MOST_BEING_MADE = 3  # segments: were answers ever to come faster than that, they wait
+_MOST_BEING_MADE = 2  # segments: were answers ever to come faster than that, they wait
 _LOCK = ".lock"
 
 

@@ -3,8 +3,9 @@
 `keys-<first>-<last>.npy` has one row for every question that the segments of those numbers were
 the first to answer: key (16 bytes), number of the segment, row in it. Keys are distinct over all
 files, so that of two answers to one question the first stands. Neighbours of about one size are
-merged, so that there are few files, and no key is rewritten more often than there are. Every file
-can be made again from the segments. Only the pages of a file that a search touches are read.
+merged, so that there are few files, and no key is rewritten more often than there are. A file is
+made again from the segments where it is missing, or one of its segments is. Only the pages of a
+file that a search touches are read.
 
 Shapes: K keys asked for, N keys of a file.
 """
@@ -88,7 +89,8 @@ def open_key_files(
     found.sort(key=lambda file: (file.first, -file.last))
     files: list[KeyFile] = []
     for file in found:
-        if files and files[-1].holds(file):  # what a merge was killed before it removed
+        is_merged = files and files[-1].holds(file)  # a merge was killed before it removed it
+        if is_merged or any(number not in segments for number in range(file.first, file.last + 1)):
             file.path.unlink()
         else:
             files.append(file)
@@ -99,7 +101,8 @@ def open_key_files(
     at = len(files) - 1
     while at > 0:
         before, after = files[at - 1 : at + 1]
-        if len(before.rows_N) <= 2 * len(after.rows_N):
+        is_large = len(before.rows_N) > 2 * len(after.rows_N)
+        if not is_large and before.last + 1 == after.first:
             files[at - 1 : at + 1] = [_merged(folder, before, after)]
             at = len(files)
         at -= 1

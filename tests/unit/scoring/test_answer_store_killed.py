@@ -17,7 +17,7 @@ from stored_answers import key, stored
 from mira_megatron.atomic_files import is_temporary
 from mira_megatron.scoring.answer_store import AnswerStore
 
-_ANSWERS = [(number, f"text {number}") for number in range(8)]
+_ANSWERS = [(number, f"text {number}") for number in range(7)]
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +58,7 @@ def memory(tmp_path: Path) -> Iterator[Path]:
 def test_no_answer_put_is_lost_or_counted_twice_whatever_call_is_killed(
     sessions: Sessions, memory: Path, has_earlier: bool
 ) -> None:
-    earlier = [(number, f"text {number}") for number in range(10, 14)] if has_earlier else []
+    earlier = [(number, f"text {number}") for number in range(10, 12)] if has_earlier else []
     start = memory / "start"
     start.mkdir()
     sessions.run(start, earlier, is_closed=False)
@@ -94,7 +94,7 @@ _SESSION = st.tuples(
 
 
 @settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(st.lists(_SESSION, min_size=1, max_size=5))
 def test_store_is_a_dict_in_which_the_first_answer_stands(
