@@ -18,7 +18,7 @@ def key(number: int) -> str:
     return f"{number:032x}"
 
 
-def stored(number: int, text: str = "fine", **changes: object) -> StoredAnswer:
+def stored(number: int, text: str | None = "fine", **changes: object) -> StoredAnswer:
     answer = StoredAnswer(
         key=key(number),
         model="m",

@@ -8,8 +8,8 @@ from pathlib import Path
 
 _NUM_ANSWERS = 300_000
 _NUM_BEFORE = 30_000
-# Between the two a dict of all answers took some 68 MB. Keys that are mapped take 24 bytes each, twice
-# while files of them are merged.
+# Between the two a dict of all answers took some 68 MB. Keys that are mapped take 24 bytes each,
+# twice while files of them are merged.
 _MOST_BYTES = 40 << 20
 _SCRIPT = """
 import sys
@@ -34,7 +34,7 @@ print(-peak_bytes(range(num_before)) + peak_bytes(range(num_before, num_answers)
 
 
 def test_memory_does_not_grow_with_the_answers(tmp_path: Path) -> None:
-    numbers = [str(_NUM_BEFORE), str(_NUM_ANSWERS)]
-    command = [sys.executable, "-c", _SCRIPT, tmp_path, Path(__file__).parent, *numbers]
+    words = [tmp_path, Path(__file__).parent, _NUM_BEFORE, _NUM_ANSWERS]
+    command = [sys.executable, "-c", _SCRIPT, *map(str, words)]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     assert int(done.stdout) < _MOST_BYTES
