@@ -1,4 +1,4 @@
-"""A lock that one process holds and another is refused: what is in use is told, not waited for."""
+"""Locks that one process holds: another is refused, or waits for work that is short."""
 
 from __future__ import annotations
 
@@ -17,4 +17,13 @@ def held_lock(path: Path, refusal: str) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise ValueError(refusal) from error
+        yield
+
+
+@contextmanager
+def waited_lock(path: Path) -> Iterator[None]:
+    """Holds the lock until the block ends, once whoever holds it now has let it go."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
         yield
