@@ -14,17 +14,15 @@ at worst; of two answers to one question the first stands.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack
-from hashlib import blake2b
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 from uuid import uuid4
 
 import numpy as np
-import orjson
 
 from mira_megatron.file_lock import held_lock
 from mira_megatron.scoring.answer_journal import SUFFIX, Journal, SyncThread
@@ -33,24 +31,13 @@ from mira_megatron.scoring.key_files import KEY_DTYPE
 from mira_megatron.scoring.segment_files import make_segment, segments_lock
 from mira_megatron.scoring.stored_answer import Charged, Sent, StoredAnswer
 
-__all__ = ["AnswerStore", "Charged", "StoredAnswer", "asking_alone", "question_key"]
+__all__ = ["AnswerStore", "Charged", "StoredAnswer", "asking_alone"]
 
 _SECONDS_PER_SYNC = 5.0
 _ANSWERS_PER_JOURNAL = 1 << 16
 _BYTES_PER_JOURNAL = 1 << 28
 _MOST_BEING_MADE = 2  # segments: were answers ever to come faster than that, they wait
 _LOCK = ".lock"
-
-
-def question_key(
-    *, model: str, messages: bytes, sampling: Sequence[object], fields: Mapping[str, Any]
-) -> str:
-    """Returns 32 hex digits of what decides an answer; `messages` is their JSON."""
-    asked = orjson.dumps([model, sampling, fields], option=orjson.OPT_SORT_KEYS)
-    digest = blake2b(digest_size=16)
-    for part in (asked, messages):
-        digest.update(len(part).to_bytes(8, "big") + part)
-    return digest.hexdigest()
 
 
 def asking_alone(folder: Path) -> AbstractContextManager[None]:

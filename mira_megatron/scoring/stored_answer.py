@@ -50,7 +50,7 @@ class Charged:
 class StoredAnswer:
     """An answer as a line of a journal and a row of a segment have it."""
 
-    key: str  # see answer_store.question_key
+    key: str  # see question_keys
     model: str
     charged: Charged  # what the server counted, or else the most it can have been
     text: str | None

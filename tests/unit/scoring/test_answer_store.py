@@ -13,7 +13,6 @@ from mira_megatron.scoring.answer_store import (
     AnswerStore,
     Charged,
     asking_alone,
-    question_key,
 )
 from mira_megatron.scoring.completion import Answer
 from mira_megatron.scoring.expected_scores import SlotOdds
@@ -29,11 +28,6 @@ _ANSWERS = [
     stored(4, odds=(_ODDS, _ODDS), first_top=(("1", -0.25), ("0", -1.5))),
     stored(5, odds=(), first_top=()),
 ]
-
-
-def _question_key(**changes: object) -> str:
-    asked: dict[str, object] = {"model": "m", "messages": b"[]", "sampling": [1.0], "fields": {}}
-    return question_key(**{**asked, **changes})  # type: ignore[arg-type]
 
 
 _NO_ROOM = (
@@ -281,21 +275,3 @@ def test_what_cannot_be_forced_to_disk_is_said_by_a_later_put(
         with pytest.raises(OSError, match="Input/output error"):
             put_until_told()
     assert key(0) in AnswerStore(tmp_path)
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"model": "n"},
-        {"messages": b"[ ]"},
-        {"sampling": [2.0]},
-        {"fields": {"top_k": 1}},
-    ],
-)
-def test_question_key_changes_with_all_that_decides_an_answer(change: dict[str, object]) -> None:
-    assert _question_key() == _question_key()
-    assert _question_key(**change) != _question_key()
-
-
-def test_question_key_does_not_depend_on_the_order_of_fields() -> None:
-    assert _question_key(fields={"a": 1, "b": 2}) == _question_key(fields={"b": 2, "a": 1})
