@@ -18,6 +18,7 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.logging import RichHandler
+from rich.text import Text
 
 from mira_megatron import layout
 from mira_megatron.atomic_files import NO_SPACE
@@ -87,12 +88,19 @@ def _run(arguments: argparse.Namespace) -> int:
     if arguments.command == "tokens":
         return run_tokens_tool(arguments)
     recipe = load_recipe(arguments.recipe, arguments.overrides)
-    if arguments.command == "serve":
-        return _serve(arguments, recipe)
+    match arguments.command:
+        case "serve":
+            return _serve(arguments, recipe)
+        case "plan":
+            _plan(arguments, recipe)
+            return 0
+        case "failures":
+            _print_failures(recipe, is_json=arguments.json)
+            return 0
     if arguments.missing:
         missing = importlib.import_module("mira_megatron.launchers.missing")
         for line in missing.missing_parts(recipe):
-            Console(soft_wrap=True).print(line, markup=False, highlight=False)
+            Console().print(Text(line), soft_wrap=True)
         return 0
     stages = list(STAGES) if arguments.command in ("run", "status") else [arguments.command]
     summary = importlib.import_module("mira_megatron.report.summary")
@@ -113,6 +121,8 @@ def _run(arguments: argparse.Namespace) -> int:
     run_stages(recipe, stages, resources)
     if arguments.command == "run":
         summary.print_summary(console, recipe)
+    if arguments.command in ("label", "score") and not arguments.share:
+        _print_failures(recipe, stages=[arguments.command])
     return 0
 
 
@@ -194,6 +204,32 @@ def _serve(arguments: argparse.Namespace, recipe: Recipe) -> int:
         highlight=False,
     )
     return 0
+
+
+def _plan(arguments: argparse.Namespace, recipe: Recipe) -> None:
+    plan = importlib.import_module("mira_megatron.planning.plan")
+    table = importlib.import_module("mira_megatron.planning.plan_table")
+    made = plan.make_plan(recipe, workers=arguments.workers)
+    if arguments.json:
+        _print_json(table.plan_json(made))
+    else:
+        table.print_plan(Console(), made)
+
+
+def _print_failures(
+    recipe: Recipe, *, stages: Sequence[str] = ("label", "score"), is_json: bool = False
+) -> None:
+    failures = importlib.import_module("mira_megatron.report.failures")
+    outcomes = failures.read_outcomes(recipe, stages)
+    if is_json:
+        _print_json(failures.outcomes_json(outcomes))
+    else:
+        failures.print_outcomes(Console(), outcomes)
+
+
+def _print_json(content: str) -> None:
+    # As Text: in a plain string rich would put pictures in place of `:names:`.
+    Console().print(Text(content), soft_wrap=True)
 
 
 def _rubric_of(path: Path) -> Path:

@@ -6,13 +6,18 @@ Says what may be typed and nothing about what is then done: that is cli.py.
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from pathlib import Path
 
 from mira_megatron import __version__
 from mira_megatron.cli_tokens import add_tokens_tool
-from mira_megatron.cli_words import Commands, add_log_level, add_recipe
+from mira_megatron.cli_words import (
+    Commands,
+    add_json,
+    add_log_level,
+    add_recipe,
+    add_workers,
+)
 from mira_megatron.pipeline import STAGES
 
 STAGE_HELP = {
@@ -50,6 +55,8 @@ def command_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_recipe_command(commands, "run", "all stages in order, skipping what is done")
     _add_recipe_command(commands, "status", "what is done, with counts, sizes and times")
+    _add_plan(commands)
+    _add_failures(commands)
     for stage in STAGES:
         command = _add_recipe_command(commands, stage, STAGE_HELP[stage])
         if stage in _SHARED:
@@ -63,6 +70,23 @@ def command_parser() -> argparse.ArgumentParser:
     server.add_argument("--port", type=int, default=8377)
     add_log_level(server)
     return parser
+
+
+def _add_plan(commands: Commands[argparse.ArgumentParser]) -> None:
+    text = "what labelling and scoring will ask for: requests, tokens, GPU-hours and money"
+    command = commands.add_parser("plan", help=text, description=text)
+    add_recipe(command)
+    add_json(command)
+    add_workers(command)
+    add_log_level(command)
+
+
+def _add_failures(commands: Commands[argparse.ArgumentParser]) -> None:
+    text = "what became of every source's questions, with the first that was not answered"
+    command = commands.add_parser("failures", help=text, description=text)
+    add_recipe(command)
+    add_json(command)
+    add_log_level(command)
 
 
 def _add_rubric_tool(commands: Commands[argparse.ArgumentParser]) -> None:
@@ -145,11 +169,6 @@ def _add_recipe_command(
     command = commands.add_parser(name, help=text, description=text)
     add_recipe(command)
     command.add_argument("--dry-run", action="store_true", help="show what would run, and stop")
-    command.add_argument(
-        "--workers",
-        type=int,
-        default=os.cpu_count() or 1,
-        help="processes on this machine (default: %(default)s); never changes a byte of the result",
-    )
+    add_workers(command)
     add_log_level(command)
     return command

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 
 Commands = argparse._SubParsersAction  # argparse gives what add_subparsers returns no public name
@@ -23,3 +24,18 @@ def add_log_level(command: argparse.ArgumentParser) -> None:
     """Adds --log-level."""
     levels = ["debug", "info", "warning", "error"]
     command.add_argument("--log-level", choices=levels, default="info")
+
+
+def add_workers(command: argparse.ArgumentParser) -> None:
+    """Adds --workers."""
+    command.add_argument(
+        "--workers",
+        type=int,
+        default=os.cpu_count() or 1,
+        help="processes on this machine (default: %(default)s); never changes a byte of the result",
+    )
+
+
+def add_json(command: argparse.ArgumentParser) -> None:
+    """Adds --json."""
+    command.add_argument("--json", action="store_true", help="JSON instead of a table")

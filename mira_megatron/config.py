@@ -38,6 +38,7 @@ SECTIONS = (
     "distill",
     "score",
     "scorers",
+    "plan",
     "aggregate",
     "tokenize",
     "adopt",

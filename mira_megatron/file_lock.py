@@ -25,8 +25,8 @@ def held_lock(path: Path, refusal: str) -> Iterator[None]:
 
 
 @contextmanager
-def awaited_lock(path: Path) -> Iterator[None]:
-    """Holds the lock until the block ends, after waiting for whoever holds it."""
+def waited_lock(path: Path) -> Iterator[None]:
+    """Holds the lock until the block ends, once whoever holds it now has let it go."""
     with _opened(path) as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
@@ -54,7 +54,7 @@ class JoinedLock:
 def joined_lock(path: Path, refusal: str) -> Iterator[JoinedLock]:
     """Holds the lock together with others; ValueError with `refusal` where one holds it alone.
 
-    Whoever joins must be kept from joining at the same time as another, by `awaited_lock`.
+    Whoever joins must be kept from joining at the same time as another, by `waited_lock`.
     """
     with _opened(path) as lock:
         is_first = _has_got(lock, fcntl.LOCK_EX)

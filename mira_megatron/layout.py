@@ -65,6 +65,11 @@ def reliability(rubric: str, source: str) -> str:
     return f"reliability/{rubric}/{source}"
 
 
+def mode_agreement(rubric: str, group: str, mode: str) -> str:
+    """Returns the folder of how far an answer mode agrees with full answers on a source group."""
+    return f"mode_agreement/{rubric}/{group}/{mode}"
+
+
 def ratings(rubric: str, source: str) -> str:
     """Returns the folder of a source's ratings under one rubric."""
     return f"ratings/{rubric}/{source}"

@@ -26,7 +26,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, cast
 
-from mira_megatron.file_lock import awaited_lock, held_lock, joined_lock
+from mira_megatron.file_lock import waited_lock, held_lock, joined_lock
 from mira_megatron.launchers.claims import this_process
 from mira_megatron.launchers.sharing import EndedByOthers, Sharing, sharing
 from mira_megatron.manifest import (
@@ -159,7 +159,9 @@ def run_unit(unit: Unit, run: Run, resources: Resources) -> Manifest:
     """
     if resources.is_shared and unit.can_be_shared:
         return _run_shared(unit, run, resources)
-    with held_lock(_lock(run, unit), _refusal(run, unit)):
+    lock, refusal = _lock(run, unit), _refusal(run, unit)
+    # What cannot be shared is made by one of those who share the rest; the others need it, too.
+    with waited_lock(lock) if resources.is_shared else held_lock(lock, refusal):
         begun = _begin(unit, run)
         if isinstance(begun, Manifest):
             return begun
@@ -171,7 +173,7 @@ def _run_shared(unit: Unit, run: Run, resources: Resources) -> Manifest:
     folder = run.folder / unit.folder
     turns = _lock(run, unit).with_suffix(".turns.lock")
     with ExitStack() as leaving:
-        with awaited_lock(turns):
+        with waited_lock(turns):
             joined = leaving.enter_context(joined_lock(_lock(run, unit), _refusal(run, unit)))
             begun = _begin(unit, run, are_others_at_work=not joined.is_first)
         if isinstance(begun, Manifest):

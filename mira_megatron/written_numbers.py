@@ -4,6 +4,7 @@ from __future__ import annotations
 
 MISSING = "n/a"
 _SIZE_UNITS = ("bytes", "kB", "MB", "GB", "TB")
+_COUNT_UNITS = ("k", "M", "G", "T")
 
 
 def grouped(number: int | None) -> str:
@@ -29,3 +30,30 @@ def size(num_bytes: int) -> str:
             break
         scaled, unit = scaled / 1000, larger
     return f"{num_bytes:,} bytes" if unit == "bytes" else f"{scaled:,.1f} {unit}"
+
+
+def short(number: float) -> str:
+    """Returns a count of any size in a few characters: whole below 10,000, then 12.3k, 4.56G."""
+    if abs(round(number)) < 10_000:
+        return f"{round(number):,}"
+    scaled, unit = number / 1000, _COUNT_UNITS[0]
+    for larger in _COUNT_UNITS[1:]:
+        if abs(scaled) < 999.5:
+            break
+        scaled, unit = scaled / 1000, larger
+    digits = 2 if abs(scaled) < 9.995 else 1 if abs(scaled) < 99.95 else 0
+    return f"{scaled:,.{digits}f}{unit}"
+
+
+def duration(seconds: float) -> str:
+    """Returns a time in its two largest units: 45 s, 3 min 20 s, 5 h 28 min, 2 d 3 h."""
+    left = round(seconds)
+    if left < 60:
+        return f"{left} s"
+    if left < 3600:
+        return f"{left // 60} min {left % 60} s"
+    minutes = round(seconds / 60)
+    if minutes < 24 * 60:
+        return f"{minutes // 60} h {minutes % 60} min"
+    hours = round(seconds / 3600)
+    return f"{hours // 24:,} d {hours % 24} h"

@@ -16,6 +16,7 @@ import resource
 import sysconfig
 import time
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -65,8 +66,7 @@ def main() -> None:
 
 def write_records(arguments: argparse.Namespace) -> Iterator[JudgedPart]:
     """Writes records, no two alike, and yields their parts."""
-    text = _code()
-    places = len(text) - arguments.record_bytes
+    texts = record_texts(arguments.records, arguments.record_bytes)
     for first in range(0, arguments.records, arguments.records_per_part):
         numbers = range(first, min(first + arguments.records_per_part, arguments.records))
         columns: dict[str, list[Any]] = {
@@ -74,10 +74,7 @@ def write_records(arguments: argparse.Namespace) -> Iterator[JudgedPart]:
         }
         columns["record_id"] = [f"{number:032x}" for number in numbers]
         columns["content_hash"] = columns["record_id"]
-        columns["text"] = [
-            f"{number} {text[(place := number * _STEP % places) : place + arguments.record_bytes]}"
-            for number in numbers
-        ]
+        columns["text"] = list(islice(texts, len(numbers)))
         columns["num_chars"] = list(map(len, columns["text"]))
         for name, value in {"source": "s", "family": "text", "origin": "o:1"}.items():
             columns[name] = [value] * len(numbers)
@@ -93,10 +90,14 @@ def write_records(arguments: argparse.Namespace) -> Iterator[JudgedPart]:
         )
 
 
-def _code() -> str:
-    """Returns the standard library's modules, one after another."""
+def record_texts(num_records: int, num_chars: int) -> Iterator[str]:
+    """Yields texts out of the standard library's modules, each with a number of its own."""
     files = sorted(Path(sysconfig.get_path("stdlib")).glob("*.py"))
-    return "\n".join(file.read_text(encoding="utf-8", errors="replace") for file in files)
+    code = "\n".join(file.read_text(encoding="utf-8", errors="replace") for file in files)
+    num_places = len(code) - num_chars
+    for number in range(num_records):
+        place = number * _STEP % num_places
+        yield f"{number} {code[place : place + num_chars]}"
 
 
 def _form(url: str, folder: Path) -> RatingForm:

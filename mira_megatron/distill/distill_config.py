@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from mira_megatron.config import Recipe, typed
-from mira_megatron.rubric.prompt_form import PromptForm
+from mira_megatron.rubric.prompt_form import LEARNED_ANSWERS, PromptForm
 
 # megatron_core: on this machine, by `mira distill`. bridge: on a cluster, by recipes/scorer_sft.py,
 # whose export `mira distill` takes over.
@@ -39,6 +39,11 @@ class DistillConfig:
     num_epochs: int = 1  # passes over training.jsonl; trainer=megatron_core only
 
     def __post_init__(self) -> None:
+        if self.answers not in LEARNED_ANSWERS:
+            raise ValueError(
+                f"answers={self.answers!r} must be one of {', '.join(LEARNED_ANSWERS)}, which a "
+                "scorer learns to give; scores alone are asked for with score.answer_mode"
+            )
         self.form  # noqa: B018  # raises for a form that cannot be
         if self.trainer not in TRAINERS:
             raise ValueError(f"trainer={self.trainer!r} must be one of {', '.join(TRAINERS)}")

@@ -17,6 +17,9 @@ def missing_parts(recipe: Recipe) -> Iterator[str]:
     for unit, state in unit_states(recipe, ["score"]):
         if state == "done":
             continue
+        if not unit.can_be_shared:
+            yield f"{unit.label}: {state}"
+            continue
         records = read_manifest(recipe.run_folder / layout.records(unit.name))
         if state not in ("waiting", "unfinished") or records is None:
             yield f"{unit.label}: {state if records else 'its records are not there yet'}"

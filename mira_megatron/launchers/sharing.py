@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from mira_megatron.file_lock import awaited_lock
+from mira_megatron.file_lock import waited_lock
 from mira_megatron.launchers.claims import Claims, Owner
 
 
@@ -38,7 +38,7 @@ class Sharing:
 
         Raises EndedByOthers where one has ended it.
         """
-        self._turn.enter_context(awaited_lock(self._turns))
+        self._turn.enter_context(waited_lock(self._turns))
         if self._is_ended():
             raise EndedByOthers
 

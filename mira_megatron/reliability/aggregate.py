@@ -1,6 +1,7 @@
 """Aggregate the ratings of a record into one score.
 
-Reads   ratings/<rubric>/<source>/part-*.parquet: record_id, scores (15 of 0-10 or null), status
+Reads   ratings/<rubric>/<source>/part-*.parquet: record_id, scores (15 of 0-10 or null), status,
+        and model, prompt_key, answer_mode, which must be the same for all records of a source
 Writes  record_scores/<scoring>/<source>/part-*.parquet: record_id, score 0-10 or null, reason
 Keeps   part names, ids and order of the input; one output row per input record
 """
@@ -8,6 +9,7 @@ Keeps   part names, ids and order of the input; one output row per input record
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +28,8 @@ from mira_megatron.stage import Unit, WorkResult, Workspace
 
 VERSION = 1
 TOO_FEW_SLOTS = "too_few_slots"
+# Scores of different scorers, prompts or answer modes are not on one scale.
+_RATED_AS = ("model", "prompt_key", "answer_mode")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -87,11 +91,14 @@ def aggregate(workspace: Workspace, config: AggregateConfig) -> WorkResult:
         for path, part in workspace.upstream_parts(upstream, ".parquet")
     ]
     workers = workspace.resources.workers
-    counted = list(
-        map_shards(
-            _aggregate_part, tasks, workers=workers, title=f"aggregate {workspace.unit.name}"
-        )
-    )
+    title = f"aggregate {workspace.unit.name}"
+    counted = []
+    rated_as: dict[tuple[str, ...], Path] = {}  # with the first part that holds such ratings
+    parts = map_shards(_aggregate_part, tasks, workers=workers, title=title)
+    for task, (part, found) in zip(tasks, parts, strict=True):
+        counted.append(part)
+        rated_as |= {each: task.ratings for each in found if each not in rated_as}
+        _check_unmixed(rated_as)
     rows = {task.output.name: sum(part.values()) for task, part in zip(tasks, counted, strict=True)}
     reasons = sum(counted, Counter())
     num_scored = reasons.pop(None, 0)
@@ -108,13 +115,33 @@ def aggregate(workspace: Workspace, config: AggregateConfig) -> WorkResult:
     )
 
 
-def _aggregate_part(task: _PartTask) -> Counter[str | None]:
-    """Returns how many records have which reason for having no score (None: they have one)."""
-    ratings = read_part(task.ratings, task.digest, ["record_id", "scores", "status"])
+def _check_unmixed(rated_as: Mapping[tuple[str, ...], Path]) -> None:
+    if len(rated_as) > 1:
+        (one, where), (other, elsewhere), *_ = rated_as.items()
+        raise ValueError(
+            f"{elsewhere}: holds ratings of {_shown(other)}, and {where} ratings of {_shown(one)}. "
+            "Scores of different scorers, prompts or answer modes are never mixed. Remove the "
+            f"folder {elsewhere.parent} and run `mira score`, which rates all of it alike"
+        )
+
+
+def _shown(rated_as: tuple[str, ...]) -> str:
+    return ", ".join(f"{name}={each}" for name, each in zip(_RATED_AS, rated_as, strict=True))
+
+
+def _aggregate_part(task: _PartTask) -> tuple[Counter[str | None], list[tuple[str, ...]]]:
+    """Returns how many records have which reason for having no score (None: they have one).
+
+    And as what they were rated: each that occurs of `_RATED_AS`.
+    """
+    ratings = read_part(task.ratings, task.digest, ["record_id", "scores", "status", *_RATED_AS])
+    rated_as = ratings.select(_RATED_AS).group_by(_RATED_AS, use_threads=False).aggregate([])
+    found = [tuple(row[name] for name in _RATED_AS) for row in rated_as.to_pylist()]
+    _check_unmixed(dict.fromkeys(found, task.ratings))
     table = score_ratings(ratings, task.config)
     if not task.output.is_file():
         write_parquet(task.output, table)
-    return Counter(table["reason"].to_pylist())
+    return Counter(table["reason"].to_pylist()), found
 
 
 def score_ratings(ratings: pa.Table, config: AggregateConfig) -> pa.Table:

@@ -3,7 +3,9 @@
 prompt   full: the instructions, the anchors, calibration examples, the answer template, the record;
          bare: the record alone, for a scorer that holds one group's rubric in its weights
 answers  full: the released format, a justification per slot and a footer;
-         compact: `[A1] name: 7/10`, one line per slot and nothing else
+         compact: `[A1] name: 7/10`, one line per slot and nothing else;
+         digits: the scores of all slots on one line and nothing else (see digits.py). Nobody learns
+         these: guided decoding holds any judge to them, where answer_mode is scores_only
 """
 
 from __future__ import annotations
@@ -11,7 +13,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 PROMPTS = ("full", "bare")
-ANSWERS = ("full", "compact")
+LEARNED_ANSWERS = ("full", "compact")  # what a scorer may be trained to give
+ANSWERS = (*LEARNED_ANSWERS, "digits")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

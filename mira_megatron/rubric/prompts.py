@@ -53,8 +53,10 @@ _CLOSING = (
     "template that opens this message, filled in, and with nothing else."
 )
 _SAMPLE_REFERENCE = Reference(level="low", record_id=None, source=None, score=2.0, reason="reason")
+_SYSTEM_TEXTS = {"full": "score", "compact": "score_compact", "digits": "score_digits"}
 _SLOT_LINE = re.compile(rf"\[A\d+\] (.*): <score>/10 — {JUSTIFICATION}")
 _COMPACT_SLOT_LINE = re.compile(r"\[A\d+\] .*: <score>/10")
+_DIGITS_LINE = re.compile(r"<A1>(?: <A\d+>)*")
 
 
 def score_messages(
@@ -80,7 +82,7 @@ def request_from_score_message(text: str) -> tuple[str, tuple[str, ...], str]:
     """Returns family, anchor names and view of the user message of `score_messages`.
 
     Raises ValueError for any other text, where the record was altered on its way, and for compact
-    answers: they are for scorers, and whoever reads this message answers in full.
+    answers and digits alone: whoever reads this message answers in full.
     """
     template, family, view = split_user_message(text)
     lines = template.split("\n")
@@ -90,6 +92,11 @@ def request_from_score_message(text: str) -> tuple[str, tuple[str, ...], str]:
         raise ValueError(
             "the answer template is the compact one, which only a scorer trained with it knows: "
             "ask a distilled scorer, or ask with answers: full"
+        )
+    if not names and any(map(_DIGITS_LINE.fullmatch, lines)):
+        raise ValueError(
+            "the answer template is that of answer_mode: scores_only, which only a model gives: "
+            "ask with answer_mode: full"
         )
     if not names:
         raise ValueError("the user message does not open with the answer template of anchors")
@@ -101,7 +108,7 @@ def system_message(family: str, anchors: Sequence[Anchor], form: PromptForm = FU
     references = "\n".join(_reference_lines(anchors)) if form.references else ""
     calibration = prompt_text("calibration").format(references=references) if references else ""
     return (
-        prompt_text("score" if form.answers == "full" else "score_compact")
+        prompt_text(_SYSTEM_TEXTS[form.answers])
         .format(
             material=_MATERIAL[family],
             num_slots=len(anchors),
@@ -115,6 +122,8 @@ def system_message(family: str, anchors: Sequence[Anchor], form: PromptForm = FU
 
 def answer_template(names: Sequence[str], form: PromptForm = FULL) -> str:
     """Returns the answer format for the named anchors, blanks as <…>."""
+    if form.answers == "digits":
+        return " ".join(f"<A{slot}>" for slot in range(1, len(names) + 1))
     slots = [
         f"[A{slot}] {quote(one_line(name))}: <score>/10" for slot, name in enumerate(names, start=1)
     ]

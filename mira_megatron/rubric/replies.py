@@ -6,7 +6,8 @@ training_recommendation: <keep | downsample | drop>
 domain_tag: <short tag>
 brief: <one-sentence summary>
 
-A compact answer (see PromptForm) has the slots' lines only, and those end with the score.
+A compact answer (see PromptForm) has the slots' lines only, and those end with the score; one of
+digits alone is read by digits.py.
 
 Reading is strict first: one regex knows the whole answer as it was asked for. Any other text is
 repaired line by line (slot_lines.py); what is still missing then is None, with a fault that says
@@ -22,6 +23,7 @@ from functools import lru_cache
 from typing import TypeVar
 
 from mira_megatron.rubric.asked_names import AskedNames
+from mira_megatron.rubric.digits import read_scores
 from mira_megatron.rubric.own_words import own_words
 from mira_megatron.rubric.prompt_form import FULL, PromptForm
 from mira_megatron.rubric.prompts import BRIEF, DOMAIN_TAG, JUSTIFICATION, one_line
@@ -62,8 +64,10 @@ class ParsedReply:
 
 
 def format_reply(names: Sequence[str], verdict: Verdict, form: PromptForm = FULL) -> str:
-    """Returns the verdict as reply text, a line per slot and field; compact: whole scores only."""
-    scores = verdict.scores if form.answers == "full" else map(_whole, verdict.scores)
+    """Returns the verdict as reply text, a line per slot and field; other forms: whole scores."""
+    scores = verdict.scores if form.answers == "full" else tuple(map(_whole, verdict.scores))
+    if form.answers == "digits":
+        return " ".join(_NOT_GIVEN if score is None else f"{score:g}" for score in scores)
     slots = [
         f"[A{slot}] {one_line(name)}: {_NOT_GIVEN if score is None else f'{score:g}/10'}"
         for slot, (name, score) in enumerate(zip(names, scores, strict=True), start=1)
@@ -94,6 +98,8 @@ def parse_reply(text: str, names: Sequence[str], form: PromptForm = FULL) -> Par
 
     Of a compact answer only the slots are read: nothing else of it is missed, or used.
     """
+    if form.answers == "digits":
+        return _read_digits(text, len(names))
     is_compact = form.answers == "compact"
     asked, undamaged = _asked(tuple(names), is_compact)
     if is_compact:
@@ -149,6 +155,13 @@ def _read_undamaged_compact(text: str, undamaged: re.Pattern[str]) -> ParsedRepl
     if found is None or not found.groups() or not all(map(_SCORES.__contains__, found.groups())):
         return None
     return _compact(tuple(map(_SCORES.__getitem__, found.groups())), "ok", None)
+
+
+def _read_digits(text: str, num_slots: int) -> ParsedReply:
+    scores, faults = read_scores(text, num_slots)
+    is_unparsed = all(score is None for score in scores)
+    status = "unparsed" if is_unparsed else "partial" if faults else "ok"
+    return _compact(scores, status, "; ".join(faults) or None)
 
 
 def _repair_compact(text: str, asked: AskedNames) -> ParsedReply:

@@ -1,124 +1,43 @@
 """Paid answers, kept under the digest of what was asked, and what may have been paid for nothing.
 
-A folder of append-only segments, `<uuid>.jsonl`, one per process that writes. Lines are of three
-kinds:
+A process appends the answers that it pays for to a journal of its own (answer_journal); what no
+process writes any more lies in segments (answer_segments). An answer is in the operating system's
+hands before `put` returns, so kill -9 forgets none. Where there is a spend ceiling (spending), a
+line says what is about to be sent: what has not ended, because its answer was lost or the process
+killed, is charged at its most.
 
-    {"sent": 7, "model", "most"}   written before a request is sent: the most that it can cost
-    {"key", "model", ...}          an answer (StoredAnswer)
-    {"ended": 7}                   beside the answer to what was sent, or for a failure without cost
-
-What was sent and has not ended, because its answer was lost or the process killed, is charged at
-its most. A line is handed to the operating system before the next step is taken, so a killed
-process forgets nothing; it is forced to disk after every 64 answers or 5 seconds, whichever is
-first, so a power failure loses at most those. A line that was cut off at the end of a segment is
-ignored.
+Memory does not grow with the corpus: a journal that has grown becomes a segment while the next one
+is written. What another process is writing at the time is not seen, which costs a second question
+at worst; of two answers to one question the first stands.
 """
 
 from __future__ import annotations
 
-import os
-import time
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from hashlib import blake2b
-from io import FileIO
+from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 from uuid import uuid4
 
-import orjson
+import numpy as np
 
-from mira_megatron.atomic_files import explaining_full_disk
 from mira_megatron.file_lock import held_lock
-from mira_megatron.scoring.completion import Answer
-from mira_megatron.scoring.expected_scores import SlotOdds
+from mira_megatron.scoring.answer_journal import SUFFIX, Journal, SyncThread
+from mira_megatron.scoring.answer_segments import AnswerSegments
+from mira_megatron.scoring.key_files import KEY_DTYPE
+from mira_megatron.scoring.segment_files import make_segment, segments_lock
+from mira_megatron.scoring.stored_answer import Charged, Sent, StoredAnswer
 
-_ANSWERS_PER_SYNC = 64
+__all__ = ["AnswerStore", "Charged", "StoredAnswer", "asking_alone"]
+
 _SECONDS_PER_SYNC = 5.0
-_SUFFIX = ".jsonl"
+_ANSWERS_PER_JOURNAL = 1 << 16
+_BYTES_PER_JOURNAL = 1 << 28
+_MOST_BEING_MADE = 2  # segments: were answers ever to come faster than that, they wait
 _LOCK = ".lock"
-_KEEPING = "keeping an answer. Answers so far are kept: make room and run the same command again"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Charged:
-    """Tokens that were paid for."""
-
-    num_prompt_tokens: int = 0
-    num_output_tokens: int = 0
-
-    def __add__(self, other: Charged) -> Charged:
-        return Charged(
-            num_prompt_tokens=self.num_prompt_tokens + other.num_prompt_tokens,
-            num_output_tokens=self.num_output_tokens + other.num_output_tokens,
-        )
-
-    def __sub__(self, other: Charged) -> Charged:
-        return Charged(
-            num_prompt_tokens=self.num_prompt_tokens - other.num_prompt_tokens,
-            num_output_tokens=self.num_output_tokens - other.num_output_tokens,
-        )
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class StoredAnswer:
-    """An answer as a line of a segment has it."""
-
-    key: str  # see question_key
-    model: str
-    charged: Charged  # what the server counted, or else the most it can have been
-    text: str | None
-    reasoning: str | None
-    finish_reason: str | None
-    num_prompt_tokens: int | None  # as the server counted
-    num_output_tokens: int | None
-    failure: str | None  # of a completion without usable text: refused, no_content
-    failure_detail: str | None
-    # With answer_mode=expected, as Answer has them; segments from before it hold neither.
-    odds: tuple[SlotOdds, ...] | None = None
-    first_top: tuple[tuple[str, float], ...] | None = None
-
-    def answer(self, key: str) -> Answer:
-        """Returns what was received, as the answer to the request called `key`."""
-        return Answer(
-            key=key,
-            text=self.text,
-            reasoning=self.reasoning,
-            finish_reason=self.finish_reason,
-            num_prompt_tokens=self.num_prompt_tokens,
-            num_output_tokens=self.num_output_tokens,
-            failure=self.failure,
-            failure_detail=self.failure_detail,
-            is_completion=True,
-            odds=self.odds,
-            first_top=self.first_top,
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class _Sent:
-    model: str
-    most: Charged
-
-
-@dataclass(frozen=True, slots=True)
-class _Place:
-    segment: Path
-    offset: int
-    num_bytes: int
-
-
-def question_key(
-    *, model: str, messages: bytes, sampling: Sequence[object], fields: Mapping[str, Any]
-) -> str:
-    """Returns 32 hex digits of what decides an answer; `messages` is their JSON."""
-    asked = orjson.dumps([model, sampling, fields], option=orjson.OPT_SORT_KEYS)
-    digest = blake2b(digest_size=16)
-    for part in (asked, messages):
-        digest.update(len(part).to_bytes(8, "big") + part)
-    return digest.hexdigest()
 
 
 def asking_alone(folder: Path) -> AbstractContextManager[None]:
@@ -136,22 +55,30 @@ def asking_alone(folder: Path) -> AbstractContextManager[None]:
 class AnswerStore:
     """The answers in a folder, of which this process adds those it pays for.
 
-    Raises ValueError, with file and line, for a segment that is damaged elsewhere than at its end.
+    Opening it makes segments of the journals that earlier processes left. Raises ValueError with
+    file and line for a journal that is damaged elsewhere than at its end, with the file for a
+    damaged segment; OSError (one of atomic_files.NO_SPACE) with the way out when the disk is full.
+    What goes wrong in the background is raised by the next `put`, `send`, `end` or the exit.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        seconds_per_sync: float = _SECONDS_PER_SYNC,
+        answers_per_journal: int = _ANSWERS_PER_JOURNAL,
+    ) -> None:
         self.folder = folder
-        self._places: dict[bytes, _Place] = {}
-        self._charged: dict[str, Charged] = {}
-        self._sent: dict[int, _Sent] = {}  # by this process, and not ended
+        self._segments = AnswerSegments(folder)
+        self._journals: deque[Journal] = deque()  # oldest first; the last is the one written
+        self._made: deque[Future[None]] = deque()  # segments of all journals but the last
+        self._name = uuid4().hex
+        self._num_journals = 0
         self._num_sent = 0
-        self._segment: FileIO | None = None
-        self._path = folder / f"{uuid4().hex}{_SUFFIX}"
-        self._num_bytes = 0
-        self._num_unsynced = 0
-        self._last_sync = time.monotonic()
-        for path in sorted(folder.glob(f"*{_SUFFIX}")):
-            self._read(path)
+        self._seconds_per_sync = seconds_per_sync
+        self._answers_per_journal = answers_per_journal
+        self._syncing: SyncThread | None = None
+        self._making: ThreadPoolExecutor | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -162,136 +89,127 @@ class AnswerStore:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if self._segment is not None:
-            with self._segment, explaining_full_disk(self._path, _KEEPING):
-                os.fsync(self._segment.fileno())
+        if self._syncing is None:
+            return
+        self._syncing.stop()
+        try:
+            if error is None:
+                self._syncing.check()
+                if self._journals:
+                    self._retire(self._journals[-1])
+                while self._made:
+                    self._take_over()
+        finally:
+            if self._making is not None:
+                self._making.shutdown(cancel_futures=True)
+            # What is left here after an error becomes a segment when the folder is opened next.
+            with ExitStack() as closing:
+                for journal in self._journals:
+                    closing.callback(journal.close)
+                    closing.callback(journal.sync)
 
     def __len__(self) -> int:
-        return len(self._places)
+        own = {key for journal in self._journals for key in journal.places}
+        return len(self._segments) + len(own) - int(self._segments.has(_digests(own)).sum())
 
     def __contains__(self, key: str) -> bool:
-        return bytes.fromhex(key) in self._places
+        digest = bytes.fromhex(key)
+        if any(digest in journal.places for journal in self._journals):
+            return True
+        return bool(self._segments.has(_digests([digest]))[0])
 
     def charged(self, model: str) -> Charged:
         """Returns the tokens of all answers of a model, and the most of what has not ended.
 
         An answer paid for twice counts twice.
         """
-        return self._charged.get(model, Charged())
+        total = self._segments.charged(model)
+        for journal in self._journals:
+            total += journal.charges.by_model.get(model, Charged())
+        return total
 
     def get(self, key: str) -> StoredAnswer | None:
         """Returns the answer to a question, or None where it has not been answered."""
-        place = self._places.get(bytes.fromhex(key))
-        if place is None:
-            return None
-        with place.segment.open("rb") as file:
-            file.seek(place.offset)
-            return _stored(orjson.loads(file.read(place.num_bytes)))
+        return self.known([key]).get(key)
+
+    def known(self, keys: Sequence[str]) -> dict[str, StoredAnswer]:
+        """Returns the answers to those questions that have been answered, by their keys.
+
+        For all keys of a shard at once: a key alone costs as much as several hundred more.
+        """
+        digests = [bytes.fromhex(key) for key in keys]
+        found = {keys[index]: stored for index, stored in self._segments.get(_digests(digests))}
+        for journal in self._journals:
+            for key, digest in zip(keys, digests, strict=True):
+                if key not in found and (stored := journal.get(digest)) is not None:
+                    found[key] = stored
+        return found
 
     def send(self, model: str, most: Charged) -> int:
-        """Notes what is about to be sent; returns its number, for `put` or `end`.
-
-        Raises OSError as `put` does.
-        """
+        """Notes what is about to be sent; returns its number, for `put` or `end`."""
         number, self._num_sent = self._num_sent, self._num_sent + 1
-        self._write(_line({"sent": number, "model": model, "most": most}))
-        self._sent[number] = _Sent(model, most)
-        self._charge(model, most)
+        self._journal().send(number, Sent(model, most))
         return number
 
     def end(self, number: int) -> None:
-        """Notes that what was sent has cost nothing; raises OSError as `put` does."""
-        self._write(_line({"ended": number}))
-        self._discharge(self._sent.pop(number))
+        """Notes that what was sent has cost nothing."""
+        self._journal().end(number)
 
     def put(self, stored: StoredAnswer, number: int | None = None) -> None:
-        """Writes an answer, with the number of what it answers; a killed process has it.
+        """Writes an answer, with the number of what it answers; a killed process has it."""
+        self._journal().put(stored, number)
 
-        Raises OSError (one of atomic_files.NO_SPACE) with the way out when the disk is full.
-        """
-        line = _line(stored)
-        place = _Place(self._path, self._num_bytes, len(line))
-        self._write(line if number is None else line + _line({"ended": number}))
-        self._take_in(stored, place)
-        if number is not None:
-            self._discharge(self._sent.pop(number))
-        with explaining_full_disk(self._path, _KEEPING):
-            self._sync_now_and_then()
+    def _journal(self) -> Journal:
+        """Returns the journal to write to."""
+        if self._syncing is None:
+            self._syncing = SyncThread(self._seconds_per_sync)
+        self._syncing.check()
+        while self._made and (self._made[0].done() or len(self._made) >= _MOST_BEING_MADE):
+            self._take_over()
+        if self._journals:
+            journal = self._journals[-1]
+            is_full = (
+                len(journal.places) >= self._answers_per_journal
+                or journal.num_bytes >= _BYTES_PER_JOURNAL
+            )
+            if not is_full:
+                return journal
+        # Numbered, so that those of a process that is killed are taken in in their order.
+        self._num_journals += 1
+        following = Journal(self.folder / f"{self._name}-{self._num_journals:06d}{SUFFIX}")
+        if self._journals:
+            # What is in flight is charged twice for a moment, rather than not at all.
+            sent = dict(journal.charges.sent)
+            for number, each in sent.items():
+                following.send(number, each)
+            for number in sent:
+                journal.end(number)
+            self._retire(journal)
+        self._journals.append(following)
+        self._syncing.journal = following
+        return following
 
-    def _write(self, lines: bytes) -> None:
-        with explaining_full_disk(self._path, _KEEPING):
-            if self._segment is None:
-                self.folder.mkdir(parents=True, exist_ok=True)
-                self._segment = FileIO(self._path, "xb")
-            _write_whole(self._segment, lines)
-        self._num_bytes += len(lines)
+    def _retire(self, journal: Journal) -> None:
+        """Has a segment made of a journal that is not written any more."""
+        if self._making is None:
+            self._making = ThreadPoolExecutor(1, "segments of answers")
+        self._made.append(self._making.submit(_make_segment, journal))
 
-    def _read(self, path: Path) -> None:
-        """Takes in every whole line of a segment."""
-        offset = 0
-        sent: dict[int, _Sent] = {}
-        with path.open("rb") as file:
-            for number, line in enumerate(file, start=1):
-                if not line.endswith(b"\n"):  # the last, cut off by a kill or a full disk
-                    return
-                try:
-                    self._read_line(orjson.loads(line), _Place(path, offset, len(line)), sent)
-                except (ValueError, TypeError, KeyError) as error:
-                    raise ValueError(
-                        f"{path}:{number}: not a stored answer ({error}). Restore the file, or "
-                        "delete this line to have its question paid for again."
-                    ) from error
-                offset += len(line)
-
-    def _read_line(self, content: Any, place: _Place, sent: dict[int, _Sent]) -> None:
-        """Takes in one line; `sent` is what its segment says was sent and has not ended."""
-        if "sent" in content:
-            most = Charged(**content["most"])
-            sent[content["sent"]] = _Sent(content["model"], most)
-            self._charge(content["model"], most)
-        elif "ended" in content:
-            self._discharge(sent.pop(content["ended"]))
-        else:
-            self._take_in(_stored(content), place)
-
-    def _take_in(self, stored: StoredAnswer, place: _Place) -> None:
-        # Of two answers to one question, the first stands.
-        self._places.setdefault(bytes.fromhex(stored.key), place)
-        self._charge(stored.model, stored.charged)
-
-    def _charge(self, model: str, charged: Charged) -> None:
-        self._charged[model] = self.charged(model) + charged
-
-    def _discharge(self, sent: _Sent) -> None:
-        self._charged[sent.model] = self.charged(sent.model) - sent.most
-
-    def _sync_now_and_then(self) -> None:
-        assert self._segment is not None
-        self._num_unsynced += 1
-        is_due = time.monotonic() - self._last_sync >= _SECONDS_PER_SYNC
-        if is_due or self._num_unsynced >= _ANSWERS_PER_SYNC:
-            os.fsync(self._segment.fileno())
-            self._num_unsynced, self._last_sync = 0, time.monotonic()
+    def _take_over(self) -> None:
+        """Finds the answers of the oldest journal in its segment from here on."""
+        self._made[0].result()  # what failed once is raised for good
+        self._made.popleft()
+        journal = self._journals.popleft()
+        # Others may be segments by now, and are still counted as journals.
+        self._segments.refresh(each.path for each in self._journals)
+        journal.close()
 
 
-def _write_whole(segment: FileIO, line: bytes) -> None:
-    written = 0
-    while written < len(line):
-        written += segment.write(line[written:])
+def _make_segment(journal: Journal) -> None:
+    journal.sync()
+    with segments_lock(journal.path.parent), journal.path.open("rb") as file:
+        make_segment(journal.path, file)
 
 
-def _line(content: object) -> bytes:
-    return orjson.dumps(content, option=orjson.OPT_APPEND_NEWLINE)
-
-
-def _stored(content: dict[str, Any]) -> StoredAnswer:
-    bytes.fromhex(content["key"])
-    odds, first_top = content.get("odds"), content.get("first_top")
-    return StoredAnswer(
-        **{
-            **content,
-            "charged": Charged(**content["charged"]),
-            "odds": None if odds is None else tuple(SlotOdds(**slot) for slot in odds),
-            "first_top": None if first_top is None else tuple(map(tuple, first_top)),
-        }
-    )
+def _digests(digests: Sequence[bytes] | set[bytes]) -> np.ndarray:
+    return np.frombuffer(b"".join(digests), KEY_DTYPE)

@@ -66,7 +66,6 @@ def distilled_judge(
         judge,
         config=config,
         tokenizer=tokenizer,
-        form=card.form,
         model_folder=folder / EXPORT,
         weights=weights,
-    )
+    ).asked_in(card.form)

@@ -2,65 +2,42 @@
 
 The one transport of teachers and scorers. Requests are started one by one and answers are taken as
 they finish. A request that fails becomes an answer with a typed failure; it never ends the run.
+How many are in flight, and where each goes, follows from how the endpoints do (see endpoint_pool).
 """
 
 from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from email.utils import parsedate_to_datetime
-from itertools import count
+from collections import Counter, deque
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
-import aiohttp
 import orjson
 
 from mira_megatron.endpoints import base_url
-from mira_megatron.scoring.completion import Answer, Failure, read_completion, read_error, shown
-from mira_megatron.scoring.expected_scores import TOP_LOGPROBS
+from mira_megatron.scoring.chat_request import EndpointSettings, Request, RequestBodies
+from mira_megatron.scoring.completion import Answer, Failure
+from mira_megatron.scoring.endpoint_client import EndpointClient
+from mira_megatron.scoring.endpoint_facts import Facts, endpoint_facts
+from mira_megatron.scoring.endpoint_health import FAILURES_IN_A_ROW
+from mira_megatron.scoring.endpoint_pool import LONGEST_WAIT_SECONDS, EndpointPool, PooledEndpoint
+from mira_megatron.scoring.server_metrics import parse_metrics
 
-_MAX_BODY_BYTES = 16 << 20  # no chat completion is larger; a longer body is not one
-_READ_BYTES = 1 << 16
-_LONGEST_WAIT_SECONDS = 120.0  # also where a server asks for more
+__all__ = ["EndpointSettings", "Endpoints", "Request"]
 
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class EndpointSettings:
-    """What to ask for, and how patiently; JudgeConfig has checked it."""
-
-    model: str
-    temperature: float
-    top_p: float
-    max_tokens: int
-    max_in_flight: int
-    timeout_seconds: float  # of one attempt
-    max_retries: int  # attempts after the first
-    request_fields: Mapping[str, Any] = field(default_factory=dict)  # null leaves a field out
-    has_logprobs: bool = False  # of the likeliest tokens in every place, which a reply must have
-    backoff_seconds: float = 0.5  # before the first retry; doubles each time
-    api_key: str | None = field(default=None, repr=False)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Request:
-    """One chat completion to ask for."""
-
-    key: str  # returned with the answer
-    messages: Sequence[Mapping[str, str]]
-    seed: int | None = None
-    beginning: str | None = None  # of an answer, which is to be gone on from by one token
+_POLL_SECONDS = 1.0
+_NOT_SENT = Failure(kind="connection", detail="not sent: no endpoint could be reached")
 
 
 class Endpoints:
-    """Endpoints, used in turn, and the requests in flight to them.
+    """Endpoints asked as one, and the requests in flight to them.
 
-    `urls` are base URLs such as http://127.0.0.1:8000/v1; a retry goes to the next one. `on_lost`
-    is told of every attempt that brought nothing but may have been billed, and says whether the
-    request may be sent again. Raises ValueError for a URL that cannot be one. Leaving the context
-    cancels what is in flight.
+    `urls` are base URLs such as http://127.0.0.1:8000/v1. `on_lost` is told of every attempt that
+    brought nothing but may have been billed, and says whether the request may be sent again.
+    Raises ValueError for a URL that cannot be one. Leaving the context cancels what is in flight.
     """
 
     def __init__(
@@ -69,20 +46,33 @@ class Endpoints:
         settings: EndpointSettings,
         on_lost: Callable[[Request], bool] = lambda request: True,
     ) -> None:
-        self._urls = [f"{base_url(url)}/chat/completions" for url in urls]
-        if not self._urls:
+        if not urls:
             raise ValueError(
                 "no endpoint given: expected base URLs such as http://127.0.0.1:8000/v1"
             )
+        self._urls = [base_url(url) for url in urls]
         self._settings = settings
         self._on_lost = on_lost
-        self._numbers = count()
+        self._bodies = RequestBodies(settings)
         self._in_flight: set[asyncio.Task[Answer]] = set()
-        self._finished: asyncio.Queue[asyncio.Task[Answer]] = asyncio.Queue()
-        self._is_ending = asyncio.Event()
+        self._finished: deque[asyncio.Task[Answer]] = deque()
+        self._taker: asyncio.Future[None] | None = None  # who waits for the next answer
+        self._background: set[asyncio.Task[None]] = set()
+        self._probed: set[PooledEndpoint] = set()
+        self._num_backing_off = 0
+        # Requests that may wait for a retry: about as many again as may be in flight.
+        self._most_backing_off = settings.max_in_flight * len(self._urls)
+        self._retries: Counter[str] = Counter()
+        self._num_prompt_tokens = 0
+        self._num_output_tokens = 0
+        self._has_work = False
 
     async def __aenter__(self) -> Self:
-        self._session = _session(self._settings)
+        self._client = EndpointClient(self._settings)
+        self._pool = EndpointPool(self._urls, self._settings, self._look_after)
+        self._is_ending = asyncio.Event()
+        for endpoint in self._pool.endpoints:
+            self._in_background(self._poll(endpoint))
         return self
 
     async def __aexit__(
@@ -91,10 +81,12 @@ class Endpoints:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        for task in self._in_flight:
+        tasks = [*self._in_flight, *self._background]
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._in_flight, return_exceptions=True)
-        await self._session.close()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._pool.close()
+        await self._client.close()
 
     @property
     def num_in_flight(self) -> int:
@@ -103,145 +95,186 @@ class Endpoints:
 
     @property
     def has_room(self) -> bool:
-        """Returns whether another request may be started, with no answer waiting to be taken."""
-        return self.num_in_flight < self._settings.max_in_flight and self._finished.empty()
+        """Returns whether another request is to be started; never False with none in flight.
+
+        False while an answer waits to be taken.
+        """
+        if self._finished or self._num_backing_off >= self._most_backing_off:
+            return False
+        return self._pool.has_room
 
     def start(self, request: Request) -> None:
-        """Sends a request as soon as the event loop runs."""
-        task = asyncio.create_task(self._answer(next(self._numbers), request))
+        """Sends a request as soon as the event loop runs; without room, when there is some."""
+        self._has_work = True
+        task = asyncio.create_task(self._answer(request, self._pool.take()))
         self._in_flight.add(task)
-        task.add_done_callback(self._finished.put_nowait)
+        task.add_done_callback(self._finish)
 
     async def next_answer(self) -> Answer:
         """Returns the next answer, in the order in which they finish; one must be in flight."""
-        done = await self._finished.get()
+        while not self._finished:
+            self._taker = asyncio.get_running_loop().create_future()
+            await self._taker
+        done = self._finished.popleft()
         self._in_flight.remove(done)
         return done.result()
 
     def end(self) -> None:
-        """Lets what is in flight finish without further retries: no more answers are wanted."""
-        self._is_ending.set()
+        """Lets what is in flight finish without further retries: no more answers are wanted.
 
-    async def _answer(self, number: int, request: Request) -> Answer:
+        What was not sent yet is not sent any more.
+        """
+        self._is_ending.set()
+        self._pool.end()
+
+    def facts(self) -> Facts:
+        """Returns what was asked and got so far, and how each endpoint did."""
+        return endpoint_facts(
+            self._pool.endpoints,
+            num_retries=self._retries,
+            num_prompt_tokens=self._num_prompt_tokens,
+            num_output_tokens=self._num_output_tokens,
+            now=asyncio.get_running_loop().time(),
+        )
+
+    async def refresh(self) -> None:
+        """Looks at the servers' metrics once more, so that the facts are up to now."""
+        await asyncio.gather(*(self._look(each, has_work=False) for each in self._pool.endpoints))
+
+    def _finish(self, task: asyncio.Task[Answer]) -> None:
+        self._finished.append(task)
+        taker, self._taker = self._taker, None
+        if taker is not None and not taker.done():
+            taker.set_result(None)
+
+    async def _answer(self, request: Request, endpoint: PooledEndpoint | None) -> Answer:
         """Returns the answer to one request after as many attempts as it needs and may have."""
         try:
-            body = orjson.dumps(_body(request, self._settings))
+            body = self._bodies.encode(request)
         except orjson.JSONEncodeError as error:
+            if endpoint is not None:
+                self._pool.release(endpoint)
             return Answer(key=request.key, failure="unencodable", failure_detail=str(error))
-        for attempt in count():
-            url = self._urls[(number + attempt) % len(self._urls)]
-            outcome = await self._attempt(url, body, request.key)
+        tries = _Tries()
+        while endpoint := endpoint or await self._pool.wait(tries.failed_by):
+            outcome = await self._client.attempt(endpoint.chat_url, body, request.key)
             if isinstance(outcome, Answer):
+                self._pool.give_back(endpoint, None)
+                self._count(outcome)
                 return outcome
+            self._pool.give_back(endpoint, outcome)
+            tries.add(endpoint, outcome, asyncio.get_running_loop().time())
             may_repeat = not outcome.is_maybe_billed or self._on_lost(request)
-            is_last = not outcome.is_passing or attempt >= self._settings.max_retries
-            if is_last or not may_repeat or await self._is_ended_while_waiting(attempt, outcome):
-                return Answer(key=request.key, failure=outcome.kind, failure_detail=outcome.detail)
-        raise AssertionError("count() does not end")
+            if not may_repeat or self._is_last(tries) or self._is_ending.is_set():
+                break
+            self._retries[outcome.kind] += 1
+            if self._pays_to_wait(tries) and await self._is_ended_while_waiting(tries):
+                break
+            endpoint = None
+        failure = tries.failure
+        return Answer(key=request.key, failure=failure.kind, failure_detail=failure.detail)
 
-    async def _is_ended_while_waiting(self, attempt: int, failure: Failure) -> bool:
+    def _is_last(self, tries: _Tries) -> bool:
+        """Returns whether a request has had all the attempts that it may have."""
+        if not tries.is_refused:
+            return not tries.failure.is_passing or tries.num_attempts > self._settings.max_retries
+        # Nothing was sent. Other endpoints come first, then patience.
+        has_other = tries.failed_by is not None and self._pool.has_other(tries.failed_by)
+        if has_other and tries.num_refused < FAILURES_IN_A_ROW * len(self._urls):
+            return False
+        return tries.refused_seconds >= self._pool.patience_seconds
+
+    def _pays_to_wait(self, tries: _Tries) -> bool:
+        """Returns whether the next attempt had better be later.
+
+        Not where a connection failed and there is another endpoint, or one to be waited for.
+        """
+        endpoint = tries.failed_by
+        assert endpoint is not None
+        is_elsewhere = endpoint.health.is_drained or self._pool.has_other(endpoint)
+        return tries.failure.kind != "connection" or not is_elsewhere
+
+    async def _is_ended_while_waiting(self, tries: _Tries) -> bool:
         """Waits before a retry; returns whether retries came to their end meanwhile."""
+        backoff = self._settings.backoff_seconds * 2.0 ** min(tries.num_failures - 1, 16)
+        seconds = min(backoff, LONGEST_WAIT_SECONDS) * random.uniform(0.5, 1.0)
+        self._num_backing_off += 1
         try:
-            seconds = _wait_seconds(attempt, failure, self._settings)
             await asyncio.wait_for(self._is_ending.wait(), seconds)
         except TimeoutError:
             return False
+        finally:
+            self._num_backing_off -= 1
         return True
 
-    async def _attempt(self, url: str, body: bytes, key: str) -> Answer | Failure:
-        api_key = self._settings.api_key
-        try:
-            # A redirect would carry the API key to a place the user did not name.
-            async with self._session.post(url, data=body, allow_redirects=False) as response:
-                received = await _read(response)
-                if received is None:
-                    detail = "longer than 16 MiB"
-                    return Failure(kind="bad_body", detail=detail, is_maybe_billed=True)
-                if response.status == 200:
-                    needs_logprobs = self._settings.has_logprobs
-                    return read_completion(received, key, api_key, needs_logprobs=needs_logprobs)
-                wait_seconds = _retry_after_seconds(response)
-                return read_error(response.status, received, wait_seconds, api_key)
-        except TimeoutError:
-            return Failure(
-                kind="timeout", detail="no answer in time", is_passing=True, is_maybe_billed=True
-            )
-        except aiohttp.ClientResponseError as error:
-            detail = shown(error.message, api_key)
-            return Failure(kind="bad_body", detail=detail, is_maybe_billed=True)
-        except (aiohttp.ClientError, OSError) as error:
-            is_sent = not isinstance(error, aiohttp.ClientConnectorError)
-            detail = shown(str(error), api_key)
-            return Failure(
-                kind="connection", detail=detail, is_passing=True, is_maybe_billed=is_sent
-            )
+    def _count(self, answer: Answer) -> None:
+        self._num_prompt_tokens += answer.num_prompt_tokens or 0
+        self._num_output_tokens += answer.num_output_tokens or 0
+
+    def _look_after(self, endpoint: PooledEndpoint) -> None:
+        if endpoint not in self._probed:
+            self._probed.add(endpoint)
+            self._in_background(self._probe(endpoint))
+
+    def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+
+    async def _probe(self, endpoint: PooledEndpoint) -> None:
+        """Looks at an endpoint that is out, ever more seldom, until it is well."""
+        while endpoint.health.is_drained:
+            await asyncio.sleep(endpoint.health.probe_seconds)
+            if endpoint.health.is_drained:  # else it answered a request that was in flight
+                is_well = await self._client.is_well(endpoint.health_url, endpoint.models_url)
+                self._pool.probed(endpoint, is_well=is_well)
+        self._probed.discard(endpoint)
+
+    async def _poll(self, endpoint: PooledEndpoint) -> None:
+        """Looks at a server's metrics as long as it has any."""
+        while endpoint.metrics.is_there:
+            if not endpoint.health.is_drained:
+                await self._look(endpoint, has_work=self._has_work)
+                endpoint.concurrency.is_held = endpoint.metrics.is_queueing
+            await asyncio.sleep(_POLL_SECONDS)
+
+    async def _look(self, endpoint: PooledEndpoint, *, has_work: bool) -> None:
+        if not endpoint.metrics.is_there:
+            return
+        status, page = await self._client.page(endpoint.metrics_url)
+        if status == 0 or status >= 500:  # it may be well in a moment
+            return
+        metrics = parse_metrics(page.decode("utf-8", "replace")) if status == 200 else None
+        endpoint.metrics.add(metrics, has_work=has_work)
 
 
-def _session(settings: EndpointSettings) -> aiohttp.ClientSession:
-    headers = {"Content-Type": "application/json"}
-    if settings.api_key is not None:
-        headers["Authorization"] = f"Bearer {settings.api_key}"
-    return aiohttp.ClientSession(
-        headers=headers,
-        timeout=aiohttp.ClientTimeout(total=settings.timeout_seconds),
-        connector=aiohttp.TCPConnector(limit=settings.max_in_flight),
-        # Cookies are of no use here, and aiohttp logs those that it cannot read.
-        cookie_jar=aiohttp.DummyCookieJar(),
-    )
+@dataclass(slots=True)
+class _Tries:
+    """What became of the attempts at one request."""
 
+    failure: Failure = _NOT_SENT  # of the last
+    failed_by: PooledEndpoint | None = None
+    num_failures: int = 0
+    num_refused: int = 0  # that reached no server
+    refused_seconds: float = 0.0  # since the first of these
+    _refused_since: float | None = None
 
-def _body(request: Request, settings: EndpointSettings) -> dict[str, Any]:
-    body = {
-        "model": settings.model,
-        "messages": request.messages,
-        "temperature": settings.temperature,
-        "top_p": settings.top_p,
-        "max_tokens": settings.max_tokens,
-        "seed": request.seed,
-        **settings.request_fields,
-    }
-    if settings.has_logprobs:
-        body |= {"logprobs": True, "top_logprobs": TOP_LOGPROBS}
-    if request.beginning is not None:
-        body |= _one_token_more(request, body)
-    return {name: value for name, value in body.items() if value is not None}
+    @property
+    def num_attempts(self) -> int:
+        """Returns how many attempts reached a server."""
+        return self.num_failures - self.num_refused
 
+    @property
+    def is_refused(self) -> bool:
+        """Returns whether the last attempt reached no server."""
+        return self.failure.kind == "connection" and not self.failure.is_maybe_billed
 
-def _one_token_more(request: Request, body: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the fields that have vLLM and SGLang go on from the beginning of an answer."""
-    bounds = ("max_tokens", "max_completion_tokens")
-    return {
-        "messages": [*request.messages, {"role": "assistant", "content": request.beginning}],
-        "continue_final_message": True,
-        "add_generation_prompt": False,
-        **{name: 1 for name in bounds if body.get(name) is not None},
-    }
-
-
-async def _read(response: aiohttp.ClientResponse) -> bytes | None:
-    """Returns the body; None as soon as it is longer than any completion."""
-    received = bytearray()
-    async for chunk in response.content.iter_chunked(_READ_BYTES):
-        received += chunk
-        if len(received) > _MAX_BODY_BYTES:
-            return None
-    return bytes(received)
-
-
-def _retry_after_seconds(response: aiohttp.ClientResponse) -> float:
-    """Returns the Retry-After header, seconds or an HTTP date, in seconds; 0 without one."""
-    written = response.headers.get("Retry-After", "")
-    if written.isascii() and written.isdigit():
-        return float(written)
-    try:
-        until = parsedate_to_datetime(written)
-        since = parsedate_to_datetime(response.headers.get("Date", ""))
-        return max(0.0, (until - since).total_seconds())
-    except (ValueError, TypeError):  # no date, or only one of the two with a time zone
-        return 0.0
-
-
-def _wait_seconds(attempt: int, failure: Failure, settings: EndpointSettings) -> float:
-    backoff = settings.backoff_seconds * 2.0 ** min(attempt, 16)
-    jittered = min(backoff, _LONGEST_WAIT_SECONDS) * random.uniform(0.5, 1.0)
-    return max(jittered, min(failure.wait_seconds, _LONGEST_WAIT_SECONDS))
+    def add(self, endpoint: PooledEndpoint, failure: Failure, now: float) -> None:
+        """Counts a failure at `now`, by a clock of seconds."""
+        self.failure, self.failed_by = failure, endpoint
+        self.num_failures += 1
+        if self.is_refused:
+            self.num_refused += 1
+            if self._refused_since is None:
+                self._refused_since = now
+            self.refused_seconds = now - self._refused_since

@@ -17,6 +17,7 @@ from mira_megatron.scoring.answer_draft import Place, answer_tree
 from mira_megatron.scoring.completion import Answer
 from mira_megatron.scoring.expected_scores import Token, answer_odds, zero_probability
 from mira_megatron.scoring.questions import Question
+from mira_megatron.scoring.record_seed import record_seed
 
 Top = tuple[tuple[int, float], ...]  # the likeliest tokens at a place: id, log-probability
 
@@ -36,14 +37,16 @@ class LocalModel:
     batch_size: int  # records at once, where the engine does not decide that itself
     gpu_memory_utilization: float
     tensor_parallel_size: int
+    answer_regex: str | None = None  # what answers are held to, where the engine can
 
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """One prompt, and the most tokens that its answer may have."""
+    """One prompt, the most tokens that its answer may have, and the seed that it is drawn with."""
 
     ids: list[int]
     room: int
+    seed: int = 0
 
 
 @dataclass(kw_only=True, slots=True)
@@ -99,12 +102,19 @@ class LocalJudge:
     """Answers questions with the model that an engine runs."""
 
     def __init__(
-        self, engine: Engine, *, max_tokens: int, is_expected: bool, examples: Sequence[str] = ()
+        self,
+        engine: Engine,
+        *,
+        max_tokens: int,
+        is_expected: bool,
+        seed: int = 0,
+        examples: Sequence[str] = (),
     ) -> None:
         self._engine = engine
         self._tokenizer = engine.tokenizer
         self._max_tokens = max_tokens
         self._is_expected = is_expected
+        self._seed = seed
         self._text = lru_cache(_NUM_CACHED_TOKENS)(self._uncached_text)
         self._draft = self._draft_of(examples) if examples else None
 
@@ -139,7 +149,8 @@ class LocalJudge:
         if room < 1:
             detail = f"{len(ids)} tokens, and max_model_len={self._engine.max_model_len}"
             return Answer(key=question.key, failure="too_long", failure_detail=detail)
-        return Prompt(ids, min(room, self._max_tokens))
+        seed = record_seed(self._seed, question.record_id, attempt=1)
+        return Prompt(ids, min(room, self._max_tokens), seed)
 
     def _answer(self, question: Question, prompt: Prompt, generated: Generated) -> Answer:
         text = self._tokenizer.decode(generated.ids, skip_special_tokens=True)

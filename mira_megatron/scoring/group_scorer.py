@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 from mira_megatron import layout
 from mira_megatron.config import Recipe
 from mira_megatron.grouping.source_groups import SourceGroup
+from mira_megatron.rubric.prompt_form import FULL
 from mira_megatron.rubric.prompts import score_prompt_key
 from mira_megatron.scoring.distilled import distilled_judge, is_distilled
 from mira_megatron.scoring.judge import Judge, judge_fingerprint, make_judge, model_files
@@ -34,6 +35,7 @@ class GroupScorer:
     judge: Judge
     config: ScorerConfig
     distilled: str | None  # folder of the group's own scorer, where that is the judge
+    mode_agreement: str | None  # folder of how its answer mode agrees with full; None: not asked
 
     @property
     def upstream(self) -> tuple[str, ...]:
@@ -53,14 +55,24 @@ class GroupScorer:
             **judge_fingerprint(self.judge),
             "answer_mode": self.judge.config.answer_mode,
             # A distilled scorer's form is its own, and decided where it was trained.
-            "prompt_key": None if self.distilled else score_prompt_key(self.family),
+            "prompt_key": (
+                None if self.distilled else score_prompt_key(self.family, self.judge.form)
+            ),
         }
+
+    def answering(self, mode: str, seed: int) -> GroupScorer:
+        """Returns the same scorer asked in another answer mode, or with another seed."""
+        config = replace(self.judge.config, answer_mode=mode)
+        judge = replace(self.judge, config=config, seed=seed).asked_in(FULL)
+        return replace(self, judge=judge)
 
 
 def group_scorer(recipe: Recipe, group: SourceGroup) -> GroupScorer:
     """Returns a group's scorer; ValueError for settings that do not fit."""
     judge = make_judge(recipe, scorer_judge(recipe, group.name))
     is_own = is_distilled(recipe, judge.config)
+    mode = judge.config.answer_mode
+    is_measured = mode != "full" and judge.config.min_mode_agreement is not None
     return GroupScorer(
         group=group.name,
         family=group.family,
@@ -68,6 +80,9 @@ def group_scorer(recipe: Recipe, group: SourceGroup) -> GroupScorer:
         judge=judge,
         config=scorer_config(recipe, group.name),
         distilled=layout.scorer(recipe.rubric, group.name) if is_own else None,
+        mode_agreement=(
+            layout.mode_agreement(recipe.rubric, group.name, mode) if is_measured else None
+        ),
     )
 
 

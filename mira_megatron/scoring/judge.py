@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 from mira_megatron import layout
 from mira_megatron.config import Recipe, fingerprinted
 from mira_megatron.rubric import rule_judge
+from mira_megatron.rubric.digits import SCORES_REGEX
 from mira_megatron.rubric.prompt_form import FULL, PromptForm
 from mira_megatron.scoring.judge_config import LOCAL_ENGINES, JudgeConfig
 from mira_megatron.shards import file_digest
@@ -51,6 +52,16 @@ class Judge:
         return self.config.answer_mode == "expected"
 
     @property
+    def answer_regex(self) -> str | None:
+        """Returns what guided decoding holds answers to; None where they are free."""
+        return SCORES_REGEX if self.config.answer_mode == "scores_only" else None
+
+    def asked_in(self, form: PromptForm) -> Judge:
+        """Returns the judge asked in a form, as far as its answer mode has none of its own."""
+        is_digits = self.config.answer_mode == "scores_only"
+        return replace(self, form=replace(form, answers="digits") if is_digits else form)
+
+    @property
     def sampling(self) -> tuple[object, ...]:
         """Returns what an answer depends on besides model and messages; nothing of rules."""
         if self.config.engine == "rule_judge":
@@ -69,13 +80,14 @@ class Judge:
 def make_judge(recipe: Recipe, config: JudgeConfig) -> Judge:
     """Returns the judge of a recipe's section; FileNotFoundError where its tokenizer is not."""
     answers = config.answers_folder
-    return Judge(
+    judge = Judge(
         config=config,
         seed=recipe.seed,
         tokenizer=None if config.tokenizer is None else _tokenizer(recipe, config.tokenizer),
         answers=recipe.run_folder / layout.ANSWERS if answers is None else recipe.path_of(answers),
         model_folder=None if config.model_path is None else recipe.path_of(config.model_path),
     )
+    return judge.asked_in(FULL)
 
 
 def judge_fingerprint(judge: Judge) -> dict[str, Any]:

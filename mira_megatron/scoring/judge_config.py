@@ -8,10 +8,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mira_megatron.endpoints import base_url, check_key_name
+from mira_megatron.rubric.digits import MOST_TOKENS
 
 LOCAL_ENGINES = ("transformers", "vllm")  # a model on this machine, without a server
 ENGINES = ("rule_judge", "endpoint", *LOCAL_ENGINES)
-ANSWER_MODES = ("full", "expected")
+ANSWER_MODES = ("full", "scores_only", "expected")
+_GUIDED_ENGINES = ("endpoint", "vllm")  # those that can hold a model to the form of an answer
 DTYPES = ("auto", "float32", "bfloat16")
 # What an entry may have, and must where the engine asks a model.
 _ASKED_WITH = ("temperature", "top_p", "max_tokens")
@@ -28,9 +30,16 @@ class JudgeConfig:
     """A judge: the rule judge, a model behind OpenAI-compatible endpoints, or one loaded here."""
 
     engine: str  # one of ENGINES
-    # full: what the answer says. expected: of a greedy answer, the mean of each slot's score by the
+    # full: what the answer says. scores_only: the digits alone, by guided decoding (see
+    # rubric.digits). expected: of a greedy answer, the mean of each slot's score by the
     # probabilities at its digits, without rationales (see expected_scores).
     answer_mode: str = "full"
+    # The least agreement with mode `full` (Spearman, median over the anchors) that another mode
+    # needs before a group is scored in it, and on how many records it is measured; None: it is not
+    # (see mode_agreement). Decides whether there are ratings, never what they are. Full answers are
+    # asked for with the same max_tokens, so that must be enough for them.
+    min_mode_agreement: float | None = field(default=None, metadata={"execution": True})
+    mode_agreement_records: int = field(default=200, metadata={"execution": True})
     max_record_tokens: int | None = None  # of a record, in the tokens of `tokenizer`; None: whole
     tokenizer: str | None = None  # the judge's tokenizer.json; needed for max_record_tokens
     # For all engines but rule_judge. The model may be left to the recipe's own distilled scorer;
@@ -59,10 +68,16 @@ class JudgeConfig:
     # answer, never what an answer is: one that could be read stands, whatever this is raised to.
     max_attempts: int = field(default=1, metadata={"execution": True})
     max_failed_fraction: float = field(default=0.01, metadata={"execution": True})
+    max_failures: int | None = field(
+        default=None, metadata={"execution": True}
+    )  # likewise, a count
     # A ceiling in the currency of the prices; with both prices at 1 it counts million tokens.
     price_per_million_prompt_tokens: float = field(default=0.0, metadata={"execution": True})
     price_per_million_output_tokens: float = field(default=0.0, metadata={"execution": True})
     spend_ceiling: float | None = field(default=None, metadata={"execution": True})
+    # Tokens of all runs on one answers folder, as they are billed; None: no ceiling.
+    prompt_token_ceiling: int | None = field(default=None, metadata={"execution": True})
+    output_token_ceiling: int | None = field(default=None, metadata={"execution": True})
     answers_folder: str | None = field(default=None, metadata={"execution": True})
 
     def __post_init__(self) -> None:
@@ -76,6 +91,7 @@ class JudgeConfig:
                     f"{name}={getattr(self, name)!r} must be one of {', '.join(valid)}"
                 )
         self._check_engine()
+        self._check_scores_only()
         self._check_ranges()
         if (self.max_record_tokens is None) != (self.tokenizer is None):
             raise ValueError("max_record_tokens and tokenizer go together: give both or neither")
@@ -97,7 +113,9 @@ class JudgeConfig:
                 models = f"endpoint, {' or '.join(LOCAL_ENGINES)}"
                 raise ValueError(f"{name} is for engine={models}; engine=rule_judge takes none")
             if self.answer_mode != "full":
-                raise ValueError("answer_mode=expected needs a model; engine=rule_judge is none")
+                raise ValueError(
+                    f"answer_mode={self.answer_mode} needs a model; engine=rule_judge is none"
+                )
             return
         is_local = self.engine in LOCAL_ENGINES
         for name in (*_ASKED_WITH, *(() if is_local else ("endpoints",))):
@@ -110,9 +128,25 @@ class JudgeConfig:
         is_greedy = self.answer_mode == "expected" or self.engine == "transformers"
         if is_greedy and self.temperature:
             setting = (
-                "engine=transformers" if self.answer_mode == "full" else "answer_mode=expected"
+                "answer_mode=expected" if self.answer_mode == "expected" else "engine=transformers"
             )
             raise ValueError(f"temperature={self.temperature}: {setting} answers greedily, give 0")
+
+    def _check_scores_only(self) -> None:
+        """Digits alone come of guided decoding, and all of them or none can be read."""
+        if self.answer_mode != "scores_only":
+            return
+        if self.engine not in _GUIDED_ENGINES:
+            raise ValueError(
+                "answer_mode=scores_only needs guided decoding, which engine="
+                f"{' or '.join(_GUIDED_ENGINES)} has and engine={self.engine} has not. Serve the "
+                "model with `mira serve`, or give answer_mode: expected"
+            )
+        if self.max_tokens is not None and self.max_tokens < MOST_TOKENS:
+            raise ValueError(
+                f"max_tokens={self.max_tokens} must be at least {MOST_TOKENS} with "
+                "answer_mode=scores_only: so many tokens may its scores have"
+            )
 
     def _check_ranges(self) -> None:
         if not 0 < self.gpu_memory_utilization <= 1:
@@ -121,17 +155,23 @@ class JudgeConfig:
             )
         for name in (
             *("max_tokens", "max_attempts", "max_in_flight", "timeout_seconds"),
-            *("max_model_len", "batch_size", "tensor_parallel_size"),
+            *("max_model_len", "batch_size", "tensor_parallel_size", "mode_agreement_records"),
         ):
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
                 raise ValueError(f"{name}={value} must be a number above 0")
-        for name in ("max_retries", "temperature"):
+        for name in (
+            *("max_retries", "temperature", "max_failures"),
+            *("prompt_token_ceiling", "output_token_ceiling"),
+        ):
             value = getattr(self, name)
             if value is not None and not 0 <= value < math.inf:
                 raise ValueError(f"{name}={value} must be a number of at least 0")
         if self.top_p is not None and not 0 < self.top_p <= 1:
             raise ValueError(f"top_p={self.top_p} must be in (0, 1]")
+        least = self.min_mode_agreement
+        if least is not None and not -1 <= least <= 1:
+            raise ValueError(f"min_mode_agreement={least} must be in [-1, 1]")
 
     def _check_prices(self) -> None:
         names = ("price_per_million_prompt_tokens", "price_per_million_output_tokens")

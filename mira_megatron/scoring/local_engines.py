@@ -42,10 +42,12 @@ def local_judge(judge: Judge, examples: Sequence[str]) -> LocalJudge:
         batch_size=config.batch_size,
         gpu_memory_utilization=config.gpu_memory_utilization,
         tensor_parallel_size=config.tensor_parallel_size,
+        answer_regex=judge.answer_regex,
     )
     return LocalJudge(
         cast("Engine", engine_class(model)),
         max_tokens=config.max_tokens,
         is_expected=judge.is_expected,
+        seed=judge.seed,
         examples=examples,
     )

@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import orjson
 
+from mira_megatron.rubric.digits import SCORES_REGEX
 from mira_megatron.scoring.answer_store import Charged, StoredAnswer
 from mira_megatron.scoring.completion import Answer
 from mira_megatron.scoring.endpoint import EndpointSettings, Request
@@ -51,6 +52,7 @@ class Pending:
     seed: int
     stored_as: str | None  # None for messages that no request can carry
     most: Charged
+    encoded: bytes  # the JSON of the question's messages
     doubt: Doubt | None = None
 
     def request(self) -> Request:
@@ -58,6 +60,7 @@ class Pending:
         return Request(
             key=self.question.key,
             messages=self.question.messages,
+            encoded=None if self.doubt else self.encoded,
             seed=self.seed,
             beginning=None if self.doubt is None else self.doubt.beginning,
         )
@@ -93,6 +96,7 @@ class Asker:
             stored_as=stored_as,
             # A token is at least one byte of the text it stands for.
             most=Charged(num_prompt_tokens=len(encoded), num_output_tokens=max_tokens),
+            encoded=encoded,
             doubt=doubt,
         )
 
@@ -165,10 +169,20 @@ def endpoint_settings(judge: JudgeConfig, api_key: str | None) -> EndpointSettin
         max_in_flight=judge.max_in_flight,
         timeout_seconds=judge.timeout_seconds,
         max_retries=judge.max_retries,
-        request_fields=judge.request_fields,
+        request_fields={**guided_fields(judge), **judge.request_fields},
         has_logprobs=judge.answer_mode == "expected",
         api_key=api_key,
     )
+
+
+def guided_fields(judge: JudgeConfig) -> dict[str, Any]:
+    """Returns the fields that have vLLM hold an answer to its form; request_fields go before them.
+
+    So a server that calls them otherwise can be told in its own words.
+    """
+    if judge.answer_mode != "scores_only":
+        return {}
+    return {"structured_outputs": {"regex": SCORES_REGEX}}
 
 
 def given(value: Value | None) -> Value:

@@ -1,5 +1,7 @@
 """Score every record on the anchors of its source group.
 
+A group whose answer mode is not `full` may have that mode measured first (mode_agreement.py).
+
 Reads   records/<source>/part-*.parquet, anchors/<rubric>/<group>/anchors.jsonl, and where the
         recipe distils its scorers scorers/<rubric>/<group>
 Writes  ratings/<rubric>/<source>/part-*.parquet (records.RATING_SCHEMA)
@@ -17,6 +19,7 @@ from mira_megatron.grouping.source_groups import SourceGroup, source_groups
 from mira_megatron.manifest import Counts
 from mira_megatron.scoring.group_scorer import GroupScorer, group_scorer, rating_form
 from mira_megatron.scoring.judging import all_parts, judge_parts
+from mira_megatron.scoring.mode_agreement import check_mode, mode_units
 from mira_megatron.stage import Unit, WorkResult, Workspace
 
 VERSION = 2
@@ -31,7 +34,7 @@ class ScoreSettings:
 
 
 def units(recipe: Recipe) -> list[Unit]:
-    """Returns one unit per source."""
+    """Returns one unit per source, those of a group after that of its answer mode, if any."""
     return [
         unit for group in source_groups(recipe).values() for unit in _units_of_group(recipe, group)
     ]
@@ -39,7 +42,7 @@ def units(recipe: Recipe) -> list[Unit]:
 
 def _units_of_group(recipe: Recipe, group: SourceGroup) -> list[Unit]:
     scorer = group_scorer(recipe, group)
-    return [
+    of_sources = [
         Unit(
             stage="score",
             name=source,
@@ -54,10 +57,12 @@ def _units_of_group(recipe: Recipe, group: SourceGroup) -> list[Unit]:
         )
         for source in group.members
     ]
+    return [*mode_units(scorer, group.members), *of_sources]
 
 
 def score(workspace: Workspace, settings: ScoreSettings) -> WorkResult:
-    """Writes the ratings of one source."""
+    """Writes the ratings of one source; ValueError where its answer mode agrees too little."""
+    check_mode(workspace.run.folder, settings.scorer)
     form = rating_form(workspace, settings.scorer)
     parts = all_parts(workspace, settings.source)
     judged = judge_parts(workspace, parts, form, form.judge, workspace.sharing)

@@ -36,7 +36,11 @@ class Prices:
 
 
 class Spending:
-    """What a model has cost, and what is set aside for it; without a ceiling everything fits."""
+    """What a model has cost, and what is set aside for it; without a ceiling everything fits.
+
+    Without a ceiling the store is told of answers alone, and what brought none is counted by this
+    process only: a line before each request would double what is written.
+    """
 
     def __init__(
         self, *, store: AnswerStore, model: str, prices: Prices, ceiling: float | None
@@ -45,18 +49,22 @@ class Spending:
         self._model = model
         self._prices = prices
         self._ceiling = None if ceiling is None else Fraction(str(ceiling))
-        self._sent: dict[str, tuple[int, Charged]] = {}
+        self._sent: dict[str, tuple[int | None, Charged]] = {}
+        self._lost = Charged()  # and not noted by the store
 
     @property
     def committed(self) -> Fraction:
         """Returns what is spent, and the most that everything in flight can add to it."""
-        return self._prices.cost(self._store.charged(self._model))
+        unnoted = (most for number, most in self._sent.values() if number is None)
+        return self._prices.cost(sum(unnoted, start=self._store.charged(self._model) + self._lost))
 
     def reserve(self, key: str, most: Charged) -> bool:
         """Sets aside the most that a request can cost; False where it does not fit."""
         assert key not in self._sent, key
-        most_committed = self.committed + self._prices.cost(most)
-        if self._ceiling is not None and most_committed > self._ceiling:
+        if self._ceiling is None:
+            self._sent[key] = None, most
+            return True
+        if self.committed + self._prices.cost(most) > self._ceiling:
             return False
         self._sent[key] = self._store.send(self._model, most), most
         return True
@@ -66,7 +74,9 @@ class Spending:
 
         False, and nothing set aside, where another attempt does not fit.
         """
-        _, most = self._sent.pop(key)
+        number, most = self._sent.pop(key)
+        if number is None:
+            self._lost += most
         return self.reserve(key, most)
 
     def settle(self, key: str, stored: StoredAnswer | None) -> None:

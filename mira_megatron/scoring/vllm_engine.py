@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from vllm import LLM, SamplingParams
+from vllm.sampling_params import StructuredOutputsParams
 
 from mira_megatron.scoring.answer_draft import Place
 from mira_megatron.scoring.expected_scores import TOP_LOGPROBS
@@ -50,9 +51,7 @@ class VllmEngine:
         answers = [
             _generated(output, has_tops=doubts is not None)
             for output in self._outputs(
-                [prompt.ids for prompt in prompts],
-                [prompt.room for prompt in prompts],
-                has_tops=doubts is not None,
+                prompts, has_tops=doubts is not None, regex=self._settings.answer_regex
             )
         ]
         if doubts is not None:
@@ -69,15 +68,15 @@ class VllmEngine:
         """Asks what is doubtful, and notes it in the answers."""
         others = [(index, other) for index, each in enumerate(answers) for other in doubts(each)]
         begun = [
-            [*prompts[index].ids, *answers[index].ids[: other.number], other.token_id]
+            Prompt([*prompts[index].ids, *answers[index].ids[: other.number], other.token_id], 1)
             for index, other in others
         ]
-        outputs = self._outputs(begun, [1] * len(begun), has_tops=True)
+        outputs = self._outputs(begun, has_tops=True, regex=None)
         for (index, other), output in zip(others, outputs, strict=True):
             answers[index].after_other[other.number] = _top(output.outputs[0].logprobs[0])
 
     def _outputs(
-        self, prompts: Sequence[list[int]], rooms: Sequence[int], *, has_tops: bool
+        self, prompts: Sequence[Prompt], *, has_tops: bool, regex: str | None
     ) -> list[Any]:
         if not prompts:
             return []
@@ -85,13 +84,14 @@ class VllmEngine:
             SamplingParams(
                 temperature=self._settings.temperature,
                 top_p=self._settings.top_p,
-                seed=self._settings.seed,
-                max_tokens=room,
+                seed=prompt.seed,
+                max_tokens=prompt.room,
                 logprobs=TOP_LOGPROBS if has_tops else None,
+                structured_outputs=None if regex is None else StructuredOutputsParams(regex=regex),
             )
-            for room in rooms
+            for prompt in prompts
         ]
-        tokens = [{"prompt_token_ids": ids} for ids in prompts]
+        tokens = [{"prompt_token_ids": prompt.ids} for prompt in prompts]
         outputs: list[Any] = self._llm.generate(tokens, sampling, use_tqdm=False)
         return outputs
 

@@ -42,10 +42,15 @@ class RowWriter:
             table = table.slice(ROWS_PER_GROUP)
         self.waiting, self.num_waiting = [table], table.num_rows
 
-    def end(self) -> None:
-        """Writes what waits, and the file's footer."""
+    def end_group(self) -> None:
+        """Writes what waits as a group, however few rows they are."""
         if self.num_waiting:
             self._write_group(pa.concat_tables(self.waiting))
+        self.waiting, self.num_waiting = [], 0
+
+    def end(self) -> None:
+        """Writes what waits, and the file's footer."""
+        self.end_group()
         self.parquet.close()
         self._drain()
 
@@ -72,11 +77,15 @@ def writing_rows(path: Path, schema: pa.Schema) -> Iterator[RowWriter]:
 
 
 @contextmanager
-def rows_into(file: BinaryIO, schema: pa.Schema) -> Iterator[RowWriter]:
+def rows_into(
+    file: BinaryIO, schema: pa.Schema, *, has_checksums: bool = False
+) -> Iterator[RowWriter]:
     """Yields a writer of one zstd parquet file into an open file."""
     # Through memory: Arrow's own file writer aborts the process when the disk is full.
     content = io.BytesIO()
-    with pq.ParquetWriter(content, schema, compression="zstd") as parquet:
+    with pq.ParquetWriter(
+        content, schema, compression="zstd", write_page_checksum=has_checksums
+    ) as parquet:
         writer = RowWriter(file, content, parquet)
         yield writer
         writer.end()

@@ -28,10 +28,11 @@ if [[ ${2:-} != --where && ! -d $folder ]]; then
         trap 'rm -rf "$building"' EXIT
         pip() { "$building/bin/python" -m pip --disable-pip-version-check -qq "$@" >&2; }
         "$python" -m venv "$building"
-        torch=$(grep '^torch==' "$lock")
         # CPU builds of torch have an index of their own; a mirror may have them beside the rest.
-        pip install --no-deps "$torch" 2>/dev/null || pip install --no-deps "$torch" \
-            --index-url https://download.pytorch.org/whl/cpu
+        if torch=$(grep '^torch==' "$lock"); then
+            pip install --no-deps "$torch" 2>/dev/null || pip install --no-deps "$torch" \
+                --index-url https://download.pytorch.org/whl/cpu
+        fi
         pip install --no-deps --requirement "$lock"
         chmod 755 "$building"
         mv --no-target-directory "$building" "$folder"

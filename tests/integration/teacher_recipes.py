@@ -14,6 +14,7 @@ from jsonl_corpora import text_source, write_jsonl, write_recipe
 
 from mira_megatron.config import load_recipe
 from mira_megatron.pipeline import run_stages
+from mira_megatron.scoring.answer_store import AnswerStore
 from mira_megatron.stage import Resources
 
 NUM_NOTES = 60
@@ -79,7 +80,5 @@ def rows(recipe: Path, unit: str, stem: str = "part") -> pa.Table:
 
 
 def num_stored(recipe: Path) -> int:
-    """Returns how many whole answers are kept."""
-    segments = (run_folder(recipe) / "answers").glob("*.jsonl")
-    lines = [line for path in segments for line in path.read_bytes().splitlines(keepends=True)]
-    return sum(line.startswith(b'{"key"') and line.endswith(b"\n") for line in lines)
+    """Returns how many questions' answers are kept; nobody may be writing."""
+    return len(AnswerStore(run_folder(recipe) / "answers"))

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from mira_megatron.file_lock import awaited_lock, joined_lock
+from mira_megatron.file_lock import waited_lock, joined_lock
 from mira_megatron.launchers.claimed_parts import finish, unclaimed
 from mira_megatron.launchers.sharing import HeldByOthers
 from mira_megatron.manifest import Counts, Manifest, read_manifest
@@ -121,7 +121,7 @@ def test_one_that_works_alone_is_refused_while_others_share(run: Run) -> None:
 
 def test_worker_is_refused_while_one_works_alone(run: Run) -> None:
     lock = run.folder / ".locks" / "ratings.wiki.lock"
-    with awaited_lock(lock), pytest.raises(ValueError, match="another process is working on"):
+    with waited_lock(lock), pytest.raises(ValueError, match="another process is working on"):
         shared(run)
     assert len(texts(run)) == 0
 

@@ -279,6 +279,10 @@ def test_sft_data_units_need_a_section_and_are_one_per_group(judged_recipe: Make
         ({"base": None, "train_vocab_size": None}, "give base .* or train_vocab_size"),
         ({"validation_fraction": 0}, r"validation_fraction=0.0 must be in \(0, 1\)"),
         ({"answers": "short"}, "answers='short' must be one of full, compact"),
+        (
+            {"answers": "digits"},
+            "answers='digits' must be one of full, compact, which",
+        ),
         ({"max_tokens": 9}, "unknown key 'max_tokens'"),
     ],
 )

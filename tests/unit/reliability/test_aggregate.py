@@ -26,8 +26,10 @@ from mira_megatron.stage import Resources, Run, Unit, WorkResult, Workspace, run
 # Record id, the slots that were answered (the rest is null), status.
 Rating = tuple[str, Sequence[float], str]
 
+RATED_AS = {"model": "m", "prompt_key": "0123", "answer_mode": "full"}
 CONFIG = AggregateConfig(scoring="s", trim_fraction=0.2, min_slots=3)
-COLUMNS = pa.schema([RATING_SCHEMA.field(name) for name in ("record_id", "scores", "status")])
+NAMES = ("record_id", "model", "prompt_key", "answer_mode", "scores", "status")
+COLUMNS = pa.schema([RATING_SCHEMA.field(name) for name in NAMES])
 
 
 def ratings(rows: Sequence[Rating]) -> pa.Table:
@@ -35,6 +37,7 @@ def ratings(rows: Sequence[Rating]) -> pa.Table:
         [
             {
                 "record_id": record_id,
+                **RATED_AS,
                 "scores": [*answered, *[None] * (NUM_SLOTS - len(answered))],
                 "status": status,
             }
@@ -58,7 +61,22 @@ def write_ratings(workspace: Workspace, settings: Mapping[str, Sequence[Rating]]
     return WorkResult(counts=Counts(num_in=1, num_out=1))
 
 
-def aggregated(folder: Path, parts: Mapping[str, Sequence[Rating]], workers: int) -> Manifest:
+def write_mixed(workspace: Workspace, settings: Mapping[str, Sequence[str]]) -> WorkResult:
+    """The work of a unit whose parts hold one record for each named answer mode."""
+    for name, modes in settings.items():
+        tables = [ratings([(f"{name} {mode}", [1, 2, 3], "ok")]) for mode in modes]
+        place = COLUMNS.get_field_index("answer_mode")
+        mixed = [
+            table.set_column(place, COLUMNS.field(place), pa.array([mode]))
+            for table, mode in zip(tables, modes, strict=True)
+        ]
+        write_parquet(workspace.folder / name, pa.concat_tables(mixed))
+    return WorkResult(counts=Counts(num_in=1, num_out=1))
+
+
+def aggregated(
+    folder: Path, parts: Mapping[str, Sequence[Any]], workers: int, work: str = "write_ratings"
+) -> Manifest:
     """Runs the stage over rating parts and returns its manifest."""
     recipe = {
         "run_folder": str(folder),
@@ -82,7 +100,7 @@ def aggregated(folder: Path, parts: Mapping[str, Sequence[Rating]], workers: int
         folder="ratings/mira/wiki",
         version=1,
         config={},
-        work="test_aggregate:write_ratings",
+        work=f"test_aggregate:{work}",
         settings=parts,
     )
     run_unit(given_ratings, run, Resources())
@@ -179,6 +197,33 @@ def test_aggregate_keeps_part_names_and_counts_every_reason(tmp_path: Path) -> N
 def test_aggregate_writes_the_same_bytes_with_any_number_of_workers(tmp_path: Path) -> None:
     one, two = (aggregated(tmp_path / str(workers), PARTS, workers) for workers in (1, 2))
     assert one.parts == two.parts
+
+
+def test_aggregate_of_parts_rated_alike_goes_on(tmp_path: Path) -> None:
+    alike = {part_name(number): ["full", "full"] for number in (0, 1)}
+    assert aggregated(tmp_path, alike, 1, "write_mixed").counts.num_out == 4
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize(
+    ("parts", "where", "elsewhere"),
+    [
+        ([["full", "full"], ["expected"]], "part-00000", "part-00001"),
+        ([["full"], ["full", "expected"]], "part-00001", "part-00001"),
+    ],
+)
+def test_aggregate_never_mixes_answer_modes(
+    tmp_path: Path, parts: list[list[str]], where: str, elsewhere: str, workers: int
+) -> None:
+    mixed = {part_name(number): modes for number, modes in enumerate(parts)}
+    with pytest.raises(ValueError, match=rf"{elsewhere}\.parquet: holds ratings of .*") as caught:
+        aggregated(tmp_path, mixed, workers, "write_mixed")
+    message = str(caught.value)
+    for mode in ("full", "expected"):
+        assert f"ratings of model=m, prompt_key=0123, answer_mode={mode}" in message
+    assert f"{where}.parquet ratings of" in message
+    assert "run `mira score`" in message
+    assert not list(tmp_path.glob("record_scores/**/manifest.json"))
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,12 @@ from mira_megatron.rubric.verdict import Verdict
 _NO_REFERENCES = PromptForm(references=False)
 _COMPACT = PromptForm(references=False, answers="compact")
 _BARE = PromptForm(prompt="bare", references=False, answers="compact")
-_FORMS = (FULL, _NO_REFERENCES, _COMPACT, PromptForm(answers="compact"), _BARE)
+_DIGITS = PromptForm(answers="digits")
+_BARE_DIGITS = PromptForm(prompt="bare", references=False, answers="digits")
+_FORMS = (
+    *(FULL, _NO_REFERENCES, _COMPACT, PromptForm(answers="compact"), _BARE),
+    *(_DIGITS, _BARE_DIGITS),
+)
 _NAMES = ("Readability", "Signal-to-Noise: 3/10", "Error Recovery")
 _WHY = Reference(level="low", record_id="r", source="s", score=2.0, reason="why")
 _ANCHORS = tuple(

@@ -319,7 +319,9 @@ def test_ask_all_interrupted_twice_gives_up_what_is_in_flight(tmp_path: Path) ->
     async def ask() -> None:
         teacher.gate = asyncio.Event()
         async with teacher.serving() as url:
-            asking = asyncio.create_task(_replies(_questions([1]), _judge(url), tmp_path, 1))
+            # With a ceiling, so that what may have been paid for is noted.
+            judge = _judge(url, spend_ceiling=1.0, price_per_million_output_tokens=1.0)
+            asking = asyncio.create_task(_replies(_questions([1]), judge, tmp_path, 1))
             while teacher.num_open < 1:
                 await asyncio.sleep(0)
             for _ in range(2):

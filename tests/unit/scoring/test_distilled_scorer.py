@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from note_scorer import NoteScorer, serving
 from tiny_scorer import write_tiny_scorer
 
 from mira_megatron import layout
@@ -84,7 +85,10 @@ def _distil(recipe: Recipe, model: Path, version: str | None = None) -> None:
 def _score(recipe: Recipe) -> pa.Table:
     (unit,) = score.units(recipe)
     run_unit(unit, Run(folder=recipe.run_folder), Resources())
-    folder = recipe.run_folder / unit.folder
+    return _rows(recipe.run_folder / unit.folder)
+
+
+def _rows(folder: Path) -> pa.Table:
     return pa.concat_tables(pq.read_table(path) for path in sorted(folder.glob("*.parquet")))
 
 
@@ -166,6 +170,33 @@ def test_score_scorer_of_another_rubric_version_is_refused(
         ValueError, match=r"scorer\.json: .*version of-last-week, and .*anchors\.jsonl is version"
     ):
         _score(recipe)
+
+
+def test_score_distilled_scorer_is_asked_for_digits_in_its_own_prompt(
+    judged_recipe: Make, tiny_model: Path
+) -> None:
+    with serving(NoteScorer()) as scorer:
+        endpoint = {
+            **{"engine": "endpoint", "endpoints": [scorer.url], "answer_mode": "scores_only"},
+            **{"temperature": 0, "top_p": 1, "max_tokens": 200, "min_mode_agreement": 0.9},
+        }
+        recipe = _distilling(judged_recipe(score=endpoint))
+        _distil(recipe, tiny_model)
+        folder = recipe.run_folder / layout.anchors(recipe.rubric, _GROUP)
+        scorer.names = [anchor.name for anchor in read_anchors(folder / layout.ANCHORS)]
+        mode, unit = score.units(recipe)
+        run = Run(folder=recipe.run_folder)
+        totals = run_unit(mode, run, Resources()).counts.totals
+        run_unit(unit, run, Resources())
+    # Both are asked about the record alone: only the mode tells their answers apart.
+    assert totals == {"full: ok": 20, "mode: ok": 20, "again: ok": 20}
+    prompts = {json.dumps(body["messages"]) for body in scorer.bodies}
+    assert len(prompts) == 20
+    assert all(body["messages"][0]["content"].startswith("# Note") for body in scorer.bodies)
+    rows = _rows(recipe.run_folder / unit.folder).to_pylist()
+    digits = dataclasses.replace(_FORM, answers="digits")
+    assert {row["prompt_key"] for row in rows} == {score_prompt_key("text", digits)}
+    assert {len(row["raw"].split()) for row in rows} == {15}
 
 
 @pytest.mark.parametrize(

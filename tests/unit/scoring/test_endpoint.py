@@ -3,6 +3,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import gzip
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from typing import Any
 
@@ -26,6 +28,7 @@ _SETTINGS = EndpointSettings(
     backoff_seconds=0.001,
 )
 _KEY = "sk-very-secret"
+_FINE_BODY = b'{"choices": [{"message": {"content": "x"}}]}'
 
 
 def _completion(text: str | None = "fine") -> web.Response:
@@ -51,6 +54,13 @@ def _refusing(status: int, headers: dict[str, str] | None = None) -> Handler:
 def _saying(body: bytes) -> Handler:
     async def say(request: web.Request) -> web.Response:
         return web.Response(body=body)
+
+    return say
+
+
+def _zipped(body: bytes) -> Handler:
+    async def say(request: web.Request) -> web.Response:
+        return web.Response(body=gzip.compress(body), headers={"Content-Encoding": "gzip"})
 
     return say
 
@@ -214,13 +224,19 @@ def test_endpoints_retry_after_is_waited_for(retry_after: str) -> None:
         (_saying(b'{"choices": []}'), "bad_body"),
         (_saying(b'{"choices": [{"message": "text"}]}'), "bad_body"),
         (_saying(b"[]"), "bad_body"),
-        (_saying(b'{"choices": [{"message": {"content": "x"}}]}' + b" " * (17 << 20)), "bad_body"),
+        (_saying(_FINE_BODY + b" " * (17 << 20)), "bad_body"),
+        (_zipped(_FINE_BODY + b" " * (17 << 20)), "bad_body"),
     ],
 )
 def test_endpoints_lasting_fault_is_one_typed_failure(handler: Handler, failure: str) -> None:
     answer, endpoint = _ask_one(handler)
     assert (answer.text, answer.failure) == (None, failure)
     assert len(endpoint.bodies) == 1
+
+
+def test_endpoints_zipped_completion_is_read() -> None:
+    answer, _ = _ask_one(_zipped(_FINE_BODY))
+    assert answer.text == "x"
 
 
 def test_endpoints_completion_without_text_keeps_its_counts() -> None:
@@ -247,6 +263,20 @@ def test_endpoints_invalid_unicode_fails_that_record_only() -> None:
     assert failures == {"broken": "unencodable", "r0": None}
 
 
+def test_endpoints_request_that_was_never_sent_gives_its_place_back() -> None:
+    async def ask() -> list[Answer]:
+        broken = (
+            Request(key=f"broken {number}", messages=[{"role": "user", "content": "\ud800"}])
+            for number in range(9)
+        )
+        async with _Endpoint(_fine).serving() as url:
+            return await _collect(iter([*broken, *_requests(2)]), [url], _SETTINGS)
+
+    answers = asyncio.run(ask())
+    assert [answer.failure for answer in answers].count("unencodable") == 9
+    assert len(answers) == 11
+
+
 def test_endpoints_dead_endpoint_among_several_loses_nothing() -> None:
     async def ask() -> list[Answer]:
         dead = f"http://127.0.0.1:{unused_port()}/v1"
@@ -262,6 +292,30 @@ def test_endpoints_only_dead_endpoints_are_connection_failures() -> None:
     dead = f"http://127.0.0.1:{unused_port()}/v1"
     answers = asyncio.run(_collect(_requests(3), [dead], _SETTINGS))
     assert [answer.failure for answer in answers] == ["connection"] * 3
+
+
+def test_endpoints_host_that_takes_no_connection_was_sent_nothing() -> None:
+    lost: list[Request] = []
+
+    def lost_one(request: Request) -> bool:
+        lost.append(request)
+        return True
+
+    async def ask(url: str) -> Answer:
+        settings = dataclasses.replace(_SETTINGS, timeout_seconds=0.4, max_retries=0)
+        async with Endpoints([url], settings, lost_one) as endpoints:
+            endpoints.start(next(_requests(1)))
+            return await endpoints.next_answer()
+
+    with contextlib.ExitStack() as stack:
+        # Nobody accepts: once its queue is full, the kernel drops what comes.
+        full = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+        for _ in range(4):
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(full.getsockname())
+        answer = asyncio.run(ask(f"http://127.0.0.1:{full.getsockname()[1]}/v1"))
+    assert (answer.failure, lost) == ("connection", [])
 
 
 def test_endpoints_slow_request_does_not_hold_up_the_others() -> None:

@@ -95,7 +95,11 @@ def test_judge_config_answer_without_the_bound_of_its_cost_is_refused(
     ("settings", "message"),
     [
         ({"engine": "sglang"}, "engine='sglang' must be one of rule_judge, endpoint, transf"),
-        ({"answer_mode": "mean"}, "answer_mode='mean' must be one of full, expected"),
+        ({"answer_mode": "mean"}, "answer_mode='mean' must be one of full, scores_only, expected"),
+        ({"answer_mode": "scores_only", "max_tokens": None}, "engine=endpoint needs max_tokens"),
+        ({"answer_mode": "scores_only", "max_tokens": 44}, "max_tokens=44 must be at least 45"),
+        ({"min_mode_agreement": 1.5}, "min_mode_agreement=1.5 must be in"),
+        ({"mode_agreement_records": 0}, "mode_agreement_records=0 must be a number above 0"),
         ({"answer_mode": "expected", "temperature": 0.5}, "temperature=0.5: answer_mode=expected"),
         ({"dtype": "float32"}, "dtype is for engine=transformers or vllm"),
         ({"engine": "vllm"}, "endpoints is for engine=endpoint"),
@@ -116,6 +120,20 @@ def test_judge_config_local_engine_is_greedy_only_where_it_is_transformers() -> 
         _judge(**{**local, "engine": "transformers"})
 
 
-def test_judge_config_rule_judge_gives_no_expected_scores() -> None:
-    with pytest.raises(ValueError, match="answer_mode=expected needs a model"):
-        typed(JudgeConfig, {"engine": "rule_judge", "answer_mode": "expected"}, where="r")
+@pytest.mark.parametrize("mode", ["expected", "scores_only"])
+def test_judge_config_rule_judge_gives_full_answers_only(mode: str) -> None:
+    with pytest.raises(ValueError, match=f"answer_mode={mode} needs a model"):
+        typed(JudgeConfig, {"engine": "rule_judge", "answer_mode": mode}, where="r")
+
+
+def test_judge_config_scores_only_is_for_engines_with_guided_decoding() -> None:
+    assert _judge(answer_mode="scores_only", temperature=0.7).temperature == 0.7
+    local: dict[str, Any] = {"answer_mode": "scores_only", "endpoints": [], "model": None}
+    assert _judge(**local, engine="vllm").engine == "vllm"
+    with pytest.raises(ValueError, match="guided decoding, which engine=endpoint or vllm has and"):
+        _judge(**local, engine="transformers")
+
+
+def test_judge_config_gate_of_a_mode_does_not_change_what_ratings_are() -> None:
+    gated = _judge(answer_mode="scores_only", min_mode_agreement=0.9, mode_agreement_records=50)
+    assert fingerprinted(gated) == fingerprinted(_judge(answer_mode="scores_only"))

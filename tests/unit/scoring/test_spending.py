@@ -75,6 +75,25 @@ def test_spending_without_a_ceiling_lets_everything_through(tmp_path: Path) -> N
         assert _spending(store, None).reserve("a", _tokens(10**12))
 
 
+def test_spending_without_a_ceiling_writes_answers_alone_and_counts_what_is_lost(
+    tmp_path: Path,
+) -> None:
+    with AnswerStore(tmp_path) as store:
+        spending = _spending(store, None)
+        for key in ("answered", "lost", "free"):
+            assert spending.reserve(key, _tokens(5))
+        assert spending.committed == 15
+        spending.settle("answered", _stored(_tokens(2)))
+        spending.settle("free", None)
+        assert spending.lose("lost")
+        assert spending.committed == 2 + 5 + 5
+        spending.settle("lost", None)
+        assert spending.committed == 2 + 5
+        (journal,) = tmp_path.glob("*.jsonl")
+        assert journal.read_bytes().count(b"\n") == 1
+    assert _spending(AnswerStore(tmp_path), None).committed == 2
+
+
 @settings(max_examples=50, deadline=None)
 @given(st.data(), st.integers(0, 40), st.integers(1, 12))
 def test_spending_never_exceeds_the_ceiling_whatever_the_order(

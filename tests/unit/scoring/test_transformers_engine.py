@@ -13,10 +13,12 @@ import torch
 from tiny_scorer import compact_answer, example_answers, record, write_tiny_scorer
 from transformers import AutoModelForCausalLM
 
+from mira_megatron.scoring.answer_draft import Place
 from mira_megatron.scoring.completion import Answer
 from mira_megatron.scoring.expected_scores import expected_score
-from mira_megatron.scoring.generation import LocalJudge, LocalModel, Prompt
+from mira_megatron.scoring.generation import Doubts, Generated, LocalJudge, LocalModel, Prompt
 from mira_megatron.scoring.questions import Question
+from mira_megatron.scoring.record_seed import record_seed
 from mira_megatron.scoring.transformers_engine import TransformersEngine
 
 _NAMES = ("depth", "clear order", "use")
@@ -200,3 +202,18 @@ def test_transformers_engine_layers_with_a_window_are_refused(scorer: Path, tmp_
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(ValueError, match=r"sliding_attention.*engine: vllm"):
         TransformersEngine(_model(tmp_path))
+
+
+def test_local_judge_draws_every_answer_with_the_seed_of_its_record(scorer: Path) -> None:
+    seen: list[Prompt] = []
+
+    class Watched(TransformersEngine):
+        def generate(
+            self, prompts: Sequence[Prompt], draft: Place | None, doubts: Doubts | None
+        ) -> list[Generated]:
+            seen.extend(prompts)
+            return super().generate(prompts, draft, doubts)
+
+    judge = LocalJudge(Watched(_model(scorer)), max_tokens=2, is_expected=False, seed=7)
+    judge.answers(_questions(3))
+    assert [prompt.seed for prompt in seen] == [record_seed(7, name, 1) for name in "012"]

@@ -1,0 +1,1 @@
+"""`mira plan`: what labelling and scoring will ask for, priced before anything is asked."""

@@ -1,0 +1,136 @@
+"""One HTTP request to one endpoint, and what came of it; the only module here that uses aiohttp.
+
+One attempt at a chat completion is an answer or a typed failure. The API key is sent to paths
+below the base URL alone, and no redirect is followed: it would carry the key to a place the user
+did not name.
+"""
+
+from __future__ import annotations
+
+from email.utils import parsedate_to_datetime
+
+import aiohttp
+from yarl import URL
+
+from mira_megatron.scoring.chat_request import EndpointSettings
+from mira_megatron.scoring.completion import Answer, Failure, read_completion, read_error, shown
+
+_MAX_BODY_BYTES = 16 << 20  # no chat completion is larger; a longer body is not one
+_READ_BYTES = 1 << 16
+_CONNECT_SECONDS = 20.0  # a host that drops packets would else cost a whole attempt's timeout
+_LOOK_SECONDS = 10.0  # for a page that a server that is well gives at once
+# uvicorn, and so vLLM and SGLang, closes a connection that was idle for 5 s. A request that is just
+# then sent on it is lost, and may have been billed.
+_KEEP_ALIVE_SECONDS = 4.0
+
+
+class EndpointClient:
+    """A session with any number of endpoints; made in a running event loop, to be closed."""
+
+    def __init__(self, settings: EndpointSettings) -> None:
+        self._api_key = settings.api_key
+        self._needs_logprobs = settings.has_logprobs
+        self._with_key = (
+            None if settings.api_key is None else {"Authorization": f"Bearer {settings.api_key}"}
+        )
+        self._session = aiohttp.ClientSession(
+            headers={"Content-Type": "application/json"},
+            timeout=aiohttp.ClientTimeout(
+                total=settings.timeout_seconds,
+                sock_connect=min(_CONNECT_SECONDS, settings.timeout_seconds / 2),
+            ),
+            # How many requests there are at once is decided by the pool.
+            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEP_ALIVE_SECONDS),
+            # Cookies are of no use here, and aiohttp logs those that it cannot read.
+            cookie_jar=aiohttp.DummyCookieJar(),
+        )
+
+    async def close(self) -> None:
+        """Closes the connections."""
+        await self._session.close()
+
+    async def attempt(self, url: URL, body: bytes, key: str) -> Answer | Failure:
+        """Returns what came of one request for a chat completion."""
+        api_key = self._api_key
+        try:
+            async with self._session.post(
+                url, data=body, headers=self._with_key, allow_redirects=False
+            ) as response:
+                received = await _read(response)
+                if received is None:
+                    detail = "longer than 16 MiB"
+                    return Failure(kind="bad_body", detail=detail, is_maybe_billed=True)
+                if response.status == 200:
+                    return read_completion(
+                        received, key, api_key, needs_logprobs=self._needs_logprobs
+                    )
+                wait_seconds = _retry_after_seconds(response)
+                return read_error(response.status, received, wait_seconds, api_key)
+        except aiohttp.ConnectionTimeoutError as error:
+            detail = shown(str(error), api_key)
+            return Failure(kind="connection", detail=detail, is_passing=True)
+        except TimeoutError:
+            return Failure(
+                kind="timeout", detail="no answer in time", is_passing=True, is_maybe_billed=True
+            )
+        except aiohttp.ClientResponseError as error:
+            detail = shown(error.message, api_key)
+            return Failure(kind="bad_body", detail=detail, is_maybe_billed=True)
+        except (aiohttp.ClientError, OSError) as error:
+            is_sent = not isinstance(error, aiohttp.ClientConnectorError)
+            detail = shown(str(error), api_key)
+            return Failure(
+                kind="connection", detail=detail, is_passing=True, is_maybe_billed=is_sent
+            )
+
+    async def is_well(self, health_url: URL, models_url: URL) -> bool:
+        """Returns whether a server says that it is well: at /health, or else where its models are.
+
+        A server without such a page says so, and is well.
+        """
+        status, _ = await self._look(health_url, None)
+        if status >= 500:
+            status, _ = await self._look(models_url, self._with_key)
+            return status == 200
+        return status > 0
+
+    async def page(self, url: URL) -> tuple[int, bytes]:
+        """Returns the status of a page and its bytes; status 0 where the server did not answer."""
+        return await self._look(url, None)
+
+    async def _look(self, url: URL, headers: dict[str, str] | None) -> tuple[int, bytes]:
+        timeout = aiohttp.ClientTimeout(total=_LOOK_SECONDS)
+        try:
+            async with self._session.get(
+                url, headers=headers, allow_redirects=False, timeout=timeout
+            ) as response:
+                return response.status, await _read(response) or b""
+        except (aiohttp.ClientError, OSError, TimeoutError):
+            return 0, b""
+
+
+async def _read(response: aiohttp.ClientResponse) -> bytes | None:
+    """Returns the body; None as soon as it is longer than any completion."""
+    num_bytes = response.content_length
+    is_plain = "Content-Encoding" not in response.headers  # else it is longer than it says
+    if is_plain and num_bytes is not None and num_bytes <= _MAX_BODY_BYTES:
+        return await response.read()
+    received = bytearray()
+    async for chunk in response.content.iter_chunked(_READ_BYTES):
+        received += chunk
+        if len(received) > _MAX_BODY_BYTES:
+            return None
+    return bytes(received)
+
+
+def _retry_after_seconds(response: aiohttp.ClientResponse) -> float:
+    """Returns the Retry-After header, seconds or an HTTP date, in seconds; 0 without one."""
+    written = response.headers.get("Retry-After", "")
+    if written.isascii() and written.isdigit():
+        return float(written)
+    try:
+        until = parsedate_to_datetime(written)
+        since = parsedate_to_datetime(response.headers.get("Date", ""))
+        return max(0.0, (until - since).total_seconds())
+    except (ValueError, TypeError):  # no date, or only one of the two with a time zone
+        return 0.0

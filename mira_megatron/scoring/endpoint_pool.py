@@ -1,0 +1,271 @@
+"""Several endpoints as one: who gets the next request, who waits, who is out of order.
+
+A request goes where most room is, so an endpoint that is slow to answer gets less. What finds no
+room waits in line. An endpoint that fails is taken out; while all are out, what waits is let wait
+for `patience_seconds`, and then told to give up. No request is sent here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable, Sequence
+
+from yarl import URL
+
+from mira_megatron.endpoints import base_url
+from mira_megatron.scoring.chat_request import EndpointSettings
+from mira_megatron.scoring.completion import Failure
+from mira_megatron.scoring.concurrency import FIRST_LIMIT, Concurrency
+from mira_megatron.scoring.endpoint_health import EndpointHealth
+from mira_megatron.scoring.server_metrics import MetricsWatch
+
+logger = logging.getLogger(__name__)
+
+LONGEST_WAIT_SECONDS = 120.0  # also where a server asks for more
+_LAST_CHOICE = 0.5  # some room, and less than any other endpoint that has room
+_TOO_MUCH = ("http_429", "http_503", "timeout")
+
+
+class PooledEndpoint:
+    """One endpoint: where it is, and how it does."""
+
+    def __init__(self, url: str, settings: EndpointSettings, clock: Callable[[], float]) -> None:
+        self.url = base_url(url)
+        self.chat_url = URL(f"{self.url}/chat/completions")
+        self.models_url = URL(f"{self.url}/models")
+        # A server's own pages are not under /v1.
+        root = self.url.removesuffix("/v1")
+        self.health_url, self.metrics_url = URL(f"{root}/health"), URL(f"{root}/metrics")
+        self.concurrency = Concurrency(settings.max_in_flight, clock)
+        self.health = EndpointHealth(settings.probe_seconds)
+        self.metrics = MetricsWatch()
+        self.paused_until = clock()
+        self.num_sent = 0
+        self.num_failed = 0
+
+
+class EndpointPool:
+    """Deals requests out over endpoints; made in a running event loop.
+
+    `on_drained` is told of every endpoint that is taken out, to look at it until it is well.
+    """
+
+    def __init__(
+        self,
+        urls: Sequence[str],
+        settings: EndpointSettings,
+        on_drained: Callable[[PooledEndpoint], None],
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self.endpoints = [PooledEndpoint(url, settings, self._loop.time) for url in urls]
+        self._settings = settings
+        self._on_drained = on_drained
+        # Who waits, and the endpoint that each would rather not have again.
+        self._line: deque[tuple[asyncio.Future[PooledEndpoint | None], PooledEndpoint | None]]
+        self._line = deque()
+        self._timers: set[asyncio.TimerHandle] = set()
+        self._giving_up: asyncio.TimerHandle | None = None
+        self._has_given_up = False
+        self._is_ending = False
+        self._num_standing_by = min(FIRST_LIMIT, settings.max_in_flight)
+
+    @property
+    def has_room(self) -> bool:
+        """Returns whether one more request is welcome.
+
+        Also without room where an endpoint may come back by itself, for a few: nothing else tells
+        the caller when it does.
+        """
+        now = self._loop.time()
+        num_up = 0
+        for each in self.endpoints:
+            if not each.health.is_drained and each.paused_until <= now:
+                num_up += 1
+                if self._room(each) > 0 and not self._line:
+                    return True
+        return num_up < len(self.endpoints) and len(self._line) < self._num_standing_by
+
+    @property
+    def patience_seconds(self) -> float:
+        """Returns how long to wait while all endpoints are out.
+
+        Where none ever answered, only as long as a request's retries take: the URL is wrong then,
+        or the server was never started.
+        """
+        settings = self._settings
+        if any(each.health.has_answered for each in self.endpoints):
+            return settings.patience_seconds
+        retries = settings.backoff_seconds * (2.0 ** min(settings.max_retries, 16) - 1)
+        return min(retries, settings.patience_seconds)
+
+    def has_other(self, endpoint: PooledEndpoint) -> bool:
+        """Returns whether another endpoint than this is in order."""
+        return any(each is not endpoint and not each.health.is_drained for each in self.endpoints)
+
+    def take(self) -> PooledEndpoint | None:
+        """Returns the endpoint to ask, with a place at it taken; None where that is to wait."""
+        return self._best(None)
+
+    async def wait(self, unlike: PooledEndpoint | None) -> PooledEndpoint | None:
+        """Returns the endpoint to ask as soon as there is one, with a place at it taken.
+
+        `unlike` has failed the request, and is asked only if no other has room. None: no endpoint
+        can be reached, or what is in flight is to be the last.
+        """
+        if self._is_ending or self._has_given_up:
+            return None
+        endpoint = self._best(unlike)
+        if endpoint is not None:
+            return endpoint
+        waiting: asyncio.Future[PooledEndpoint | None] = self._loop.create_future()
+        self._line.append((waiting, unlike))
+        return await waiting
+
+    def release(self, endpoint: PooledEndpoint) -> None:
+        """Frees a place that was not used."""
+        endpoint.concurrency.end()
+        self._serve()
+
+    def give_back(self, endpoint: PooledEndpoint, failure: Failure | None) -> None:
+        """Frees a place, and notes what came of the request: a completion, or this."""
+        concurrency, health = endpoint.concurrency, endpoint.health
+        concurrency.end()
+        endpoint.num_sent += 1
+        kind = "" if failure is None else failure.kind
+        if failure is not None and _is_ill(failure):
+            endpoint.num_failed += 1
+            health.has_answered |= kind.startswith("http_")
+            health.failed()
+            if not health.is_drained and health.is_failing:
+                self._drain_if_wise(endpoint, failure)
+        elif failure is None or kind != "http_429":
+            self._answered(endpoint)
+            concurrency.grow()
+        else:
+            self._answered(endpoint)
+        if kind in _TOO_MUCH:
+            concurrency.cut()
+        if failure is not None and failure.wait_seconds > 0:
+            self._pause(endpoint, min(failure.wait_seconds, LONGEST_WAIT_SECONDS))
+        self._serve()
+
+    def probed(self, endpoint: PooledEndpoint, *, is_well: bool) -> None:
+        """Notes a look at an endpoint that is out; where it is well, those who wait go there."""
+        endpoint.health.probed(is_well=is_well)
+        if is_well:
+            self._came_back(endpoint)
+            self._serve()
+
+    def end(self) -> None:
+        """Sends those who wait away, and whoever comes to wait."""
+        self._is_ending = True
+        self._dismiss()
+
+    def close(self) -> None:
+        """Stops the clocks."""
+        for timer in self._timers:
+            timer.cancel()
+        self._stop_giving_up()
+
+    def _is_up(self, endpoint: PooledEndpoint) -> bool:
+        return not endpoint.health.is_drained and endpoint.paused_until <= self._loop.time()
+
+    def _room(self, endpoint: PooledEndpoint) -> float:
+        """Returns how many more requests an endpoint gets.
+
+        One that failed the last request gets one at a time, where there are others, until it
+        answers: what fails at once has room at once, and would draw everything to itself.
+        """
+        if endpoint.health.is_doubtful and self.has_other(endpoint):
+            return 0.0 if endpoint.concurrency.num_in_flight else _LAST_CHOICE
+        return endpoint.concurrency.room
+
+    def _best(self, unlike: PooledEndpoint | None) -> PooledEndpoint | None:
+        best, most = None, 0.0
+        for each in self.endpoints:
+            room = self._room(each)
+            if room > 0 and each is unlike:
+                room = _LAST_CHOICE
+            if room > most and self._is_up(each):
+                best, most = each, room
+        if best is not None:
+            best.concurrency.start()
+        return best
+
+    def _serve(self) -> None:
+        """Lets go who waits and finds room, first come, first served."""
+        while self._line:
+            waiting, unlike = self._line[0]
+            if waiting.done():  # its request was cancelled
+                self._line.popleft()
+                continue
+            endpoint = self._best(unlike)
+            if endpoint is None:
+                return
+            self._line.popleft()
+            waiting.set_result(endpoint)
+
+    def _dismiss(self) -> None:
+        for waiting, _ in self._line:
+            if not waiting.done():
+                waiting.set_result(None)
+        self._line.clear()
+
+    def _answered(self, endpoint: PooledEndpoint) -> None:
+        was_drained = endpoint.health.is_drained
+        endpoint.health.answered()
+        if was_drained:
+            self._came_back(endpoint)
+
+    def _came_back(self, endpoint: PooledEndpoint) -> None:
+        logger.info("endpoint %s: it answers again, and is asked again", endpoint.url)
+        endpoint.concurrency.restart()
+        self._has_given_up = False
+        self._stop_giving_up()
+
+    def _drain_if_wise(self, endpoint: PooledEndpoint, failure: Failure) -> None:
+        """Takes an endpoint out, unless it is the last that answers at all, if badly."""
+        if failure.kind != "connection" and not self.has_other(endpoint):
+            return
+        endpoint.health.drain()
+        logger.warning(
+            "endpoint %s: requests failed in a row (%s: %s). It is asked no more until it is well; "
+            "the next look at it is in %.0f s",
+            endpoint.url,
+            failure.kind,
+            failure.detail,
+            endpoint.health.probe_seconds,
+        )
+        self._on_drained(endpoint)
+        if all(each.health.is_drained for each in self.endpoints) and self._giving_up is None:
+            self._giving_up = self._loop.call_later(self.patience_seconds, self._give_up)
+
+    def _give_up(self) -> None:
+        logger.warning("no endpoint can be reached: what waits for one has failed")
+        self._has_given_up = True
+        self._dismiss()
+
+    def _stop_giving_up(self) -> None:
+        if self._giving_up is not None:
+            self._giving_up.cancel()
+            self._giving_up = None
+
+    def _pause(self, endpoint: PooledEndpoint, seconds: float) -> None:
+        until = self._loop.time() + seconds
+        if until <= endpoint.paused_until:
+            return
+        endpoint.paused_until = until
+
+        def go_on() -> None:
+            self._timers.discard(timer)
+            self._serve()
+
+        timer = self._loop.call_at(until, go_on)
+        self._timers.add(timer)
+
+
+def _is_ill(failure: Failure) -> bool:
+    """Returns whether a failure speaks against the server rather than against the request."""
+    return failure.kind in ("connection", "timeout") or failure.kind.startswith("http_5")
