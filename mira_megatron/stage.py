@@ -26,7 +26,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, cast
 
-from mira_megatron.file_lock import waited_lock, held_lock, joined_lock
+from mira_megatron.file_lock import held_lock, joined_lock, waited_lock
 from mira_megatron.launchers.claims import this_process
 from mira_megatron.launchers.sharing import EndedByOthers, Sharing, sharing
 from mira_megatron.manifest import (

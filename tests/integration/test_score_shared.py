@@ -16,12 +16,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+import yaml  # OmegaConf brings it
 from aiohttp import web
 from fake_teacher import FakeTeacher, error, good, serving
+from jsonl_corpora import write_jsonl
 from smoke_runs import assert_done, assert_refused, mira
 from teacher_recipes import NUM_NOTES, num_stored, part_digests, run_folder, totals
 from test_score_faults import RATINGS, score_recipe
 from test_teacher_faults import IN_FLIGHT, kill_after, started, wait_until
+
+from mira_megatron.config import load_recipe
+from mira_megatron.pipeline import run_stages
+from mira_megatron.stage import Resources
+
+NOTES = range(240)
+NUM_PARTS = 6
 
 
 @dataclass(slots=True)
@@ -47,12 +56,29 @@ def scorer() -> Iterator[GatedScorer]:
         yield scorer
 
 
-def undisturbed(folder: Path, scorer: FakeTeacher) -> dict[str, str]:
+def shared_recipe(folder: Path, scorer: FakeTeacher) -> Path:
+    """Writes a recipe over 240 notes in 6 parts.
+
+    A worker claims what it looks ahead to, which is one part of these or two.
+    """
+    path = score_recipe(folder, scorer)
+    rows = [{"text": f"Note {number} of many: {number % 7 * 'and so '}on."} for number in NOTES]
+    write_jsonl(folder / "notes.jsonl", rows)
+    recipe = yaml.safe_load(path.read_text())
+    recipe["ingest"]["records_per_part"] = len(NOTES) // NUM_PARTS
+    recipe["run_folder"] = str(folder / "many")
+    path.write_text(yaml.safe_dump(recipe))
+    run_stages(load_recipe(path), ["ingest", "anchor"], Resources())
+    return path
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """Returns the digests of a run by one process alone."""
-    recipe = score_recipe(folder / "undisturbed", scorer)
-    assert_done(mira("score", recipe))
-    scorer.asked.clear()
-    scorer.num_answered = 0
+    with serving(FakeTeacher()) as scorer:
+        recipe = shared_recipe(tmp_path_factory.mktemp("undisturbed"), scorer)
+        assert_done(mira("score", recipe))
+    assert len(part_digests(recipe, RATINGS)) == NUM_PARTS
     return part_digests(recipe, RATINGS)
 
 
@@ -64,10 +90,9 @@ def waiting(scorer: GatedScorer, num_requests: int, *words: object) -> subproces
 
 
 def test_workers_share_a_run_and_ask_about_every_record_once(
-    tmp_path: Path, scorer: GatedScorer
+    tmp_path: Path, scorer: GatedScorer, undisturbed: dict[str, str]
 ) -> None:
-    expected = undisturbed(tmp_path, scorer)
-    recipe = score_recipe(tmp_path / "shared", scorer)
+    recipe = shared_recipe(tmp_path, scorer)
     scorer.gate.clear()
     workers = [
         waiting(scorer, IN_FLIGHT * number, "score", recipe, "--share") for number in (1, 2, 3)
@@ -75,22 +100,21 @@ def test_workers_share_a_run_and_ask_about_every_record_once(
     assert_refused(mira("score", recipe), "another process is working on score notes")
     scorer.gate.set()
     assert [worker.wait(60) for worker in workers] == [0, 0, 0]
-    assert part_digests(recipe, RATINGS) == expected
+    assert part_digests(recipe, RATINGS) == undisturbed
     assert set(scorer.asked.values()) == {1}
-    assert scorer.asked.total() == NUM_NOTES
+    assert scorer.asked.total() == len(NOTES)
     assert sorted(path.name for path in (run_folder(recipe) / RATINGS).iterdir()) == [
         "manifest.json",
-        *sorted(expected),
+        *sorted(undisturbed),
     ]
 
 
 def test_worker_killed_in_the_middle_is_made_up_for_by_a_fresh_one(
-    tmp_path: Path, scorer: GatedScorer
+    tmp_path: Path, scorer: GatedScorer, undisturbed: dict[str, str]
 ) -> None:
-    expected = undisturbed(tmp_path, scorer)
-    recipe = score_recipe(tmp_path / "killed", scorer)
-    scorer.seconds_per_answer = 0.05
-    kill_after(25, scorer, "score", recipe, "--share")
+    recipe = shared_recipe(tmp_path, scorer)
+    scorer.seconds_per_answer = 0.02
+    kill_after(60, scorer, "score", recipe, "--share")
     scorer.seconds_per_answer = 0.0
     (line,) = mira("score", recipe, "--missing").output.splitlines()
     assert line.endswith("of 6 parts missing, 0 of them claimed by workers that are alive")
@@ -98,8 +122,8 @@ def test_worker_killed_in_the_middle_is_made_up_for_by_a_fresh_one(
     num_asked, num_kept = scorer.asked.total(), num_stored(recipe)
     assert num_asked - num_kept <= IN_FLIGHT
     assert_done(mira("score", recipe, "--share"))
-    assert scorer.asked.total() - num_asked == NUM_NOTES - num_kept
-    assert part_digests(recipe, RATINGS) == expected
+    assert scorer.asked.total() - num_asked == len(NOTES) - num_kept
+    assert part_digests(recipe, RATINGS) == undisturbed
 
 
 def wait_until_answered(scorer: FakeTeacher) -> None:
@@ -110,10 +134,9 @@ def wait_until_answered(scorer: FakeTeacher) -> None:
 
 
 def test_worker_killed_beside_another_is_made_up_for_by_that_one(
-    tmp_path: Path, scorer: GatedScorer
+    tmp_path: Path, scorer: GatedScorer, undisturbed: dict[str, str]
 ) -> None:
-    expected = undisturbed(tmp_path, scorer)
-    recipe = score_recipe(tmp_path / "killed", scorer)
+    recipe = shared_recipe(tmp_path, scorer)
     scorer.gate.clear()
     killed = waiting(scorer, IN_FLIGHT, "score", recipe, "--share")
     other = waiting(scorer, 2 * IN_FLIGHT, "score", recipe, "--share")
@@ -121,15 +144,14 @@ def test_worker_killed_beside_another_is_made_up_for_by_that_one(
     killed.wait()
     scorer.gate.set()
     assert other.wait(60) == 0
-    assert part_digests(recipe, RATINGS) == expected
-    assert scorer.asked.total() <= NUM_NOTES + IN_FLIGHT
+    assert part_digests(recipe, RATINGS) == undisturbed
+    assert scorer.asked.total() <= len(NOTES) + IN_FLIGHT
 
 
 def test_worker_that_was_taken_for_dead_does_not_count_twice(
-    tmp_path: Path, scorer: GatedScorer
+    tmp_path: Path, scorer: GatedScorer, undisturbed: dict[str, str]
 ) -> None:
-    expected = undisturbed(tmp_path, scorer)
-    recipe = score_recipe(tmp_path / "late", scorer)
+    recipe = shared_recipe(tmp_path, scorer)
     folder = run_folder(recipe) / RATINGS
     scorer.gate.clear()
     late = waiting(scorer, IN_FLIGHT, "score", recipe, "--share")
@@ -140,21 +162,22 @@ def test_worker_that_was_taken_for_dead_does_not_count_twice(
         scorer.gate.set()
         assert_done(mira("score", recipe, "--share"))
         manifest = (folder / "manifest.json").read_bytes()
-        assert part_digests(recipe, RATINGS) == expected
+        assert part_digests(recipe, RATINGS) == undisturbed
     finally:
         os.kill(late.pid, signal.SIGCONT)
     assert late.wait(60) == 0
     assert (folder / "manifest.json").read_bytes() == manifest
-    assert totals(recipe, RATINGS) == {"ok": NUM_NOTES}
-    assert sorted(path.name for path in folder.iterdir()) == ["manifest.json", *sorted(expected)]
+    assert totals(recipe, RATINGS) == {"ok": len(NOTES)}
+    assert sorted(path.name for path in folder.iterdir()) == ["manifest.json", *sorted(undisturbed)]
 
 
-def test_processes_of_one_machine_share_a_stage(tmp_path: Path, scorer: GatedScorer) -> None:
-    expected = undisturbed(tmp_path, scorer)
-    recipe = score_recipe(tmp_path / "processes", scorer)
+def test_processes_of_one_machine_share_a_stage(
+    tmp_path: Path, scorer: GatedScorer, undisturbed: dict[str, str]
+) -> None:
+    recipe = shared_recipe(tmp_path, scorer)
     result = mira("score", recipe, "--processes=2")
     assert_done(result)
-    assert part_digests(recipe, RATINGS) == expected
+    assert part_digests(recipe, RATINGS) == undisturbed
     assert set(scorer.asked.values()) == {1}
     lines = result.output.splitlines()
     for number in (1, 2):
@@ -165,14 +188,11 @@ def test_too_many_failures_of_all_workers_together_are_refused_and_asked_again_a
     tmp_path: Path, scorer: GatedScorer
 ) -> None:
     recipe = score_recipe(tmp_path, scorer)
+    allowed = "score.max_failed_fraction=0.3"
     scorer.fault = lambda asked, text: (error(500) if asked.number % 2 else good)(asked, text)
-    assert_done(mira("score", recipe, "--share", "run_folder=" + str(run_folder(recipe))))
-    assert sum(totals(recipe, RATINGS).values()) == NUM_NOTES
-    stricter = score_recipe(tmp_path / "stricter", scorer)
-    allowed = "score.max_failed_fraction=0.1"
     for _ in range(2):
-        assert_refused(mira("score", stricter, allowed, "--share"), "max_failed_fraction=0.1")
+        assert_refused(mira("score", recipe, allowed, "--share"), "max_failed_fraction=0.3")
     scorer.fault = good
-    assert_done(mira("score", stricter, allowed))
-    assert totals(stricter, RATINGS) == {"ok": NUM_NOTES}
-    assert_refused(mira("score", stricter, "--processes=0"), "--processes 0 must be at least 1")
+    assert_done(mira("score", recipe, allowed))
+    assert totals(recipe, RATINGS) == {"ok": NUM_NOTES}
+    assert_refused(mira("score", recipe, "--processes=0"), "--processes 0 must be at least 1")

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from mira_megatron.file_lock import waited_lock, joined_lock
+from mira_megatron.file_lock import joined_lock, waited_lock
 from mira_megatron.launchers.claimed_parts import finish, unclaimed
 from mira_megatron.launchers.sharing import HeldByOthers
 from mira_megatron.manifest import Counts, Manifest, read_manifest
