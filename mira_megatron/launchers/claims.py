@@ -205,7 +205,7 @@ class Claims:
 
     def _renamed(self, private: Path, output: Path) -> bool:
         name = f"{output.name}.rename"
-        if output.exists() or not self.take(name):
+        if not self.take(name):
             return False
         is_ours = self.is_mine(name) and not output.exists()
         if is_ours:

@@ -137,8 +137,12 @@ def test_worker_killed_beside_another_is_made_up_for_by_that_one(
     tmp_path: Path, scorer: GatedScorer, undisturbed: dict[str, str]
 ) -> None:
     recipe = shared_recipe(tmp_path, scorer)
+    scorer.seconds_per_answer = 0.02
+    killed = started("score", recipe, "--share")
+    wait_until(lambda: scorer.num_answered >= 20, killed)
     scorer.gate.clear()
-    killed = waiting(scorer, IN_FLIGHT, "score", recipe, "--share")
+    scorer.seconds_per_answer = 0.0
+    wait_until(lambda: scorer.num_waiting >= IN_FLIGHT, killed)
     other = waiting(scorer, 2 * IN_FLIGHT, "score", recipe, "--share")
     os.killpg(killed.pid, signal.SIGKILL)
     killed.wait()

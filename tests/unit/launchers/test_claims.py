@@ -184,6 +184,8 @@ def test_part_counts_once_whoever_delivers_it_late(
     outdate(newest(folder))
     other.take(PART)
     assert other.deliver(output, write("other's"))
+    if not has_links:
+        outdate(newest(folder, f"{PART}.rename"))
     assert not late.deliver(output, write("late"))
     assert output.read_text() == "other's"
     assert not list((folder / PRIVATE).iterdir())
