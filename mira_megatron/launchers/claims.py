@@ -124,9 +124,9 @@ class Claims:
         return True
 
     def is_mine(self, name: str) -> bool:
-        """Returns whether the newest claim of a part is this worker's."""
-        number = self._held.get(name)
-        return number is not None and not self._claim(name, number + 1).exists()
+        """Returns whether the newest claim of a part is this worker's, and the unit not ended."""
+        number = self._held.get(name, 0)
+        return number > 0 and self._newest(name) == number
 
     def is_held(self, name: str) -> bool:
         """Returns whether a part is claimed by a worker that is not taken for dead."""

@@ -167,12 +167,14 @@ def test_worker_that_was_taken_for_dead_does_not_count_twice(
         assert_done(mira("score", recipe, "--share"))
         manifest = (folder / "manifest.json").read_bytes()
         assert part_digests(recipe, RATINGS) == undisturbed
+        files = {path.name: path.stat().st_ino for path in folder.iterdir()}
     finally:
         os.kill(late.pid, signal.SIGCONT)
     assert late.wait(60) == 0
     assert (folder / "manifest.json").read_bytes() == manifest
     assert totals(recipe, RATINGS) == {"ok": len(NOTES)}
-    assert sorted(path.name for path in folder.iterdir()) == ["manifest.json", *sorted(undisturbed)]
+    assert {path.name: path.stat().st_ino for path in folder.iterdir()} == files
+    assert sorted(files) == ["manifest.json", *sorted(undisturbed)]
 
 
 def test_processes_of_one_machine_share_a_stage(

@@ -3,6 +3,7 @@ from __future__ import annotations
 import errno
 import multiprocessing
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -237,6 +238,13 @@ def test_worker_whose_folder_went_is_content_where_the_part_is_there(tmp_path: P
         worker.deliver(tmp_path / PART, vanish)
     (tmp_path / PART).write_text("rows")
     assert not worker.deliver(tmp_path / PART, vanish)
+
+
+def test_nothing_is_mine_when_the_folder_went(tmp_path: Path) -> None:
+    worker = claims(tmp_path / "scratch")
+    worker.take(PART)
+    shutil.rmtree(tmp_path / "scratch")
+    assert not worker.is_mine(PART)
 
 
 STEPS = st.tuples(st.integers(0, 2), st.sampled_from(["take", "take unclaimed", "outdate"]))
