@@ -12,7 +12,6 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import aclosing, closing
 from dataclasses import dataclass, field
-from fractions import Fraction
 from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -30,6 +29,7 @@ from mira_megatron.records import RECORD_SCHEMA, Record, records_from_table
 from mira_megatron.rubric.views import View, ViewMaker
 from mira_megatron.scoring.answer_store import AnswerStore, asking_alone
 from mira_megatron.scoring.asking import ask_all
+from mira_megatron.scoring.ceilings import Ceilings
 from mira_megatron.scoring.completion import Answer
 from mira_megatron.scoring.judge import Judge
 from mira_megatron.scoring.local_engines import local_judge
@@ -247,12 +247,13 @@ def _check_usable(parts: Sequence[JudgedPart], judge: Judge, title: str) -> None
     """Raises ValueError where the model here answered too little, as for one behind endpoints."""
     outcomes: Counter[str] = sum((_outcomes(part.output) for part in parts), Counter())
     useless = outcomes.total() - sum(outcomes[settled] for settled in _SETTLED_FOR_GOOD)
-    allowed = judge.config.max_failed_fraction
-    if useless > Fraction(str(allowed)) * outcomes.total():
+    config = judge.config
+    if useless > Ceilings.of(config).most_failures(outcomes.total()):
         kinds = ", ".join(f"{kind} {num:,}" for kind, num in sorted(outcomes.items()))
         raise ValueError(
             f"{title}: {useless:,} of {outcomes.total():,} records got no usable answer from "
-            f"{judge.model} ({kinds}), more than max_failed_fraction={allowed} allows. The answers "
+            f"{judge.model} ({kinds}), more than max_failed_fraction={config.max_failed_fraction} "
+            f"or max_failures={config.max_failures} allows. The answers "
             f"lie in {parts[0].output.parent}: see whether max_tokens cuts them off, or train the "
             "scorer for longer; a raised max_failed_fraction takes them as they are."
         )
