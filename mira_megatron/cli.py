@@ -25,6 +25,7 @@ from mira_megatron.atomic_files import NO_SPACE
 from mira_megatron.cli_parser import command_parser
 from mira_megatron.config import Recipe, load_recipe
 from mira_megatron.endpoints import unusable_api_keys
+from mira_megatron.launchers.processes import run_workers
 from mira_megatron.pipeline import STAGES, run_stages, unit_states
 from mira_megatron.stage import Resources
 from mira_megatron.tokens_tool import run_tokens_tool
@@ -96,6 +97,11 @@ def _run(arguments: argparse.Namespace) -> int:
         case "failures":
             _print_failures(recipe, is_json=arguments.json)
             return 0
+    if arguments.missing:
+        missing = importlib.import_module("mira_megatron.launchers.missing")
+        for line in missing.missing_parts(recipe):
+            Console().print(Text(line), soft_wrap=True)
+        return 0
     stages = list(STAGES) if arguments.command in ("run", "status") else [arguments.command]
     summary = importlib.import_module("mira_megatron.report.summary")
     console = Console()
@@ -104,13 +110,38 @@ def _run(arguments: argparse.Namespace) -> int:
         return 0
     secrets = _secrets(recipe)
     _check_keys(recipe, stages, secrets)
-    resources = Resources(workers=arguments.workers, secrets=secrets)
+    if arguments.processes is not None and (code := _run_processes(arguments)):
+        return code
+    resources = Resources(
+        workers=arguments.workers,
+        is_shared=arguments.share or arguments.processes is not None,
+        job=_scheduled_as(),
+        secrets=secrets,
+    )
     run_stages(recipe, stages, resources)
     if arguments.command == "run":
         summary.print_summary(console, recipe)
-    if arguments.command in ("label", "score"):
+    if arguments.command in ("label", "score") and not arguments.share:
         _print_failures(recipe, stages=[arguments.command])
     return 0
+
+
+def _run_processes(arguments: argparse.Namespace) -> int:
+    """Has processes share a stage; what killed ones leave behind is then this one's to do."""
+    if arguments.processes < 1:
+        raise ValueError(f"--processes {arguments.processes} must be at least 1")
+    words = [arguments.command, str(arguments.recipe), *arguments.overrides, "--share"]
+    workers = max(1, arguments.workers // arguments.processes)
+    words += ["--workers", str(workers), "--log-level", arguments.log_level]
+    return run_workers(words, arguments.processes)
+
+
+def _scheduled_as() -> str:
+    """Returns how SLURM calls this job, "" outside of it."""
+    names = ("SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID")
+    if all(name in os.environ for name in names):
+        return "_".join(os.environ[name] for name in names)
+    return os.environ.get("SLURM_JOB_ID", "")
 
 
 def _run_rubric_tool(arguments: argparse.Namespace) -> None:

@@ -39,6 +39,9 @@ STAGE_HELP = {
     "report": "everything above -> report/index.html",
 }
 
+# Stages that several processes can work on at once, part by part.
+_SHARED = ("label", "reliability", "score")
+
 
 def command_parser() -> argparse.ArgumentParser:
     """Returns the parser of every command."""
@@ -47,6 +50,7 @@ def command_parser() -> argparse.ArgumentParser:
         description="Source-aware data selection for Megatron / NeMo mid-training.",
         epilog="Start with: mira run recipes/demo.yaml",
     )
+    parser.set_defaults(share=False, processes=None, missing=False)
     parser.add_argument("--version", action="version", version=f"mira-megatron {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_recipe_command(commands, "run", "all stages in order, skipping what is done")
@@ -54,7 +58,9 @@ def command_parser() -> argparse.ArgumentParser:
     _add_plan(commands)
     _add_failures(commands)
     for stage in STAGES:
-        _add_recipe_command(commands, stage, STAGE_HELP[stage])
+        command = _add_recipe_command(commands, stage, STAGE_HELP[stage])
+        if stage in _SHARED:
+            _add_sharing(command, stage)
     _add_rubric_tool(commands)
     add_tokens_tool(commands)
     _add_serve(commands)
@@ -141,9 +147,28 @@ def _add_doctor(commands: Commands[argparse.ArgumentParser]) -> None:
     add_log_level(command)
 
 
-def _add_recipe_command(commands: Commands[argparse.ArgumentParser], name: str, text: str) -> None:
+def _add_sharing(command: argparse.ArgumentParser, stage: str) -> None:
+    sharing = command.add_mutually_exclusive_group()
+    sharing.add_argument(
+        "--share",
+        action="store_true",
+        help="work beside others that were told the same, on any machine: part by part",
+    )
+    sharing.add_argument(
+        "--processes", type=int, metavar="N", help="start N that share the work on this machine"
+    )
+    if stage == "score":
+        sharing.add_argument(
+            "--missing", action="store_true", help="show which parts are not there yet, and stop"
+        )
+
+
+def _add_recipe_command(
+    commands: Commands[argparse.ArgumentParser], name: str, text: str
+) -> argparse.ArgumentParser:
     command = commands.add_parser(name, help=text, description=text)
     add_recipe(command)
     command.add_argument("--dry-run", action="store_true", help="show what would run, and stop")
     add_workers(command)
     add_log_level(command)
+    return command

@@ -19,6 +19,7 @@ from typing import cast
 
 from mira_megatron.config import Recipe, nearest
 from mira_megatron.grouping.source_groups import source_groups
+from mira_megatron.launchers.sharing import HeldByOthers
 from mira_megatron.manifest import read_manifest
 from mira_megatron.stage import Resources, Run, Unit, check_unit, run_unit, unit_state
 
@@ -93,7 +94,8 @@ def stage_units(recipe: Recipe, stage: str) -> list[Unit]:
 def run_stages(recipe: Recipe, stages: Sequence[str], resources: Resources) -> None:
     """Runs every unit of the stages named, skipping what is done.
 
-    Units of earlier stages are not run, but they must be done with this recipe's settings.
+    Units of earlier stages are not run, but they must be done with this recipe's settings. One that
+    others still work on is left to them, with a line that says so.
     """
     # Workers are forked from a server; what it has imported they need not import, each pool anew.
     multiprocessing.get_context("forkserver").set_forkserver_preload(["__main__", *STAGES.values()])
@@ -105,7 +107,10 @@ def run_stages(recipe: Recipe, stages: Sequence[str], resources: Resources) -> N
             if stage == "anchor":  # the first that reads them; which groups there are is known
                 _warn_of_unused_scorers(recipe)
             for unit in stage_units(recipe, stage):
-                run_unit(unit, run, resources)
+                try:
+                    run_unit(unit, run, resources)
+                except HeldByOthers as held:
+                    logger.info("%s", held)
 
 
 def unit_states(recipe: Recipe, stages: Sequence[str]) -> list[tuple[Unit, str]]:

@@ -10,6 +10,9 @@ Same fingerprint: nothing to do. Another configuration: refused, naming the fiel
 configuration over other inputs (a source was added): the folder is kept under another name and the
 unit is made anew, unless it is of the kind that outlives its inputs, as a rubric does. What other
 runs listed under `reuse` finished with the same fingerprint is taken over by links.
+
+One process works on a unit, or several share one whose parts can be claimed (launchers/claims.py):
+they begin and end it in turn, and work in between.
 """
 
 from __future__ import annotations
@@ -18,12 +21,14 @@ import importlib
 import logging
 import time
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, cast
 
-from mira_megatron.file_lock import held_lock
+from mira_megatron.file_lock import held_lock, joined_lock, waited_lock
+from mira_megatron.launchers.claims import this_process
+from mira_megatron.launchers.sharing import EndedByOthers, Sharing, sharing
 from mira_megatron.manifest import (
     INTENT,
     Counts,
@@ -45,6 +50,7 @@ from mira_megatron.unit_folder import (
     claim_folder,
     clear_up,
     config_differences,
+    is_under_way,
     mark_failed,
     refuse_other_config,
     set_aside,
@@ -60,6 +66,8 @@ class Resources:
     """Where and how fast a run works; nothing here changes a byte of what it makes."""
 
     workers: int = 1
+    is_shared: bool = False  # others may work on the same units, where these can be shared
+    job: str = ""  # of a scheduler, for those who ask whose claims there are
     secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
@@ -82,6 +90,7 @@ class Unit:
     config: Mapping[str, Any]  # everything in the recipe that decides its bytes
     upstream: tuple[str, ...] = ()  # folders of the units it reads
     outlives: tuple[str, ...] = ()  # those of them whose later changes do not unmake it
+    can_be_shared: bool = False  # its work function shares the parts where it is given a sharing
     raw_inputs: Mapping[str, str] = field(default_factory=dict)  # name -> value, from outside
     # Files from outside, name -> digest: only looked at when the unit itself is to be run.
     raw_files: Callable[[], Mapping[str, str]] | None = None
@@ -103,6 +112,7 @@ class Workspace:
     folder: Path
     fingerprint: str  # of the unit
     resources: Resources
+    sharing: Sharing | None = None  # None: this process works alone
 
     @property
     def scratch(self) -> Path:
@@ -144,29 +154,79 @@ def run_unit(unit: Unit, run: Run, resources: Resources) -> Manifest:
     """Returns the unit's manifest, after making whatever of it was not there yet.
 
     Raises ValueError when the folder holds another configuration's results, when an input is not
-    finished, or when a part of a finished unit is gone.
+    finished, or when a part of a finished unit is gone; HeldByOthers when it is shared and others
+    still work on parts of it.
+    """
+    if resources.is_shared and unit.can_be_shared:
+        return _run_shared(unit, run, resources)
+    lock, refusal = _lock(run, unit), _refusal(run, unit)
+    # What cannot be shared is made by one of those who share the rest; the others need it, too.
+    with waited_lock(lock) if resources.is_shared else held_lock(lock, refusal):
+        begun = _begin(unit, run)
+        if isinstance(begun, Manifest):
+            return begun
+        return _work(unit, run, resources, begun)
+
+
+def _run_shared(unit: Unit, run: Run, resources: Resources) -> Manifest:
+    """Works on a unit together with others; its lock is held by all of them."""
+    folder = run.folder / unit.folder
+    turns = _lock(run, unit).with_suffix(".turns.lock")
+    with ExitStack() as leaving:
+        with waited_lock(turns):
+            joined = leaving.enter_context(joined_lock(_lock(run, unit), _refusal(run, unit)))
+            begun = _begin(unit, run, are_others_at_work=not joined.is_first)
+        if isinstance(begun, Manifest):
+            return begun
+        with sharing(
+            folder / SCRATCH,
+            this_process(resources.job),
+            turns=turns,
+            is_ended=lambda: read_manifest(folder) is not None,
+            is_last=joined.is_last,
+        ) as shared:
+            try:
+                return _work(unit, run, resources, begun, shared)
+            except EndedByOthers:
+                ended = read_manifest(folder)
+                assert ended is not None, folder
+                clear_up(folder)  # this worker may have made the scratch folder anew
+                logger.info("%s: ended by another worker", unit.label)
+                return ended
+
+
+def _begin(unit: Unit, run: Run, *, are_others_at_work: bool = False) -> Manifest | Origin:
+    """Returns the manifest of a unit that is finished or taken over; else what it is made from.
+
+    The folder then says so.
     """
     folder = run.folder / unit.folder
-    with _locked(run, unit):
-        raw_files = unit.raw_files() if unit.raw_files else {}
-        origin = _origin(unit, {**raw_files, **read_inputs(unit, run)})
-        finished = read_manifest(folder)
-        if finished is not None:
-            if _is_made_from(finished, unit, origin.inputs):
-                verify_parts(folder, finished)
-                clear_up(folder)
-                _log_done(unit, finished, origin)
-                return finished
-            refuse_other_config(folder, origin, _origin_of(finished))
-            set_aside(folder, origin, _origin_of(finished))
-        set_aside_before = superseded_folder(folder, origin.fingerprint)
-        earlier = [set_aside_before, *(reused / unit.folder for reused in run.reuse)]
-        taken_over = take_over(folder, origin.fingerprint, earlier)
-        if taken_over is not None:
-            logger.info("%s: reused from %s", unit.label, taken_over.reused_from)
-            return taken_over
-        claim_folder(folder, origin)
-        return _work(unit, run, resources, origin)
+    raw_files = unit.raw_files() if unit.raw_files else {}
+    origin = _origin(unit, {**raw_files, **read_inputs(unit, run)})
+    finished = read_manifest(folder)
+    if finished is not None and _is_made_from(finished, unit, origin.inputs):
+        verify_parts(folder, finished)
+        clear_up(folder)
+        _log_done(unit, finished, origin)
+        return finished
+    if are_others_at_work:
+        if is_under_way(folder, origin.fingerprint):
+            return origin
+        raise ValueError(
+            f"{folder}: others work on {unit.label} for a recipe with other settings or other "
+            "inputs. Wait for them to end, or use another run folder (run_folder=...)."
+        )
+    if finished is not None:
+        refuse_other_config(folder, origin, _origin_of(finished))
+        set_aside(folder, origin, _origin_of(finished))
+    set_aside_before = superseded_folder(folder, origin.fingerprint)
+    earlier = [set_aside_before, *(reused / unit.folder for reused in run.reuse)]
+    taken_over = take_over(folder, origin.fingerprint, earlier)
+    if taken_over is not None:
+        logger.info("%s: reused from %s", unit.label, taken_over.reused_from)
+        return taken_over
+    claim_folder(folder, origin)
+    return origin
 
 
 def unit_state(unit: Unit, run: Run) -> str:
@@ -230,7 +290,9 @@ def read_inputs(unit: Unit, run: Run) -> dict[str, str]:
     return inputs
 
 
-def _work(unit: Unit, run: Run, resources: Resources, origin: Origin) -> Manifest:
+def _work(
+    unit: Unit, run: Run, resources: Resources, origin: Origin, shared: Sharing | None = None
+) -> Manifest:
     started = time.monotonic()
     folder = run.folder / unit.folder
     module, _, function = unit.work.partition(":")
@@ -241,6 +303,7 @@ def _work(unit: Unit, run: Run, resources: Resources, origin: Origin) -> Manifes
         folder=folder,
         fingerprint=origin.fingerprint,
         resources=resources,
+        sharing=shared,
     )
     for name in unit.upstream:
         # Parquet is checked part by part as it is read, tokens by who trains on them; a scorer is
@@ -250,7 +313,8 @@ def _work(unit: Unit, run: Run, resources: Resources, origin: Origin) -> Manifes
     try:
         result = work(workspace, unit.settings)
     except ValueError as error:
-        mark_failed(folder, origin, str(error))
+        if shared is None or shared.is_last():  # else others may yet end it well
+            mark_failed(folder, origin, str(error))
         raise
     parts = list_parts(folder, result.rows)
     manifest = Manifest(
@@ -325,10 +389,12 @@ def _origin_of(manifest: Manifest) -> Origin:
     )
 
 
-def _locked(run: Run, unit: Unit) -> AbstractContextManager[None]:
-    path = run.folder / ".locks" / f"{unit.folder.replace('/', '.')}.lock"
-    return held_lock(
-        path,
-        f"{path}: another process is working on {unit.label}. Wait for it to end, or use "
-        "another run folder (run_folder=...).",
+def _lock(run: Run, unit: Unit) -> Path:
+    return run.folder / ".locks" / f"{unit.folder.replace('/', '.')}.lock"
+
+
+def _refusal(run: Run, unit: Unit) -> str:
+    return (
+        f"{_lock(run, unit)}: another process is working on {unit.label}. Wait for it to end, or "
+        "use another run folder (run_folder=...)."
     )

@@ -67,6 +67,15 @@ def claim_folder(folder: Path, origin: Origin) -> None:
     write_json(path, asdict(origin))
 
 
+def is_under_way(folder: Path, fingerprint: str) -> bool:
+    """Returns whether a folder holds unfinished work of this fingerprint."""
+    try:
+        found = Origin(**orjson.loads((folder / INTENT).read_bytes()))
+    except FileNotFoundError:
+        return False
+    return found.fingerprint == fingerprint
+
+
 def mark_failed(folder: Path, origin: Origin, failure: str) -> None:
     """Notes in the intent that this attempt ended with a message, so that a repair may follow."""
     write_json(folder / INTENT, asdict(replace(origin, failure=failure)))

@@ -66,6 +66,7 @@ def units(recipe: Recipe) -> list[Unit]:
                 *scorers[group.name].upstream,
             ),
             raw_files=scorers[group.name].raw_files,
+            can_be_shared=True,
             work="mira_megatron.reliability.reliability:reliability",
             settings=ReliabilitySettings(
                 rubric=recipe.rubric, source=source, scorer=scorers[group.name]
@@ -81,7 +82,8 @@ def reliability(workspace: Workspace, settings: ReliabilitySettings) -> WorkResu
     labels = _held_back(workspace, settings)
     form = rating_form(workspace, settings.scorer)
     parts = _parts(workspace, settings.source, set(labels))
-    outcomes: Counter[str] = sum(judge_parts(workspace, parts, form, form.judge), Counter())
+    judged = judge_parts(workspace, parts, form, form.judge, workspace.sharing)
+    outcomes: Counter[str] = sum(judged, Counter())
     found = _compare(settings, form.anchors, labels, parts)
     write_parquet(
         workspace.folder / CELLS,

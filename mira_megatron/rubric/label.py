@@ -86,6 +86,7 @@ def _unit(
             "seed": recipe.seed,
         },
         upstream=(layout.records(source), anchors),
+        can_be_shared=True,
         work="mira_megatron.rubric.label:label",
         settings=LabelSettings(
             source=source, family=group.family, anchors=anchors, config=config, judge=judge
@@ -109,7 +110,8 @@ def label(workspace: Workspace, settings: LabelSettings) -> WorkResult:
         judge=settings.judge,
         reliability_fraction=settings.config.reliability_fraction,
     )
-    outcomes: Counter[str] = sum(judge_parts(workspace, parts, form, settings.judge), Counter())
+    judged = judge_parts(workspace, parts, form, settings.judge, workspace.sharing)
+    outcomes: Counter[str] = sum(judged, Counter())
     halves = _halves(settings.source, parts)
     return WorkResult(
         counts=Counts(

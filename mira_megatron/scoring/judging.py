@@ -3,6 +3,9 @@
 What is asked about a record and what becomes of the answer is a form's business (free-form judging,
 rating on anchors). Endpoints see one stream of questions over all parts, so no part waits for the
 last answer of another; a part is written when its last record is settled.
+
+Where a unit is shared, a worker judges the parts that it claims: first those that nobody has, then
+those of workers that are gone. Answers that these kept are known by then.
 """
 
 from __future__ import annotations
@@ -10,9 +13,9 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import aclosing, closing
+from contextlib import aclosing, closing, nullcontext
 from dataclasses import dataclass, field
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -24,6 +27,9 @@ import pyarrow.parquet as pq
 from mira_megatron import layout
 from mira_megatron.corpus.sampling import sample_ids
 from mira_megatron.endpoints import api_key as api_key_of
+from mira_megatron.launchers.claimed_parts import finish, ours, taken_over, unclaimed
+from mira_megatron.launchers.claims import Claims
+from mira_megatron.launchers.sharing import Sharing
 from mira_megatron.progress import track
 from mira_megatron.records import RECORD_SCHEMA, Record, records_from_table
 from mira_megatron.rubric.views import View, ViewMaker
@@ -43,6 +49,7 @@ Row = TypeVar("Row")
 _SETTLED_FOR_GOOD = ("ok", "partial")
 _RECORDS_READ = 64
 _ROWS_PER_TABLE = 256
+_PARTS_TAKEN_OVER = 2  # at a time: answers that came before must be read, and others want some too
 _TAUGHT = ("discover", "label")  # stages that ask the teacher
 
 
@@ -121,10 +128,35 @@ class _OpenPart:
             self.rows = []
         return is_whole
 
-    def write(self) -> None:
-        """Writes the part, its rows in the order of its records."""
-        table = pa.concat_tables(self.tables)
-        self.form.write(self.part.output, table.take(np.argsort(self.numbers)))
+    def table(self) -> pa.Table:
+        """Returns all rows, in the order of the part's records."""
+        return pa.concat_tables(self.tables).take(np.argsort(self.numbers))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Judging:
+    """Who judges a unit's records, in which form, and who else does."""
+
+    form: Form[Any]
+    judge: Judge
+    title: str
+    num_records: int  # of all the unit's parts
+    claims: Claims | None  # None: this process alone
+
+    def write(self, part: JudgedPart, rows: pa.Table) -> None:
+        """Writes a part, unless another worker has."""
+        if self.claims is None:
+            self.form.write(part.output, rows)
+        else:
+            self.claims.deliver(part.output, lambda path: self.form.write(path, rows))
+
+    def write_whole(self, opened: _OpenPart) -> None:
+        """Writes a part that has all its rows."""
+        self.write(opened.part, opened.table())
+
+    def is_lost(self, part: JudgedPart) -> bool:
+        """Returns whether another worker has taken a part over from this one."""
+        return self.claims is not None and not self.claims.is_mine(part.output.name)
 
 
 def all_parts(workspace: Workspace, source: str) -> list[JudgedPart]:
@@ -168,28 +200,49 @@ def sampled_parts(
 
 
 def judge_parts(
-    workspace: Workspace, parts: Sequence[JudgedPart], form: Form[Any], judge: Judge
+    workspace: Workspace,
+    parts: Sequence[JudgedPart],
+    form: Form[Any],
+    judge: Judge,
+    sharing: Sharing | None = None,
 ) -> list[Counter[str]]:
     """Has every part judged and written; returns how many records of each ended how.
 
     Raises ValueError where an endpoint answers too little, or the spend ceiling is reached. What
-    was answered is kept, and a part in which something failed is asked about again.
+    was answered is kept, and a part in which something failed is asked about again, but for one
+    of a unit that is shared: it stays as its worker left it. Of a shared unit it returns to the
+    one worker that is to end it; the others get HeldByOthers or EndedByOthers.
     """
-    title = workspace.unit.label
+    judging = _Judging(
+        form=form,
+        judge=judge,
+        title=workspace.unit.label,
+        num_records=sum(part.num_records for part in parts),
+        claims=None if sharing is None else sharing.claims,
+    )
+    if judging.claims is not None:
+        _check_no_ceiling(judging)
     match judge.config.engine:
+        case "rule_judge" if judging.claims is not None:
+            with track(judging.title, len(parts)) as advance:
+                for part in ours(parts, judging.claims):
+                    judging.write(part, _rows_by_rules(part, form, judge))
+                    advance()
         case "rule_judge":
             tasks = [_InProcess(part=part, form=form, judge=judge) for part in parts]
             workers = workspace.resources.workers
-            for _ in map_shards(_judge_in_process, tasks, workers=workers, title=title):
+            for _ in map_shards(_judge_in_process, tasks, workers=workers, title=judging.title):
                 pass
         case "transformers" | "vllm":
-            _judge_here(parts, form, judge, title)
-            _check_usable(parts, judge, title)
+            _judge_here(parts, judging)
         case _:
             section = "teacher" if workspace.unit.stage in _TAUGHT else "score"
             secrets = workspace.resources.secrets
-            api_key = api_key_of(judge.config.api_key_env, secrets, section)
-            asyncio.run(_ask(parts, form, judge, api_key, title))
+            _ask_endpoints(parts, judging, api_key_of(judge.config.api_key_env, secrets, section))
+    if sharing is not None:
+        finish(parts, judging.title, sharing)
+    if sharing is not None or judge.config.engine in ("transformers", "vllm"):
+        _check_usable(parts, judging)
     return [_outcomes(part.output) for part in parts]
 
 
@@ -199,30 +252,41 @@ def _sample_part(task: _Sampling) -> set[str]:
 
 
 def _judge_in_process(task: _InProcess) -> None:
-    """Judges one part; through the answer's text, so that a server's rows are the same."""
-    if task.part.output.is_file():
-        return
-    view_maker = ViewMaker(task.judge.config.max_record_tokens, task.judge.tokenizer)
+    """Judges one part, if it is not there yet."""
+    if not task.part.output.is_file():
+        rows = _rows_by_rules(task.part, task.form, task.judge)
+        task.form.write(task.part.output, rows)
+
+
+def _rows_by_rules(part: JudgedPart, form: Form[Any], judge: Judge) -> pa.Table:
+    """Returns a part's rows; through the answer's text, so that a server's rows are the same."""
+    view_maker = ViewMaker(judge.config.max_record_tokens, judge.tokenizer)
     rows = []
-    for record in _records(task.part):
+    for record in _records(part):
         view = view_maker.view(record)
-        text = task.form.judge_in_process(view.text)
-        answer = Answer(key=record.record_id, text=text)
-        rows.append(task.form.row(record, view, _reply(answer, task.form)))
-    task.form.write(task.part.output, task.form.table(rows))
+        answer = Answer(key=record.record_id, text=form.judge_in_process(view.text))
+        rows.append(form.row(record, view, _reply(answer, form)))
+    return form.table(rows)
 
 
-def _judge_here(parts: Sequence[JudgedPart], form: Form[Any], judge: Judge, title: str) -> None:
+def _judge_here(parts: Sequence[JudgedPart], judging: _Judging) -> None:
     """Judges the parts that are not there yet, one after the other: the model is loaded once."""
-    missing = [part for part in parts if not part.output.is_file()]
-    if not missing:
+    form, judge = judging.form, judging.judge
+    missing: Iterator[JudgedPart]
+    if judging.claims is None:
+        missing = (part for part in parts if not part.output.is_file())
+    else:
+        missing = ours(parts, judging.claims)
+    first = next(missing, None)
+    if first is None:
         return
     view_maker = ViewMaker(judge.config.max_record_tokens, judge.tokenizer)
+    num_missing = sum(not part.output.is_file() for part in parts)
     with (
         closing(local_judge(judge, form.example_answers())) as model,  # the next unit loads its own
-        track(title, len(missing)) as advance,
+        track(judging.title, num_missing) as advance,
     ):
-        for part in missing:
+        for part in chain([first], missing):
             records = list(_records(part))
             views = [view_maker.view(record) for record in records]
             answers = model.answers(
@@ -239,39 +303,70 @@ def _judge_here(parts: Sequence[JudgedPart], form: Form[Any], judge: Judge, titl
                 form.row(record, view, _reply(answer, form))
                 for record, view, answer in zip(records, views, answers, strict=True)
             ]
-            form.write(part.output, form.table(rows))
+            judging.write(part, form.table(rows))
             advance()
 
 
-def _check_usable(parts: Sequence[JudgedPart], judge: Judge, title: str) -> None:
-    """Raises ValueError where the model here answered too little, as for one behind endpoints."""
+def _check_no_ceiling(judging: _Judging) -> None:
+    if Ceilings.of(judging.judge.config).are_on_charges:
+        raise ValueError(
+            f"{judging.title}: spend_ceiling and ceilings on tokens count what one process spends, "
+            "so several cannot keep to them. Leave out --share and --processes, or the ceilings."
+        )
+
+
+def _check_usable(parts: Sequence[JudgedPart], judging: _Judging) -> None:
+    """Raises ValueError where all parts together hold too few usable answers."""
+    judge = judging.judge
     outcomes: Counter[str] = sum((_outcomes(part.output) for part in parts), Counter())
     useless = outcomes.total() - sum(outcomes[settled] for settled in _SETTLED_FOR_GOOD)
     config = judge.config
     if useless > Ceilings.of(config).most_failures(outcomes.total()):
         kinds = ", ".join(f"{kind} {num:,}" for kind, num in sorted(outcomes.items()))
+        way_out = (
+            "see whether max_tokens cuts them off, or train the scorer for longer"
+            if judge.is_local
+            else "the same command without --share asks again about those that failed"
+        )
         raise ValueError(
-            f"{title}: {useless:,} of {outcomes.total():,} records got no usable answer from "
-            f"{judge.model} ({kinds}), more than max_failed_fraction={config.max_failed_fraction} "
-            f"or max_failures={config.max_failures} allows. The answers "
-            f"lie in {parts[0].output.parent}: see whether max_tokens cuts them off, or train the "
-            "scorer for longer; a raised max_failed_fraction takes them as they are."
+            f"{judging.title}: {useless:,} of {outcomes.total():,} records got no usable answer "
+            f"from {judge.model} ({kinds}), more than "
+            f"max_failed_fraction={config.max_failed_fraction} or "
+            f"max_failures={config.max_failures} allows. The answers lie in "
+            f"{parts[0].output.parent}: {way_out}; a raised max_failed_fraction takes them as they "
+            "are."
         )
 
 
-async def _ask(
-    parts: Sequence[JudgedPart], form: Form[Any], judge: Judge, api_key: str | None, title: str
-) -> None:
-    """Asks about every record of the parts that are not there yet, or in which something failed."""
+def _ask_endpoints(parts: Sequence[JudgedPart], judging: _Judging, api_key: str | None) -> None:
+    """Asks about every part that is not there yet, or in which something failed."""
+    claims = judging.claims
+    if claims is None:
+        unsettled = (
+            part
+            for part in parts
+            if not (part.output.is_file() and set(_outcomes(part.output)) <= set(_SETTLED_FOR_GOOD))
+        )
+        asyncio.run(_ask(unsettled, judging, api_key))
+        return
+    asyncio.run(_ask(unclaimed(parts, claims), judging, api_key))
+    left_behind = taken_over(parts, claims)
+    while taken := list(islice(left_behind, _PARTS_TAKEN_OVER)):
+        asyncio.run(_ask(iter(taken), judging, api_key))
+
+
+async def _ask(parts: Iterator[JudgedPart], judging: _Judging, api_key: str | None) -> None:
+    """Asks about every record of these parts."""
+    form, judge = judging.form, judging.judge
     view_maker = ViewMaker(judge.config.max_record_tokens, judge.tokenizer)
     asked: dict[str, tuple[Record, View, _OpenPart, int]] = {}
 
     def questions() -> Iterator[Question]:
         for part in parts:
-            if part.output.is_file() and set(_outcomes(part.output)) <= set(_SETTLED_FOR_GOOD):
-                continue
             opened = _OpenPart(part=part, form=form)
             for number, record in enumerate(_records(part)):
+                if judging.is_lost(part):  # it never becomes whole here, and is not written
+                    break
                 view = view_maker.view(record)
                 key = f"{part.output.name}:{number}"  # whatever ids the records have
                 asked[key] = record, view, opened, number
@@ -279,7 +374,8 @@ async def _ask(
                     key=key, record_id=record.record_id, messages=form.messages(view.text)
                 )
 
-    with asking_alone(judge.answers), AnswerStore(judge.answers) as store:
+    alone = asking_alone(judge.answers) if judging.claims is None else nullcontext()
+    with alone, AnswerStore(judge.answers) as store:
         replies = ask_all(
             questions(),
             judge.config,
@@ -288,14 +384,14 @@ async def _ask(
             weights=judge.weights,
             store=store,
             read=form.read,
-            num_questions=sum(part.num_records for part in parts),
-            title=title,
+            num_questions=judging.num_records,
+            title=judging.title,
         )
         async with aclosing(replies):
             async for reply in replies:
                 record, view, opened, number = asked.pop(reply.key)
                 if opened.add(number, form.row(record, view, reply)):
-                    await asyncio.to_thread(opened.write)
+                    await asyncio.to_thread(judging.write_whole, opened)
 
 
 def _reply(answer: Answer, form: Form[Any]) -> Reply:

@@ -51,6 +51,7 @@ def _units_of_group(recipe: Recipe, group: SourceGroup) -> list[Unit]:
             config=scorer.fingerprinted,
             upstream=(layout.records(source), *scorer.upstream),
             raw_files=scorer.raw_files,
+            can_be_shared=True,
             work="mira_megatron.scoring.score:score",
             settings=ScoreSettings(source=source, scorer=scorer),
         )
@@ -64,7 +65,8 @@ def score(workspace: Workspace, settings: ScoreSettings) -> WorkResult:
     check_mode(workspace.run.folder, settings.scorer)
     form = rating_form(workspace, settings.scorer)
     parts = all_parts(workspace, settings.source)
-    outcomes: Counter[str] = sum(judge_parts(workspace, parts, form, form.judge), Counter())
+    judged = judge_parts(workspace, parts, form, form.judge, workspace.sharing)
+    outcomes: Counter[str] = sum(judged, Counter())
     return WorkResult(
         counts=Counts(
             num_in=outcomes.total(),

@@ -1,0 +1,1 @@
+"""Spreading a stage over processes and machines."""
