@@ -41,7 +41,7 @@ REPEATS = 3
 PUT_BAR = 0.5  # of the speed of a bare file
 SQLITE_BAR = 2.0
 OPEN_BAR = 10.0
-SHARD_BAR = 5.0  # opening included
+SHARD_BAR = 4.0  # opening included
 
 
 def main() -> int:

@@ -20,7 +20,7 @@ from mira_megatron.scoring.endpoint import Endpoints, EndpointSettings, Request
 LATENCY_MS = 50.0
 IN_FLIGHT = 64
 NUM_REQUESTS = 10_240
-ROUNDS = 2
+ROUNDS = 3
 BAR = 0.95
 IDEAL = IN_FLIGHT / (LATENCY_MS / 1000)
 

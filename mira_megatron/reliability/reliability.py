@@ -34,7 +34,7 @@ from mira_megatron.stage import Unit, WorkResult, Workspace
 
 logger = logging.getLogger(__name__)
 
-VERSION = 1
+VERSION = 2
 CELLS = "cells.parquet"
 MIN_RHO = 0.4  # what the log counts as followed; it decides nothing
 

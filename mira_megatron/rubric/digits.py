@@ -3,7 +3,8 @@
     7 8 10 0 5 5 6 7 9 3 4 8 8 2 7      whole numbers from 0 to 10, in slot order
 
 Some 31 tokens where an answer with justifications has 600. Guided decoding by `SCORES_REGEX` lets
-a model write nothing else, and ends the answer by itself.
+a model write nothing else, and ends the answer by itself. A scorer that learned another form never
+practised this one: what its digits are worth is measured first (scoring/mode_agreement.py).
 
 What tells a score's slot is its place alone. So an answer is read only where it has one number for
 every slot: one that has fewer or more may have left out or repeated any of them, and is unparsed

@@ -40,7 +40,7 @@ from mira_megatron.scoring.questions import Reply, explained, failure_status
 from mira_megatron.shards import write_parquet
 from mira_megatron.stage import Unit, WorkResult, Workspace
 
-VERSION = 1
+VERSION = 2
 _ANSWERS, _JUDGMENTS = "answers", "part"
 _CUT_OFF = "cut off at max_tokens"
 # Of an answer, until it is written; judgments have a file of their own.

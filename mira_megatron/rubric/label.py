@@ -28,7 +28,7 @@ from mira_megatron.stage import Unit, WorkResult, Workspace
 
 logger = logging.getLogger(__name__)
 
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import OrderedDict, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import accumulate
@@ -33,7 +33,7 @@ from mira_megatron.scoring.segment_files import (
     CHARGED,
     COUNTS,
     JSON_FIELDS,
-    journal_name,
+    make_segment,
     make_segment_of_left,
     segment_files,
     segment_number,
@@ -48,6 +48,14 @@ _GROUPS_IN_MEMORY = 8
 _FILES_OPEN = 8
 
 
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What lay in a folder of answers."""
+
+    segments: Mapping[int, Path]  # by number
+    keys: KeyFiles
+
+
 class AnswerSegments:
     """The answers of a folder that lie in segments, after taking in journals that were left.
 
@@ -56,12 +64,10 @@ class AnswerSegments:
     """
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._segments: dict[int, Path] = {}
+        self._segments: Mapping[int, Path] = {}
         self._keys = KeyFiles()
         self._by_model: dict[int, Mapping[str, Charged]] = {}  # of a segment, as far as asked
         self._charged: dict[str, Charged] = {}  # of all segments, as far as asked
-        self._uncounted: frozenset[str] = frozenset()
         self._files: OrderedDict[int, _Segment] = OrderedDict()
         self._groups: OrderedDict[tuple[int, int], pa.Table] = OrderedDict()
         journals = sorted(folder.glob(f"*{SUFFIX}"))
@@ -69,17 +75,15 @@ class AnswerSegments:
             with segments_lock(folder):
                 for journal in journals:
                     make_segment_of_left(journal)
-                self._open()
+                self.use(_found_in(folder))
 
     def __len__(self) -> int:
         return len(self._keys)
 
-    def refresh(self, uncounted: Iterable[Path]) -> None:
-        """Looks again at what lies in the folder; segments of some journals charge nothing."""
-        self._uncounted = frozenset(path.stem for path in uncounted)
+    def use(self, found: Found) -> None:
+        """Goes by what was found in the folder now."""
+        self._segments, self._keys = found.segments, found.keys
         self._charged = {}
-        with segments_lock(self._folder):
-            self._open()
 
     def charged(self, model: str) -> Charged:
         """Returns what the segments charge for a model; no answer is read for it."""
@@ -88,8 +92,7 @@ class AnswerSegments:
             for number, path in self._segments.items():
                 if number not in self._by_model:
                     self._by_model[number] = _charged_by_model(path)
-                if journal_name(path) not in self._uncounted:
-                    total += self._by_model[number].get(model, Charged())
+                total += self._by_model[number].get(model, Charged())
             self._charged[model] = total
         return self._charged[model]
 
@@ -120,29 +123,6 @@ class AnswerSegments:
                     )
                 yield index, _stored(content)
 
-    def _open(self) -> None:
-        folder = segments_folder(self._folder)
-        if not folder.is_dir():
-            return
-        for path in folder.iterdir():
-            if is_temporary(path):
-                path.unlink()
-        self._segments = {segment_number(path): path for path in segment_files(self._folder)}
-        self._keys = open_key_files(folder, self._segments, self._keys_of)
-
-    def _keys_of(self, number: int) -> np.ndarray:
-        """Returns the keys of a segment, row by row."""
-        with _naming_damaged(self._segments[number]):
-            file = _parquet(self._segments[number])
-            keys = b"".join(
-                bytes(batch.column(0).buffers()[1])
-                for batch in file.iter_batches(columns=["key"], use_threads=False)
-            )
-            num_rows = file.metadata.num_rows
-        keys_N = np.frombuffer(keys, KEY_DTYPE)
-        assert len(keys_N) == num_rows, self._segments[number]
-        return keys_N
-
     def _contents(self, number: int, group: int, rows: list[int]) -> list[dict[str, Any]]:
         """Returns rows of a group; the few groups that were used last are kept."""
         with _naming_damaged(self._segments[number]):
@@ -159,6 +139,43 @@ class AnswerSegments:
             return _kept(
                 self._files, number, _FILES_OPEN, lambda: _Segment.opened(self._segments[number])
             )
+
+
+def take_in(journal: Path) -> Found:
+    """Makes a segment of a journal that is not written any more; returns what lies there then.
+
+    Raises as AnswerSegments does. May run in a thread beside the use of AnswerSegments.
+    """
+    with segments_lock(journal.parent):
+        with journal.open("rb") as file:
+            make_segment(journal, file)
+        return _found_in(journal.parent)
+
+
+def _found_in(folder: Path) -> Found:
+    """Returns what lies in a folder, of which the caller holds the lock; clears up after kills."""
+    within = segments_folder(folder)
+    if not within.is_dir():
+        return Found({}, KeyFiles())
+    for path in within.iterdir():
+        if is_temporary(path):
+            path.unlink()
+    segments = {segment_number(path): path for path in segment_files(folder)}
+    return Found(segments, open_key_files(within, segments, lambda n: _keys_of(segments[n])))
+
+
+def _keys_of(path: Path) -> np.ndarray:
+    """Returns the keys of a segment, row by row."""
+    with _naming_damaged(path):
+        file = _parquet(path)
+        keys = b"".join(
+            bytes(batch.column(0).buffers()[1])
+            for batch in file.iter_batches(columns=["key"], use_threads=False)
+        )
+        num_rows = file.metadata.num_rows
+    keys_N = np.frombuffer(keys, KEY_DTYPE)
+    assert len(keys_N) == num_rows, path
+    return keys_N
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,9 +26,8 @@ import numpy as np
 
 from mira_megatron.file_lock import held_lock
 from mira_megatron.scoring.answer_journal import SUFFIX, Journal, SyncThread
-from mira_megatron.scoring.answer_segments import AnswerSegments
+from mira_megatron.scoring.answer_segments import AnswerSegments, Found, take_in
 from mira_megatron.scoring.key_files import KEY_DTYPE
-from mira_megatron.scoring.segment_files import make_segment, segments_lock
 from mira_megatron.scoring.stored_answer import Charged, Sent, StoredAnswer
 
 __all__ = ["AnswerStore", "Charged", "StoredAnswer", "asking_alone"]
@@ -71,7 +70,7 @@ class AnswerStore:
         self.folder = folder
         self._segments = AnswerSegments(folder)
         self._journals: deque[Journal] = deque()  # oldest first; the last is the one written
-        self._made: deque[Future[None]] = deque()  # segments of all journals but the last
+        self._made: deque[Future[Found]] = deque()  # segments of all journals but the last
         self._name = uuid4().hex
         self._num_journals = 0
         self._num_sent = 0
@@ -193,22 +192,19 @@ class AnswerStore:
         """Has a segment made of a journal that is not written any more."""
         if self._making is None:
             self._making = ThreadPoolExecutor(1, "segments of answers")
-        self._made.append(self._making.submit(_make_segment, journal))
+        self._made.append(self._making.submit(_synced_and_taken_in, journal))
 
     def _take_over(self) -> None:
         """Finds the answers of the oldest journal in its segment from here on."""
-        self._made[0].result()  # what failed once is raised for good
+        found = self._made[0].result()  # what failed once is raised for good
         self._made.popleft()
-        journal = self._journals.popleft()
-        # Others may be segments by now, and are still counted as journals.
-        self._segments.refresh(each.path for each in self._journals)
-        journal.close()
+        self._segments.use(found)
+        self._journals.popleft().close()
 
 
-def _make_segment(journal: Journal) -> None:
+def _synced_and_taken_in(journal: Journal) -> Found:
     journal.sync()
-    with segments_lock(journal.path.parent), journal.path.open("rb") as file:
-        make_segment(journal.path, file)
+    return take_in(journal.path)
 
 
 def _digests(digests: Sequence[bytes] | set[bytes]) -> np.ndarray:

@@ -16,12 +16,13 @@ from collections import Counter, deque
 from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from fractions import Fraction
 
-from mira_megatron.progress import track
+from mira_megatron.progress import Tracker, track
 from mira_megatron.scoring.answer_store import AnswerStore
+from mira_megatron.scoring.ceilings import Ceilings
 from mira_megatron.scoring.completion import NO_LOGPROBS, Answer
 from mira_megatron.scoring.endpoint import Endpoints, Request
+from mira_megatron.scoring.endpoint_facts import Facts
 from mira_megatron.scoring.judge_config import JudgeConfig
 from mira_megatron.scoring.look_ahead import LookAhead
 from mira_megatron.scoring.pending import (
@@ -40,7 +41,7 @@ from mira_megatron.scoring.questions import (
     failure_status,
     outcome,
 )
-from mira_megatron.scoring.spending import Prices, Spending
+from mira_megatron.scoring.spending import Spending
 
 logger = logging.getLogger(__name__)
 
@@ -54,6 +55,7 @@ _SETTING_AT_FAULT = {
 }
 _FIRST_REQUESTS = 20
 _MOST_EQUAL = 1_000
+_REPLIES_PER_REPORT = 16
 
 
 async def ask_all(
@@ -89,16 +91,46 @@ async def ask_all(
         )
         settings = endpoint_settings(judge, api_key)
         with track(title, num_questions) as advance:
+            told = _Told(advance)
             async with Endpoints(judge.endpoints, settings, asking.on_lost) as endpoints:
                 try:
                     async with aclosing(_replies(asking, endpoints)) as replies:
                         async for reply in replies:
+                            told.add(reply, endpoints)
                             advance()
                             yield reply
+                    await endpoints.refresh()
+                    asking.facts = endpoints.facts()
                 except (asyncio.CancelledError, ValueError):
                     await _drain(asking, endpoints)
                     raise
     asking.finish()
+
+
+@dataclass(slots=True)
+class _Told:
+    """What the progress line was told of the endpoints; stored answers took them nothing."""
+
+    tracker: Tracker
+    num_replies: int = 0
+    num_prompt_tokens: int = 0
+    num_output_tokens: int = 0
+
+    def add(self, reply: Reply, endpoints: Endpoints) -> None:
+        """Tells of a reply, and now and then of the endpoints."""
+        if reply.answer.failure is not None:
+            self.tracker.report(num_failed=1)
+        self.num_replies += 1
+        if self.num_replies % _REPLIES_PER_REPORT:
+            return
+        facts = endpoints.facts()
+        self.tracker.report(
+            num_prompt_tokens=facts.num_prompt_tokens - self.num_prompt_tokens,
+            num_output_tokens=facts.num_output_tokens - self.num_output_tokens,
+            cache_hit_rate=facts.cache_hit_fraction,
+        )
+        self.num_prompt_tokens = facts.num_prompt_tokens
+        self.num_output_tokens = facts.num_output_tokens
 
 
 async def _replies(asking: _Asking, endpoints: Endpoints) -> AsyncGenerator[Reply, None]:
@@ -147,9 +179,8 @@ class _Asking:
     read: Callable[[Answer], Parsed]
     num_questions: int
     title: str
-    prices: Prices = field(init=False)
     spending: Spending = field(init=False)
-    most_useless: Fraction = field(init=False)  # of the questions, for the run to end well
+    most_useless: int = field(init=False)  # of the questions, for the run to end well
     again: deque[Pending] = field(default_factory=deque)
     held: Pending | None = None  # may not be started before something has come back
     # Equal to what is in flight, by store key: rather than be paid for twice they wait for it.
@@ -159,23 +190,16 @@ class _Asking:
     asked: set[str] = field(default_factory=set)  # store keys of what is in flight
     useless: Counter[str] = field(default_factory=Counter)
     first_useless: str = ""
+    facts: Facts | None = None  # of the endpoints, in the end
     num_settled: int = 0
     num_requests: int = 0
     num_received: int = 0
     num_shut_out: int = 0  # of the first received, before one that no wrong setting explains
 
     def __post_init__(self) -> None:
-        self.prices = Prices.per_million(
-            prompt=self.judge.price_per_million_prompt_tokens,
-            output=self.judge.price_per_million_output_tokens,
-        )
-        self.spending = Spending(
-            store=self.store,
-            model=given(self.judge.model),
-            prices=self.prices,
-            ceiling=self.judge.spend_ceiling,
-        )
-        self.most_useless = Fraction(str(self.judge.max_failed_fraction)) * self.num_questions
+        ceilings = Ceilings.of(self.judge)
+        self.spending = Spending(store=self.store, model=given(self.judge.model), ceilings=ceilings)
+        self.most_useless = ceilings.most_failures(self.num_questions)
 
     @property
     def is_hopeless(self) -> bool:
@@ -276,7 +300,7 @@ class _Asking:
             raise ValueError(self._too_many_failures())
         if self.held is not None:
             raise ValueError(self._ceiling_reached(self.held))
-        spent = self.spending.committed
+        spent = self.spending.ceilings.cost(self.spending.committed)
         logger.info(
             "%s: %s records, %s requests%s",
             self.title,
@@ -284,6 +308,8 @@ class _Asking:
             f"{self.num_requests:,}",
             f", {float(spent):,.4f} spent in all" if spent else "",
         )
+        if self.facts is not None and self.num_requests:
+            logger.info("%s: %s", self.title, self.facts.sentence())
 
     async def _following(self) -> Pending | None:
         if self.again:
@@ -307,7 +333,7 @@ class _Asking:
             f"{self.title}: {self.useless.total():,} of {self.num_questions:,} records got no "
             f"usable answer ({kinds}), "
             + (
-                f"more than max_failed_fraction={self.judge.max_failed_fraction} allows"
+                self._failures_allowed()
                 if is_too_many
                 else f"and the first {_FIRST_REQUESTS} requests all failed like this"
             )
@@ -315,6 +341,12 @@ class _Asking:
             + (f"Nothing usable came from {endpoints}. " if is_none_usable else "")
             + self._way_out()
         )
+
+    def _failures_allowed(self) -> str:
+        judge = self.judge
+        is_absolute = judge.max_failures is not None and self.most_useless == judge.max_failures
+        setting = "max_failures" if is_absolute else "max_failed_fraction"
+        return f"more than {setting}={getattr(judge, setting)} allows"
 
     def _way_out(self) -> str:
         """Returns what to look at, going by the failure that most records have."""
@@ -343,11 +375,12 @@ class _Asking:
         )
 
     def _ceiling_reached(self, held: Pending) -> str:
-        spent, most = self.spending.committed, self.prices.cost(held.most)
+        charged, ceilings = self.spending.committed, self.spending.ceilings
+        setting = ceilings.fits(charged, held.most)
+        assert setting is not None
         return (
-            f"{self.title}: {float(spent):,.4f} of spend_ceiling={self.judge.spend_ceiling} is "
-            f"spent and the next request can cost up to {float(most):,.4f}; "
+            f"{self.title}: {ceilings.reached(setting, charged, held.most)}; "
             f"{self.num_questions - self.num_settled:,} of {self.num_questions:,} records are left "
-            f"to ask. Every answer so far is kept in {self.store.folder}: raise spend_ceiling and "
+            f"to ask. Every answer so far is kept in {self.store.folder}: raise {setting} and "
             "run the same command again, or ask about fewer records."
         )

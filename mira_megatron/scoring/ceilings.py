@@ -86,7 +86,7 @@ class Ceilings:
                 assert self.spend is not None
                 spent, next_costs = float(self.cost(charged)), float(self.cost(most))
                 return (
-                    f"{spent:,.4f} of {setting}={float(self.spend):g} is spent and the next "
+                    f"{spent:,.4f} of {setting}={float(self.spend)} is spent and the next "
                     f"request can cost up to {next_costs:,.4f}"
                 )
 

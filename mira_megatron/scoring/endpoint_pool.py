@@ -147,7 +147,7 @@ class EndpointPool:
             self._answered(endpoint)
         if kind in _TOO_MUCH:
             concurrency.cut()
-        if failure is not None and failure.wait_seconds > 0:
+        if failure is not None and failure.is_passing and failure.wait_seconds > 0:
             self._pause(endpoint, min(failure.wait_seconds, LONGEST_WAIT_SECONDS))
         self._serve()
 

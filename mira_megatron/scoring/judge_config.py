@@ -61,9 +61,11 @@ class JudgeConfig:
     request_fields: dict[str, Any] = field(default_factory=dict)  # more fields of the request body
     endpoints: list[str] = field(default_factory=list, metadata={"execution": True})
     api_key_env: str | None = field(default=None, metadata={"execution": True})
-    max_in_flight: int = field(default=64, metadata={"execution": True})
+    max_in_flight: int = field(default=64, metadata={"execution": True})  # per endpoint
     timeout_seconds: float = field(default=600.0, metadata={"execution": True})
     max_retries: int = field(default=5, metadata={"execution": True})
+    # How long to wait for endpoints of which none can be reached, before records fail.
+    patience_seconds: float = field(default=600.0, metadata={"execution": True})
     # Answers asked for while none can be read. Like a retry it decides which records have an
     # answer, never what an answer is: one that could be read stands, whatever this is raised to.
     max_attempts: int = field(default=1, metadata={"execution": True})
@@ -161,7 +163,7 @@ class JudgeConfig:
             if value is not None and not 0 < value < math.inf:
                 raise ValueError(f"{name}={value} must be a number above 0")
         for name in (
-            *("max_retries", "temperature", "max_failures"),
+            *("max_retries", "patience_seconds", "temperature", "max_failures"),
             *("prompt_token_ceiling", "output_token_ceiling"),
         ):
             value = getattr(self, name)

@@ -15,7 +15,6 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import aclosing, closing, nullcontext
 from dataclasses import dataclass, field
-from fractions import Fraction
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -36,6 +35,7 @@ from mira_megatron.records import RECORD_SCHEMA, Record, records_from_table
 from mira_megatron.rubric.views import View, ViewMaker
 from mira_megatron.scoring.answer_store import AnswerStore, asking_alone
 from mira_megatron.scoring.asking import ask_all
+from mira_megatron.scoring.ceilings import Ceilings
 from mira_megatron.scoring.completion import Answer
 from mira_megatron.scoring.judge import Judge
 from mira_megatron.scoring.local_engines import local_judge
@@ -308,11 +308,10 @@ def _judge_here(parts: Sequence[JudgedPart], judging: _Judging) -> None:
 
 
 def _check_no_ceiling(judging: _Judging) -> None:
-    if judging.judge.config.spend_ceiling is not None:
+    if Ceilings.of(judging.judge.config).are_on_charges:
         raise ValueError(
-            f"{judging.title}: spend_ceiling={judging.judge.config.spend_ceiling} counts what one "
-            "process spends, so several cannot keep to it. Leave out --share and --processes, or "
-            "spend_ceiling."
+            f"{judging.title}: spend_ceiling and ceilings on tokens count what one process spends, "
+            "so several cannot keep to them. Leave out --share and --processes, or the ceilings."
         )
 
 
@@ -321,8 +320,8 @@ def _check_usable(parts: Sequence[JudgedPart], judging: _Judging) -> None:
     judge = judging.judge
     outcomes: Counter[str] = sum((_outcomes(part.output) for part in parts), Counter())
     useless = outcomes.total() - sum(outcomes[settled] for settled in _SETTLED_FOR_GOOD)
-    allowed = judge.config.max_failed_fraction
-    if useless > Fraction(str(allowed)) * outcomes.total():
+    config = judge.config
+    if useless > Ceilings.of(config).most_failures(outcomes.total()):
         kinds = ", ".join(f"{kind} {num:,}" for kind, num in sorted(outcomes.items()))
         way_out = (
             "see whether max_tokens cuts them off, or train the scorer for longer"
@@ -331,9 +330,11 @@ def _check_usable(parts: Sequence[JudgedPart], judging: _Judging) -> None:
         )
         raise ValueError(
             f"{judging.title}: {useless:,} of {outcomes.total():,} records got no usable answer "
-            f"from {judge.model} ({kinds}), more than max_failed_fraction={allowed} allows. The "
-            f"answers lie in {parts[0].output.parent}: {way_out}; a raised max_failed_fraction "
-            "takes them as they are."
+            f"from {judge.model} ({kinds}), more than "
+            f"max_failed_fraction={config.max_failed_fraction} or "
+            f"max_failures={config.max_failures} allows. The answers lie in "
+            f"{parts[0].output.parent}: {way_out}; a raised max_failed_fraction takes them as they "
+            "are."
         )
 
 

@@ -169,6 +169,7 @@ def endpoint_settings(judge: JudgeConfig, api_key: str | None) -> EndpointSettin
         max_in_flight=judge.max_in_flight,
         timeout_seconds=judge.timeout_seconds,
         max_retries=judge.max_retries,
+        patience_seconds=judge.patience_seconds,
         request_fields={**guided_fields(judge), **judge.request_fields},
         has_logprobs=judge.answer_mode == "expected",
         api_key=api_key,

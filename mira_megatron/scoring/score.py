@@ -22,7 +22,7 @@ from mira_megatron.scoring.judging import all_parts, judge_parts
 from mira_megatron.scoring.mode_agreement import check_mode, mode_units
 from mira_megatron.stage import Unit, WorkResult, Workspace
 
-VERSION = 2
+VERSION = 3
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -320,6 +320,28 @@ def test_server_without_metrics_is_asked_for_them_once() -> None:
     assert (facts.cache_hit_fraction, facts.idle_fraction) == (None, None)
 
 
+def test_requests_that_find_a_known_server_away_have_lost_no_attempt() -> None:
+    server = FaultServer()
+
+    async def ask() -> list[str | None]:
+        settings = dataclasses.replace(_SETTINGS, max_retries=0)
+        async with Endpoints(urls, settings) as endpoints:
+            first, *others = _requests(3)
+            endpoints.start(first)
+            failures = [(await endpoints.next_answer()).failure]
+            await asyncio.to_thread(server.kill)
+            for request in others:
+                endpoints.start(request)
+            await asyncio.sleep(0.1)
+            await asyncio.to_thread(server.restart)
+            failures += [(await endpoints.next_answer()).failure for _ in others]
+            return failures
+
+    with serving(server) as urls:
+        assert asyncio.run(ask()) == [None, None, None]
+    assert set(server.asked.values()) == {1}
+
+
 def test_ended_while_the_only_endpoint_is_away_waits_for_nothing() -> None:
     server = FaultServer()
 

@@ -8,13 +8,24 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mira_megatron.scoring.answer_store import AnswerStore, Charged, StoredAnswer
-from mira_megatron.scoring.spending import Prices, Spending
-
-_ONE_PER_OUTPUT_TOKEN = Prices.per_million(prompt=0, output=1e6)
+from mira_megatron.scoring.ceilings import Ceilings
+from mira_megatron.scoring.spending import Spending
 
 
 def _spending(store: AnswerStore, ceiling: float | None) -> Spending:
-    return Spending(store=store, model="m", prices=_ONE_PER_OUTPUT_TOKEN, ceiling=ceiling)
+    return Spending(store=store, model="m", ceilings=_one_per_output_token(ceiling))
+
+
+def _one_per_output_token(ceiling: float | None) -> Ceilings:
+    return Ceilings(
+        spend=None if ceiling is None else Fraction(ceiling),
+        prompt_tokens=None,
+        output_tokens=None,
+        failures=None,
+        failed_fraction=Fraction(0),
+        price_per_million_prompt=Fraction(0),
+        price_per_million_output=Fraction(10**6),
+    )
 
 
 def _tokens(count: int) -> Charged:
@@ -36,18 +47,13 @@ def _stored(charged: Charged) -> StoredAnswer:
     )
 
 
-def test_prices_cost_is_exact() -> None:
-    prices = Prices.per_million(prompt=0.1, output=0.7)
-    assert prices.cost(Charged(num_prompt_tokens=3, num_output_tokens=1)) == Fraction(1, 10**6)
-
-
 def test_spending_reserves_the_most_and_counts_what_it_cost(tmp_path: Path) -> None:
     with AnswerStore(tmp_path) as store:
         spending = _spending(store, 4)
         assert spending.reserve("a", _tokens(3))
         assert not spending.reserve("b", _tokens(2))
         spending.settle("a", _stored(_tokens(1)))
-        assert spending.committed == 1
+        assert spending.committed.num_output_tokens == 1
         assert spending.reserve("b", _tokens(3))  # exactly up to the ceiling
 
 
@@ -57,8 +63,8 @@ def test_spending_lost_attempt_counts_at_its_most_in_the_next_run_too(tmp_path: 
         assert spending.reserve("a", _tokens(2))
         assert not spending.lose("a")  # a second attempt could lead to 4
         spending.settle("a", None)
-        assert spending.committed == 2
-    assert _spending(AnswerStore(tmp_path), 3).committed == 2
+        assert spending.committed.num_output_tokens == 2
+    assert _spending(AnswerStore(tmp_path), 3).committed.num_output_tokens == 2
 
 
 def test_spending_request_that_cost_nothing_makes_room_again(tmp_path: Path) -> None:
@@ -66,8 +72,8 @@ def test_spending_request_that_cost_nothing_makes_room_again(tmp_path: Path) -> 
         spending = _spending(store, 3)
         assert spending.reserve("a", _tokens(3))
         spending.settle("a", None)
-        assert spending.committed == 0
-    assert _spending(AnswerStore(tmp_path), 3).committed == 0
+        assert spending.committed.num_output_tokens == 0
+    assert _spending(AnswerStore(tmp_path), 3).committed.num_output_tokens == 0
 
 
 def test_spending_without_a_ceiling_lets_everything_through(tmp_path: Path) -> None:
@@ -82,16 +88,16 @@ def test_spending_without_a_ceiling_writes_answers_alone_and_counts_what_is_lost
         spending = _spending(store, None)
         for key in ("answered", "lost", "free"):
             assert spending.reserve(key, _tokens(5))
-        assert spending.committed == 15
+        assert spending.committed.num_output_tokens == 15
         spending.settle("answered", _stored(_tokens(2)))
         spending.settle("free", None)
         assert spending.lose("lost")
-        assert spending.committed == 2 + 5 + 5
+        assert spending.committed.num_output_tokens == 2 + 5 + 5
         spending.settle("lost", None)
-        assert spending.committed == 2 + 5
+        assert spending.committed.num_output_tokens == 2 + 5
         (journal,) = tmp_path.glob("*.jsonl")
         assert journal.read_bytes().count(b"\n") == 1
-    assert _spending(AnswerStore(tmp_path), None).committed == 2
+    assert _spending(AnswerStore(tmp_path), None).committed.num_output_tokens == 2
 
 
 @settings(max_examples=50, deadline=None)
@@ -114,6 +120,6 @@ def test_spending_never_exceeds_the_ceiling_whatever_the_order(
                 if fate == "lose":
                     spending.lose(key)
                 spending.settle(key, None if fate == "lose" else _stored(_tokens(count)))
-            assert spending.committed <= ceiling
+            assert spending.committed.num_output_tokens <= ceiling
         committed = spending.committed
     assert _spending(AnswerStore(folder), ceiling).committed == committed

@@ -55,7 +55,9 @@ def _questions(count: int) -> list[Question]:
     rng = random.Random(3)
     texts = [record(rng, rng.randint(2, 8)) for _ in range(count)]
     return [
-        Question(key=str(number), record_id="r", messages=[{"role": "user", "content": text}])
+        Question(
+            key=str(number), record_id=str(number), messages=[{"role": "user", "content": text}]
+        )
         for number, text in enumerate(texts)
     ]
 
@@ -180,7 +182,9 @@ def test_transformers_engine_record_too_long_or_no_text_fails_alone(scorer: Path
     contents = ("alpha " * 60, "alpha", "half \ud800")
     answers = judge.answers(
         [
-            Question(key=content, record_id="r", messages=[{"role": "user", "content": content}])
+            Question(
+                key=content, record_id=content, messages=[{"role": "user", "content": content}]
+            )
             for content in contents
         ]
     )
