@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
+from threading import Timer
 from typing import Any
 
 import pytest
@@ -158,6 +160,16 @@ def test_failure_is_noted_in_the_unit_by_its_last_worker_only(run: Run) -> None:
 
 def test_unit_that_cannot_be_shared_is_worked_on_alone(run: Run) -> None:
     shared(run, can_be_shared=False)
+    assert texts(run) == ["alone", "alone"]
+
+
+def test_unit_that_cannot_be_shared_is_waited_for(run: Run) -> None:
+    with ExitStack() as held:
+        held.enter_context(waited_lock(run.folder / ".locks" / "ratings.wiki.lock"))
+        release = Timer(0.1, held.close)
+        release.start()
+        shared(run, can_be_shared=False)
+        release.join()
     assert texts(run) == ["alone", "alone"]
 
 
