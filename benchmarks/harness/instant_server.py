@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
-_RATIONALE = "It says what it does in short sentences, and shows how; " * 2
+_RATIONALE = ("It says what it does in short sentences, and shows how; " * 2).strip()
 _SLOTS = [f"[A{slot}] Quality {slot}: {slot % 11}/10 — {_RATIONALE}" for slot in range(1, 16)]
 _FOOTER = ["overall: 64", "training_recommendation: keep", "domain_tag: notes", "brief: A note."]
 _DEFAULT_ANSWER = "\n".join([*_SLOTS, *_FOOTER])  # some 2.5 KB
