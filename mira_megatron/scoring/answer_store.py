@@ -129,7 +129,8 @@ class AnswerStore:
 
     def get(self, key: str) -> StoredAnswer | None:
         """Returns the answer to a question, or None where it has not been answered."""
-        return self.known([key]).get(key)
+        # Most have not been answered, which is known sooner than where an answer lies.
+        return self.known([key])[key] if key in self else None
 
     def known(self, keys: Sequence[str]) -> dict[str, StoredAnswer]:
         """Returns the answers to those questions that have been answered, by their keys.

@@ -135,12 +135,12 @@ class _Told:
 
 async def _replies(asking: _Asking, endpoints: Endpoints) -> AsyncGenerator[Reply, None]:
     while True:
-        pending = await asking.next_pending() if endpoints.has_room else None
-        if pending is not None:
-            answer = asking.known(pending)
+        following = await asking.following() if endpoints.has_room else None
+        if following is not None:
+            pending, answer = following
             if answer is None:
+                # It leaves when an answer or a question is waited for, together with others.
                 endpoints.start(asking.request(pending))
-                await asyncio.sleep(0)  # lets it leave before the next question is looked at
                 continue
         elif endpoints.num_in_flight:
             answer = await endpoints.next_answer()
@@ -207,24 +207,34 @@ class _Asking:
         is_shut_out = self.num_shut_out >= _FIRST_REQUESTS
         return is_shut_out or self.useless.total() > self.most_useless
 
-    async def next_pending(self) -> Pending | None:
-        """Returns what to ask next; None where nothing is left, or something must come back first.
+    async def following(self) -> tuple[Pending, Answer | None] | None:
+        """Returns what to ask next, with the answer where it need not be asked, or cannot be.
 
-        What is returned and not in the store has its most set aside under the ceiling.
+        None where nothing is left, or something must come back first. What has no answer has its
+        most set aside under the ceiling.
         """
         if self.is_hopeless:
             return None
         while True:
-            pending, self.held = self.held or await self._following(), None
-            if pending is None or self._may_start(pending):
-                return pending
-            if pending.stored_as not in self.asked or self.num_equal >= _MOST_EQUAL:
-                self.held = pending
+            pending, self.held = self.held or await self._pending(), None
+            if pending is None:
                 return None
-            self.equal.setdefault(pending.stored_as, []).append(pending)
-            self.num_equal += 1
+            answer = self._known(pending)
+            if answer is not None:
+                return pending, answer
+            assert pending.stored_as is not None
+            if pending.stored_as in self.asked and self.num_equal < _MOST_EQUAL:
+                self.equal.setdefault(pending.stored_as, []).append(pending)
+                self.num_equal += 1
+                continue
+            if pending.stored_as not in self.asked and self.spending.reserve(
+                pending.question.key, pending.most
+            ):
+                return pending, None
+            self.held = pending
+            return None
 
-    def known(self, pending: Pending) -> Answer | None:
+    def _known(self, pending: Pending) -> Answer | None:
         """Returns the answer to what need not be asked, or cannot be."""
         if pending.stored_as is None:
             return Answer(
@@ -311,18 +321,11 @@ class _Asking:
         if self.facts is not None and self.num_requests:
             logger.info("%s: %s", self.title, self.facts.sentence())
 
-    async def _following(self) -> Pending | None:
+    async def _pending(self) -> Pending | None:
         if self.again:
             return self.again.popleft()
         question = await self.questions.next()
         return None if question is None else self.asker.pending(question, 1)
-
-    def _may_start(self, pending: Pending) -> bool:
-        if pending.stored_as is None or pending.stored_as in self.store:
-            return True
-        if pending.stored_as in self.asked:
-            return False
-        return self.spending.reserve(pending.question.key, pending.most)
 
     def _too_many_failures(self) -> str:
         kinds = ", ".join(f"{kind} {num:,}" for kind, num in sorted(self.useless.items()))
