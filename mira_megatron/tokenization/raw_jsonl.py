@@ -27,6 +27,7 @@ MAX_LINE_BYTES = 1 << 30
 _SCAN_BYTES = 1 << 20
 _NEWLINE = ord("\n")
 _BOM = b"\xef\xbb\xbf"
+_BLANKS = b" \t\r\n"
 _CODECS = {".gz": "gzip", ".zst": "zstd"}
 
 
@@ -53,7 +54,7 @@ def jsonl_chunks(part: FileRange, *, text_field: str, id_field: str | None) -> I
     row = 1
     try:
         for lines in _whole_lines(_blocks(path, part), path):
-            chunk = _parsed(lines, row, text_field, id_field)
+            chunk = _parsed(lines, row, text_field, id_field, is_first=part.start == 0)
             yield chunk
             row += chunk.num_rows
     except (OSError, pa.ArrowException) as error:
@@ -121,12 +122,14 @@ def _whole_lines(blocks: Iterator[pa.Buffer], path: Path) -> Iterator[_Lines]:
         yield _Lines(last, np.array([last.size]))
 
 
-def _parsed(lines: _Lines, first_row: int, text_field: str, id_field: str | None) -> RawChunk:
+def _parsed(
+    lines: _Lines, first_row: int, text_field: str, id_field: str | None, *, is_first: bool
+) -> RawChunk:
     """Returns what lines hold, all at once where every one of them is a document."""
     num_rows = len(lines.ends_L)
     columns = _columns(lines, text_field, id_field)
     if columns is None:
-        return _parsed_one_by_one(lines, first_row, text_field, id_field)
+        return _parsed_one_by_one(lines, first_row, text_field, id_field, is_first=is_first)
     return RawChunk(
         texts=columns[0],
         ids=columns[1],
@@ -177,8 +180,9 @@ def _read(content: pa.Buffer, schema: pa.Schema) -> pa.Table:
 
 
 def _parsed_one_by_one(
-    lines: _Lines, first_row: int, text_field: str, id_field: str | None
+    lines: _Lines, first_row: int, text_field: str, id_field: str | None, *, is_first: bool
 ) -> RawChunk:
+    """Returns what lines hold; `is_first` in the range with which the file begins."""
     texts: list[str] = []
     ids: list[str] = []
     rows: list[int] = []
@@ -186,7 +190,7 @@ def _parsed_one_by_one(
     content = memoryview(lines.content)
     for row, (start, end) in enumerate(pairwise([0, *lines.ends_L.tolist()]), start=first_row):
         line = bytes(content[start:end])
-        if row == 1:
+        if row == 1 and is_first:
             line = line.removeprefix(_BOM)
         if not line.strip():
             continue
@@ -214,7 +218,7 @@ def _parsed_line(line: bytes, text_field: str, id_field: str | None) -> _Row | t
     except UnicodeDecodeError as error:
         return "invalid_utf8", f"{error.reason} (byte {error.start})"
     except orjson.JSONDecodeError as error:
-        columns = _columns(_one_line(line), text_field, id_field)
+        columns = _columns(_one_line(line.strip(_BLANKS)), text_field, id_field)
         if columns is None:
             return "invalid_json", f"{error.msg} (character {error.pos})"
         texts, ids = columns

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import shutil
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -62,11 +63,11 @@ class ShardJoiner(Generic[Report]):
         file.parent.mkdir(parents=True, exist_ok=True)
         self._file = file
         self._num_shards = len(shards)
-        self._descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
+        self._descriptor = _opened(file)
         self._pool = ThreadPoolExecutor(workers)
         self._most_waiting = workers
         self._laying: deque[Future[None]] = deque()
-        kept = self._kept(shards)
+        kept = self._kept(shards, report)
         self.reports: list[Report] = [report(**shard["report"]) for shard in kept]
         self._end = sum(shard["num_bytes"] for shard in kept)
 
@@ -100,11 +101,25 @@ class ShardJoiner(Generic[Report]):
         while self._laying:
             self._laying.popleft().result()
         num_bytes = int(num_tokens_D.sum()) * dtype.itemsize
-        assert self._end == num_bytes, (self._end, num_bytes)
+        if self._end != num_bytes:
+            raise ValueError(
+                f"{self._file}: {self._end:,} bytes of shards, but their documents need "
+                f"{num_bytes:,}. Delete {self._file.parent} and run again."
+            )
         os.ftruncate(self._descriptor, self._end)  # another run's may be longer
-        os.fsync(self._descriptor)
+        self._flush()
         self._give_name(bin_path(path_prefix))
         write_index(idx_path(path_prefix), one_sequence_per_document(num_tokens_D, dtype))
+
+    def _flush(self) -> None:
+        try:
+            with explaining_full_disk(self._file, WRITING_SHARDS):
+                os.fsync(self._descriptor)
+        except OSError:
+            # What could not be flushed once is never told again: it must not be read from memory
+            # by a later run, and taken for what lies on the disk.
+            self._file.unlink(missing_ok=True)
+            raise
 
     def _give_name(self, path: Path) -> None:
         if path.exists() and path.samefile(self._file):  # by a run that was killed after this
@@ -142,13 +157,13 @@ class ShardJoiner(Generic[Report]):
             return
         os.replace(spilled, self._file)  # one large archive need not be written twice
 
-    def _kept(self, shards: Sequence[Path]) -> list[dict[str, Any]]:
+    def _kept(self, shards: Sequence[Path], report: type[Report]) -> list[dict[str, Any]]:
         """Returns what an earlier run says of the first shards, up to one that is not whole."""
         kept: list[dict[str, Any]] = []
         end = 0
         for shard in shards:
             content = _read_checked(beside(shard, "json"))
-            if content.get("start") != end:
+            if content.get("start") != end or not _is_report(content["report"], report):
                 break
             kept.append(content)
             end += content["num_bytes"]
@@ -177,6 +192,23 @@ class ShardJoiner(Generic[Report]):
             digest.update(block)
             start += len(block)
         return digest.hexdigest()
+
+
+def _opened(file: Path) -> int:
+    """Returns a descriptor of the file, which has no other name: what has one is never changed."""
+    descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
+    if os.fstat(descriptor).st_nlink == 1:
+        return descriptor
+    # The output of a run that was killed before its end, wherever it lies by now.
+    os.close(descriptor)
+    with replacing(file, is_flushed=False) as temporary:
+        shutil.copyfile(file, temporary)
+    return os.open(file, os.O_RDWR)
+
+
+def _is_report(content: dict[str, Any], report: type[Any]) -> bool:
+    """Returns whether this version of the code would write such a report."""
+    return content.keys() == {each.name for each in dataclasses.fields(report)}
 
 
 def _read_checked(path: Path) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
     <prefix>.bin, .idx, .records.parquet, .dropped.jsonl     the outputs
     <prefix>.written.json      plan, report, and every output's size: written last of all
-    .<prefix>.mira-write/      unfinished work: plan.json says that it is ours, naming.json that
+    .<prefix>.mira-write/      unfinished work: plan.json says that it is ours, joining.json that
                                outputs without a written.json are
     .<prefix>.lock             stays: a lock that is deleted can be held by two
 
@@ -135,7 +135,7 @@ class WriteOutputs:
         temporaries = [path for path in self.work.iterdir() if is_temporary(path)]
         # Reports first: a shard that has one counts as whole.
         shards.sort(key=lambda path: path.suffix != ".json")
-        for path in (*shards, self.joined, *temporaries, self._naming, self._plan):
+        for path in (self.joined, *shards, *temporaries, self._naming, self._plan):
             path.unlink(missing_ok=True)
         with suppress(OSError):  # something else lies there
             self.work.rmdir()
@@ -154,7 +154,7 @@ class WriteOutputs:
 
     @property
     def _naming(self) -> Path:
-        return self.work / "naming.json"
+        return self.work / "joining.json"
 
     def _beside(self, suffix: str) -> Path:
         return self.path_prefix.with_name(f"{self.path_prefix.name}{suffix}")

@@ -6,8 +6,8 @@ Writes  <prefix>.bin, <prefix>.idx: one document per row, EOD appended
         field, or file:row, and no document is held out
         <prefix>.dropped.jsonl: all rows that could not become documents; only if there are any
         <prefix>.written.json: what was asked for, what came of it and how large, last of all
-        .<prefix>.mira-write/ while it works: a run that was killed or refused goes on there with
-        every shard whose range of a file, tokenizer and fields are the same
+        .<prefix>.mira-write/ while it works: a run that was killed or refused goes on there after
+        the shards at the beginning whose range of a file, tokenizer and fields are the same
 
 Byte for byte what megatron-core 0.16.1's tools/preprocess_data.py --append-eod writes, but for
 * the text of a control token inside a document: ordinary text here, a false document end there;
@@ -16,8 +16,9 @@ Byte for byte what megatron-core 0.16.1's tools/preprocess_data.py --append-eod 
 * tokens that a post-processor adds to every text (a BOS): not added here.
 
 Memory: thirty bytes per document in the end; while it works some ten times CHUNK_BYTES or the
-longest row per worker. Small inputs are worked on by threads, since a process and its tokenizer
-take seconds to start; large ones by processes, since parsing JSON holds a process's interpreter.
+longest row per worker, and the ids of three shards (64 MiB each at most). Small inputs are worked
+on by threads, since a process and its tokenizer take seconds to start; large ones by processes,
+since what is left to the interpreter would hold up many threads.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ from mira_megatron.tokenization.token_shards import read_num_tokens
 from mira_megatron.tokenization.tokenizer import RecordEncoder, tokenizer_file
 from mira_megatron.tokenization.write_outputs import WriteOutputs
 
-VERSION = 1  # raised when other bytes are written of the same input
+VERSION = 2  # raised when other bytes are written of the same input
 _PROCESSES_FROM_BYTES = 1 << 30
 
 

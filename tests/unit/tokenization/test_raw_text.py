@@ -164,6 +164,15 @@ def test_a_line_becomes_the_same_whatever_is_beside_it(tmp_path: Path) -> None:
             assert reasons.get(1) == reason
 
 
+def test_blanks_around_a_line_and_marks_inside_a_file_change_nothing(tmp_path: Path) -> None:
+    nan = ODD_LINES[0]
+    path = jsonl(tmp_path, b"\n".join([nan + b"\r", b"  " + nan + b" ", b"\xef\xbb\xbf" + nan]))
+    assert rows_of(file_ranges([path])) == ([(1, "nan"), (2, "nan")], [(3, "invalid_json")])
+    whole = FileRange(file=str(path), start=0, stop=path.stat().st_size)
+    after_first = FileRange(file=str(path), start=len(nan) * 2 + 4, stop=whole.stop)
+    assert rows_of([after_first]) == ([], [(1, "invalid_json")])
+
+
 def test_two_objects_in_a_line_and_one_in_two_lines_are_no_two_documents(tmp_path: Path) -> None:
     path = jsonl(tmp_path, b'{"text": "a"}{"text": "b"}\n{"text":\n"c"}\n' + LINES[0])
     good, bad = rows_of(file_ranges([path]))

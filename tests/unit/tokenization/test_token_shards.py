@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -160,6 +162,36 @@ def test_a_single_shard_is_the_file(
         first = sum(map(sum, LENGTHS[:3]))
         found = np.fromfile(bin_path(tmp_path / "tokens"), DTYPE)
         assert found.tolist() == list(range(first, first + sum(LENGTHS[3])))
+
+
+@pytest.mark.parametrize("is_moved", [True, False])
+def test_a_pair_that_got_its_name_is_never_written_to(tmp_path: Path, is_moved: bool) -> None:
+    joined(tmp_path)
+    pair = tmp_path / "tokens.bin"
+    if is_moved:
+        pair = pair.rename(tmp_path / "moved.bin")
+    before = pair.read_bytes()
+    for path in tmp_path.glob("shard-*"):
+        path.unlink()
+    # Another input, whose first shard is the last one here.
+    with ShardJoiner(tmp_path / "joined.bin", [tmp_path / "x"] * 2, Report, workers=1) as joiner:
+        joiner.add(encoded(tmp_path, 3))
+    assert pair.read_bytes() == before
+    assert (tmp_path / "joined.bin").stat().st_nlink == 1
+
+
+def test_what_could_not_be_flushed_is_laid_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "no space")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", fails)
+        with pytest.raises(OSError, match=r"joined\.bin: no space left while writing shards"):
+            joined(tmp_path)
+    assert joined(tmp_path) == [0, 1, 2, 3]
+    assert_whole(tmp_path)
 
 
 def test_shards_whose_place_changed_are_encoded_again(tmp_path: Path) -> None:
