@@ -113,15 +113,11 @@ class Claims:
         if number and not self._is_stale(self._claim(name, number)):
             return False
         self._claims.mkdir(parents=True, exist_ok=True)
-        path = self._claim(name, number + 1)
-        try:
-            file = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
-        except FileExistsError:  # somebody was faster
-            return False
-        with self._lock, os.fdopen(file, "wb") as claim:
-            claim.write(orjson.dumps(asdict(self.owner)))
-            self._held[name] = number + 1
-        return True
+        with self._lock:
+            is_ours = self._made(self._claim(name, number + 1))
+            if is_ours:
+                self._held[name] = number + 1
+        return is_ours
 
     def is_mine(self, name: str) -> bool:
         """Returns whether the newest claim of a part is this worker's, and the unit not ended."""
@@ -168,6 +164,29 @@ class Claims:
             is_published = self._renamed(private, output)
         private.unlink(missing_ok=True)
         return is_published
+
+    def _made(self, claim: Path) -> bool:
+        """Makes a claim that names its owner from the first moment; False where it is there."""
+        content = orjson.dumps(asdict(self.owner))
+        private = self._claims / f".claim.{self.owner.token}"
+        private.write_bytes(content)
+        try:
+            os.link(private, claim)
+        except FileExistsError:  # somebody was faster, or NFS asked twice
+            return private.samefile(claim)
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            # A worker killed between the two is taken for alive until its claim has grown old.
+            try:
+                file = os.open(claim, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
+            except FileExistsError:
+                return False
+            with os.fdopen(file, "wb") as made:
+                made.write(content)
+        finally:
+            private.unlink(missing_ok=True)
+        return True
 
     @property
     def _claims(self) -> Path:
@@ -225,7 +244,7 @@ class Claims:
         while not self._is_leaving.wait(self._beat_seconds):
             with self._lock:
                 for name, number in self._held.items():
-                    with suppress(FileNotFoundError):
+                    with suppress(OSError):  # a file system out of reach may be back at the next
                         os.utime(self._claim(name, number))
 
 

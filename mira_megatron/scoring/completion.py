@@ -129,7 +129,7 @@ def error_detail(received: bytes, api_key: str | None) -> str:
     try:
         # Through JSON and back: a key written with escapes would not be recognised.
         text = orjson.dumps(orjson.loads(received)).decode()
-    except orjson.JSONDecodeError:
+    except (orjson.JSONDecodeError, orjson.JSONEncodeError):  # it reads deeper than it writes
         text = received.decode("utf-8", "replace")
     return shown(text, api_key)
 

@@ -65,7 +65,8 @@ class Concurrency:
         if self._num_answers < self.limit:
             return
         is_saturated = self._peak >= _SATURATED * self.limit
-        if is_saturated and not self.is_held:
+        is_cooling = not self._is_starting and self._clock() < self._cool_until
+        if is_saturated and not self.is_held and not is_cooling:
             step = self._limit if self._is_starting else max(1.0, self._limit * _STEP)
             self._limit = min(float(self._most), self._limit + step)
         self._begin_window()

@@ -132,5 +132,9 @@ def _retry_after_seconds(response: aiohttp.ClientResponse) -> float:
         until = parsedate_to_datetime(written)
         since = parsedate_to_datetime(response.headers.get("Date", ""))
         return max(0.0, (until - since).total_seconds())
-    except (ValueError, TypeError):  # no date, or only one of the two with a time zone
+    except (
+        ValueError,
+        TypeError,
+        OverflowError,
+    ):  # no date, or only one of the two with a time zone
         return 0.0

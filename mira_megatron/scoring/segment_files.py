@@ -13,9 +13,8 @@ import os
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict
-from io import BufferedReader
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import orjson
 import pyarrow as pa
@@ -76,7 +75,7 @@ def journal_name(segment: Path) -> str:
     return segment.stem.partition("-")[2]
 
 
-def make_segment(journal: Path, file: BufferedReader) -> None:
+def make_segment(journal: Path, file: BinaryIO) -> None:
     """Makes a segment of a journal that is read from its beginning, and removes the journal.
 
     Raises ValueError with file and line for damage elsewhere than at its end, OSError (one of
@@ -96,7 +95,8 @@ def make_segment(journal: Path, file: BufferedReader) -> None:
 
 def make_segment_of_left(journal: Path) -> None:
     """Makes a segment of a journal as `make_segment` does, unless a process still writes it."""
-    with suppress(FileNotFoundError), journal.open("rb") as file:
+    # To lock a file for oneself, NFS wants it opened for writing.
+    with suppress(FileNotFoundError), journal.open("rb+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -106,7 +106,7 @@ def make_segment_of_left(journal: Path) -> None:
             make_segment(journal, file)
 
 
-def _write_segment(segment: Path, journal: Path, file: BufferedReader) -> None:
+def _write_segment(segment: Path, journal: Path, file: BinaryIO) -> None:
     charges = Charges()
     with (
         replacing(segment) as temporary,

@@ -11,9 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
-from io import BufferedReader
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import orjson
 
@@ -133,7 +132,7 @@ def ended_line(number: int) -> bytes:
 
 
 def read_answers(
-    path: Path, file: BufferedReader, charges: Charges
+    path: Path, file: BinaryIO, charges: Charges
 ) -> Iterator[tuple[dict[str, Any], int]]:
     """Yields the content of every answer of a journal, and the bytes of its line.
 

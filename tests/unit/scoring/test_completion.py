@@ -134,3 +134,11 @@ def test_shown_is_one_line_that_prints(char: str) -> None:
 def test_read_error_words_that_could_forge_a_log_line_are_on_one() -> None:
     body = b"no\x1b[2K\r\n12:00 INFO discover: done"
     assert read_error(500, body, 0, None).detail == "no [2K  12:00 INFO discover: done"
+
+
+def test_error_with_more_nesting_than_can_be_written_again_is_a_failure() -> None:
+    body = b"[" * 300 + b"]" * 300
+    assert read_error(500, body, 0.0, None).kind == "http_500"
+    found = read_completion(body, "key", None)
+    assert isinstance(found, Failure)
+    assert found.kind == "bad_body"

@@ -74,11 +74,17 @@ def test_concurrency_a_burst_of_refusals_cuts_once_per_cool_down() -> None:
 
 
 def test_concurrency_after_a_cut_grows_by_steps_and_no_more_by_doubling() -> None:
-    concurrency = Concurrency(64, _Clock())
+    clock = _Clock()
+    concurrency = Concurrency(64, clock)
     for _ in range(3):
         _answer_window(concurrency)
     concurrency.cut()
     assert concurrency.limit == 51  # 51.2
+    # What refused a moment ago gets no more: a server full at nine would be asked ever more.
+    clock.seconds += COOL_DOWN_SECONDS - 0.1
+    _answer_window(concurrency)
+    assert concurrency.limit == 51
+    clock.seconds += 0.1
     _answer_window(concurrency)
     assert concurrency.limit == 54  # a sixteenth more: 54.4
 
