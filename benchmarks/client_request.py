@@ -20,30 +20,19 @@ from typing import Any
 
 import aiohttp
 import orjson
+from harness.asked import IN_FLIGHT, SETTINGS, SYSTEM
 from harness.servers import instant_server, stats
 
-from mira_megatron.scoring.endpoint import Endpoints, EndpointSettings, Request
+from mira_megatron.scoring.endpoint import Endpoints, Request
 
 NUM_REQUESTS = 2_500
-IN_FLIGHT = 64
 ROUNDS = 8
 BAR = round(1 / 1.3, 2)
 
-SYSTEM = "Judge the record by what it teaches: names, tests, reasons and steps. " * 117
 RECORDS = [
     f'def number_{number}(path):\n    """Returns it."""\n    return "{number}"\n\n' * 128
     for number in range(IN_FLIGHT)
 ]
-SETTINGS = EndpointSettings(
-    model="instant",
-    temperature=0.0,
-    top_p=1.0,
-    max_tokens=1024,
-    max_in_flight=IN_FLIGHT,
-    timeout_seconds=60.0,
-    max_retries=5,
-)
-
 Ask = Callable[[str], Coroutine[Any, Any, int]]
 
 

@@ -13,28 +13,18 @@ import json
 import sys
 import time
 
+from harness.asked import IN_FLIGHT, SETTINGS, SYSTEM
 from harness.servers import instant_server, stats
 
-from mira_megatron.scoring.endpoint import Endpoints, EndpointSettings, Request
+from mira_megatron.scoring.endpoint import Endpoints, Request
 
 LATENCY_MS = 50.0
-IN_FLIGHT = 64
 NUM_REQUESTS = 10_240
 ROUNDS = 3
 BAR = 0.95
 IDEAL = IN_FLIGHT / (LATENCY_MS / 1000)
 
-SYSTEM = "Judge the record by what it teaches: names, tests, reasons and steps. " * 117
 RECORD = 'def number(path):\n    """Returns it."""\n    return "number"\n\n' * 128
-SETTINGS = EndpointSettings(
-    model="instant",
-    temperature=0.0,
-    top_p=1.0,
-    max_tokens=1024,
-    max_in_flight=IN_FLIGHT,
-    timeout_seconds=60.0,
-    max_retries=5,
-)
 
 
 def main() -> int:

@@ -60,6 +60,11 @@ def part_bytes(path: Path, digest: str) -> pa.Buffer:
     return content
 
 
+def open_part(path: Path, digest: str) -> pq.ParquetFile:
+    """Returns a parquet part to be read piece by piece, checked as `read_part` does."""
+    return pq.ParquetFile(pa.BufferReader(part_bytes(path, digest)), pre_buffer=False)
+
+
 def changed_part(path: Path, found: str, expected: str) -> ValueError:
     """Returns the error for a part whose bytes are not those of its manifest."""
     return ValueError(

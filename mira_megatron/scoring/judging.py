@@ -40,7 +40,7 @@ from mira_megatron.scoring.completion import Answer
 from mira_megatron.scoring.judge import Judge
 from mira_megatron.scoring.local_engines import local_judge
 from mira_megatron.scoring.questions import Parsed, Question, Reply, outcome
-from mira_megatron.shards import map_shards, part_bytes, read_part
+from mira_megatron.shards import map_shards, open_part, read_part
 from mira_megatron.stage import Workspace
 
 Row = TypeVar("Row")
@@ -405,8 +405,7 @@ def _records(part: JudgedPart) -> Iterator[Record]:
     wanted = None
     if part.record_ids is not None:
         wanted = pa.array(sorted(part.record_ids), pa.string())
-    content = pa.BufferReader(part_bytes(part.records, part.digest))
-    with pq.ParquetFile(content, pre_buffer=False) as file:
+    with open_part(part.records, part.digest) as file:
         for batch in file.iter_batches(
             _RECORDS_READ, columns=RECORD_SCHEMA.names, use_threads=False
         ):

@@ -13,9 +13,8 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from mira_megatron.shards import part_bytes
+from mira_megatron.shards import open_part
 from mira_megatron.tokenization.raw_rows import CHUNK_BYTES, grouped
 from mira_megatron.tokenization.text_columns import TextError, text_hashes
 from mira_megatron.tokenization.token_shards import EncodedShard, writing_shard
@@ -82,8 +81,7 @@ def open_encoder(path: Path, digest: str, eod_token: str, backend: str) -> Recor
 
 def _chunks(task: PartTask) -> Iterator[pa.RecordBatch]:
     """Yields a part's records in chunks, after checking the part's bytes."""
-    content = part_bytes(task.records, task.records_digest)
-    with pq.ParquetFile(pa.BufferReader(content), pre_buffer=False) as file:
+    with open_part(task.records, task.records_digest) as file:
         longest = pc.max(file.read(["num_chars"])["num_chars"]).as_py() or 1
         rows = max(1, min(CHUNK_BYTES // longest, 10_000))
         yield from grouped(file.iter_batches(rows, columns=_COLUMNS, use_threads=False))
