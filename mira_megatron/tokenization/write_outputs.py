@@ -108,7 +108,7 @@ class WriteOutputs:
                     f"{self.work}: holds {others[0].name} but no plan.json, so it was not made by "
                     "`mira tokens write`. Move it away, or choose another --output."
                 )
-        if not self._naming.is_file():
+        if not self._joining.is_file():
             for path in self._all():
                 if path.exists() or path.is_symlink():
                     raise ValueError(
@@ -118,9 +118,9 @@ class WriteOutputs:
                     )
         write_json(self._plan, plan)
 
-    def begin_naming(self) -> None:
+    def begin_joining(self) -> None:
         """Says that outputs that lie there from now on are ours."""
-        write_json(self._naming, {})
+        write_json(self._joining, {})
 
     def finish(self, plan: dict[str, Any], report: dict[str, Any]) -> None:
         """Says that the outputs are whole, and deletes the work."""
@@ -135,7 +135,7 @@ class WriteOutputs:
         temporaries = [path for path in self.work.iterdir() if is_temporary(path)]
         # Reports first: a shard that has one counts as whole.
         shards.sort(key=lambda path: path.suffix != ".json")
-        for path in (self.joined, *shards, *temporaries, self._naming, self._plan):
+        for path in (self.joined, *shards, *temporaries, self._joining, self._plan):
             path.unlink(missing_ok=True)
         with suppress(OSError):  # something else lies there
             self.work.rmdir()
@@ -153,7 +153,7 @@ class WriteOutputs:
         return self.work / "plan.json"
 
     @property
-    def _naming(self) -> Path:
+    def _joining(self) -> Path:
         return self.work / "joining.json"
 
     def _beside(self, suffix: str) -> Path:

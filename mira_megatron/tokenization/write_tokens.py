@@ -219,7 +219,7 @@ def _write(
             )
         if config.id_field is not None:
             check_ids(shards)
-        outputs.begin_naming()
+        outputs.begin_joining()
         num_tokens_D = read_num_tokens(paths, num_documents)
         joiner.finish(outputs.path_prefix, num_tokens_D, encoder.token_dtype)
     write_records(outputs.records, shards, has_ids=config.id_field is not None)
