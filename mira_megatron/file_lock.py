@@ -25,6 +25,15 @@ def held_lock(path: Path, refusal: str) -> Iterator[None]:
 
 
 @contextmanager
+def shared_lock(path: Path, refusal: str) -> Iterator[None]:
+    """Holds the lock together with others; ValueError with `refusal` where one holds it alone."""
+    with _opened(path) as lock:
+        if not _has_got(lock, fcntl.LOCK_SH):
+            raise ValueError(refusal)
+        yield
+
+
+@contextmanager
 def waited_lock(path: Path) -> Iterator[None]:
     """Holds the lock until the block ends, once whoever holds it now has let it go."""
     with _opened(path) as lock:

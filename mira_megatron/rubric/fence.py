@@ -51,18 +51,34 @@ _FILL = r"[\s*_\u00ad\u061c\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff]{0,8}"
 
 # An opening character, the dots already after it, and what must follow. What must follow holds no
 # dot, and no opening character but as its last; so quoting never changes what another match looks
-# at, and `unquote` finds exactly the places that `quote` found. The opening characters come first,
-# as one set: `re` then skips to them, six times as fast as through alternatives that begin alike.
-_OPENING = "<＜﹤\\[\\]［【〔\\-‐‑‒–—―−﹘﹣－"
+# at, and `unquote` finds exactly the places that `quote` found.
+_DASHES = "-‐‑‒–—―−﹘﹣－"
+_RISKS = (
+    (
+        "<＜﹤",
+        rf"[|｜¦￨]|[/／]?(?:{'|'.join(_TAGS)})[>＞]|(?:{'|'.join(_NUMBERED_TAGS)})\w{{1,24}}>",
+    ),
+    ("[", rf"\||/?(?:{'|'.join(_WORDS)})\]|extra_id_|e~"),
+    ("]", r"~!?b"),
+    ("[［【〔", rf"{_FILL}[AaＡａCDQTＣＤＱＴ]{_FILL}\d"),
+    (_DASHES, r"[\s\u200b]{0,2}(?:BEGIN|END)[\s_]{1,2}RECORD"),
+)
+# The opening characters come first, as one set: `re` then skips to them, six times as fast as
+# through alternatives that begin alike.
+_OPENING = "".join({char: None for opening, _ in _RISKS for char in opening})
 _RISKY = re.compile(
-    rf"[{_OPENING}](?:(?<=[<＜﹤]){DOT}*(?=[|｜¦￨]|[/／]?(?:{'|'.join(_TAGS)})[>＞]"
-    rf"|(?:{'|'.join(_NUMBERED_TAGS)})\w{{1,24}}>)"
-    rf"|(?<=\[){DOT}*(?=\||/?(?:{'|'.join(_WORDS)})\]|extra_id_|e~)"
-    rf"|(?<=\]){DOT}*(?=~!?b)"
-    rf"|(?<=[\[［【〔]){DOT}*(?={_FILL}[AaＡａCDQTＣＤＱＴ]{_FILL}\d)"
-    rf"|(?<=[-‐‑‒–—―−﹘﹣－]){DOT}*(?=[\s\u200b]{{0,2}}(?:BEGIN|END)[\s_]{{1,2}}RECORD))"
+    rf"[{re.escape(_OPENING)}](?:"
+    + "|".join(rf"(?<=[{re.escape(each)}]){DOT}*(?={follows})" for each, follows in _RISKS)
+    + ")"
 )
 _QUOTED = re.compile(_RISKY.pattern.replace(f"{DOT}*", f"{DOT}+"))
+# The same for plain ASCII, four times as fast: no dot is there yet, `re` runs to one character at
+# the speed of memory, and only where a text holds what follows it.
+_ASCII_RISKY = tuple(
+    (needed, re.compile(rf"{re.escape(each)}(?:{follow})"))
+    for needed, each in (("<", "<"), ("[", "["), ("~", "]"), ("RECORD", "-"))
+    for follow in ["|".join(f"(?={follows})" for opening, follows in _RISKS if each in opening)]
+)
 
 _BEGIN = "family: {family}\n-----BEGIN RECORD {digest}-----\n"
 _END = "\n-----END RECORD {digest}-----"
@@ -73,7 +89,12 @@ _BEGIN_LINES = re.compile(
 
 def quote(text: str) -> str:
     """Returns the text with a dot set into every control token, answer slot and fence line."""
-    return _RISKY.sub(rf"\g<0>{DOT}", text)
+    if not text.isascii():
+        return _RISKY.sub(rf"\g<0>{DOT}", text)
+    for needed, risky in _ASCII_RISKY:
+        if needed in text:
+            text = risky.sub(rf"\g<0>{DOT}", text)
+    return text
 
 
 def unquote(text: str) -> str:

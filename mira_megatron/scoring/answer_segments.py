@@ -98,6 +98,8 @@ class AnswerSegments:
 
     def has(self, keys_K: np.ndarray) -> np.ndarray:
         """Returns for each key (KEY_DTYPE) whether its answer is in a segment."""
+        if not self._segments:
+            return np.zeros(len(keys_K), bool)
         is_here_K: np.ndarray = self._keys.find(keys_K)["segment"] != NOWHERE
         return is_here_K
 

@@ -24,13 +24,13 @@ from uuid import uuid4
 
 import numpy as np
 
-from mira_megatron.file_lock import held_lock
+from mira_megatron.file_lock import held_lock, shared_lock
 from mira_megatron.scoring.answer_journal import SUFFIX, Journal, SyncThread
 from mira_megatron.scoring.answer_segments import AnswerSegments, Found, take_in
 from mira_megatron.scoring.key_files import KEY_DTYPE
 from mira_megatron.scoring.stored_answer import Charged, Sent, StoredAnswer
 
-__all__ = ["AnswerStore", "Charged", "StoredAnswer", "asking_alone"]
+__all__ = ["AnswerStore", "Charged", "StoredAnswer", "asking"]
 
 _SECONDS_PER_SYNC = 5.0
 _ANSWERS_PER_JOURNAL = 1 << 16
@@ -39,16 +39,18 @@ _MOST_BEING_MADE = 2  # segments: were answers ever to come faster than that, th
 _LOCK = ".lock"
 
 
-def asking_alone(folder: Path) -> AbstractContextManager[None]:
-    """Keeps other processes from asking with the same folder of answers until the block ends.
+def asking(folder: Path, *, together: bool) -> AbstractContextManager[None]:
+    """Keeps processes from asking with the same folder of answers until the block ends.
 
-    Two that asked at once would pay twice for one question, and each up to the spend ceiling.
+    Two that asked at once would pay twice for one question, and each up to the spend ceiling; but
+    for workers that share the questions among them (`together`), and have no such ceiling.
     """
-    return held_lock(
-        folder / _LOCK,
+    refusal = (
         f"{folder}: another process is asking with this answers folder. Wait for it to "
-        "end, or use another one (answers_folder in the section teacher or score).",
+        "end, or use another one (answers_folder in the section teacher or score)."
     )
+    lock = folder / _LOCK
+    return shared_lock(lock, refusal) if together else held_lock(lock, refusal)
 
 
 class AnswerStore:

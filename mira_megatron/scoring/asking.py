@@ -14,8 +14,8 @@ import asyncio
 import logging
 from collections import Counter, deque
 from collections.abc import AsyncGenerator, Callable, Iterable
-from contextlib import aclosing
-from dataclasses import dataclass, field
+from contextlib import aclosing, suppress
+from dataclasses import dataclass, field, replace
 
 from mira_megatron.progress import Tracker, track
 from mira_megatron.scoring.answer_store import AnswerStore
@@ -79,7 +79,7 @@ async def ask_all(
     any more from there on), or when the next request does not fit under `judge.spend_ceiling`.
     Cancelled, it ends when what is in flight is answered and kept; a second time, at once.
     """
-    async with LookAhead(iter(questions)) as look_ahead:
+    async with LookAhead(iter(questions), _size) as look_ahead:
         asking = _Asking(
             questions=look_ahead,
             judge=judge,
@@ -101,10 +101,16 @@ async def ask_all(
                             yield reply
                     await endpoints.refresh()
                     asking.facts = endpoints.facts()
-                except (asyncio.CancelledError, ValueError):
+                # Whatever ends it, in here or where the replies go; but not at once what an
+                # impatient user does.
+                except (Exception, asyncio.CancelledError, GeneratorExit):
                     await _drain(asking, endpoints)
                     raise
     asking.finish()
+
+
+def _size(question: Question) -> int:
+    return len(question.messages[-1]["content"])
 
 
 @dataclass(slots=True)
@@ -164,8 +170,9 @@ async def _drain(asking: _Asking, endpoints: Endpoints) -> None:
             asking.title,
             endpoints.num_in_flight,
         )
-    while endpoints.num_in_flight:
-        asking.receive(await endpoints.next_answer())
+    with suppress(OSError):  # where they cannot be kept, that is what it was stopped for
+        while endpoints.num_in_flight:
+            asking.receive(await endpoints.next_answer())
 
 
 @dataclass(kw_only=True, slots=True)
@@ -186,6 +193,8 @@ class _Asking:
     # Equal to what is in flight, by store key: rather than be paid for twice they wait for it.
     equal: dict[str, list[Pending]] = field(default_factory=dict)
     num_equal: int = 0
+    # Equal to what failed for good, with that failure.
+    failed: deque[tuple[Pending, Answer]] = field(default_factory=deque)
     in_flight: dict[str, Pending] = field(default_factory=dict)
     asked: set[str] = field(default_factory=set)  # store keys of what is in flight
     useless: Counter[str] = field(default_factory=Counter)
@@ -215,6 +224,8 @@ class _Asking:
         """
         if self.is_hopeless:
             return None
+        if self.failed:
+            return self.failed.popleft()
         while True:
             pending, self.held = self.held or await self._pending(), None
             if pending is None:
@@ -264,7 +275,10 @@ class _Asking:
         self.asked.remove(pending.stored_as)
         waiting = self.equal.pop(pending.stored_as, [])
         self.num_equal -= len(waiting)
-        self.again.extend(waiting)
+        if answer.is_lasting:
+            self.failed.extend((each, replace(answer, key=each.question.key)) for each in waiting)
+        else:
+            self.again.extend(waiting)  # they find the answer in the store, or ask themselves
         stored = None
         if answer.is_completion:
             stored = stored_answer(answer, pending, given(self.judge.model))

@@ -172,7 +172,12 @@ class Endpoints:
                 break
             endpoint = None
         failure = tries.failure
-        return Answer(key=request.key, failure=failure.kind, failure_detail=failure.detail)
+        return Answer(
+            key=request.key,
+            failure=failure.kind,
+            failure_detail=failure.detail,
+            is_lasting=not failure.is_passing,
+        )
 
     def _is_last(self, tries: _Tries) -> bool:
         """Returns whether a request has had all the attempts that it may have."""

@@ -13,11 +13,12 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import aclosing, closing, nullcontext
+from contextlib import aclosing, closing
 from dataclasses import dataclass, field
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from types import TracebackType
+from typing import Any, Protocol, Self, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -33,10 +34,11 @@ from mira_megatron.launchers.sharing import Sharing
 from mira_megatron.progress import track
 from mira_megatron.records import RECORD_SCHEMA, Record, records_from_table
 from mira_megatron.rubric.views import View, ViewMaker
-from mira_megatron.scoring.answer_store import AnswerStore, asking_alone
+from mira_megatron.scoring.answer_store import AnswerStore, asking
 from mira_megatron.scoring.asking import ask_all
 from mira_megatron.scoring.ceilings import Ceilings
 from mira_megatron.scoring.completion import Answer
+from mira_megatron.scoring.garbage import rare_collections
 from mira_megatron.scoring.judge import Judge
 from mira_megatron.scoring.local_engines import local_judge
 from mira_megatron.scoring.questions import Parsed, Question, Reply, outcome
@@ -341,18 +343,21 @@ def _check_usable(parts: Sequence[JudgedPart], judging: _Judging) -> None:
 def _ask_endpoints(parts: Sequence[JudgedPart], judging: _Judging, api_key: str | None) -> None:
     """Asks about every part that is not there yet, or in which something failed."""
     claims = judging.claims
-    if claims is None:
-        unsettled = (
-            part
-            for part in parts
-            if not (part.output.is_file() and set(_outcomes(part.output)) <= set(_SETTLED_FOR_GOOD))
-        )
-        asyncio.run(_ask(unsettled, judging, api_key))
-        return
-    asyncio.run(_ask(unclaimed(parts, claims), judging, api_key))
-    left_behind = taken_over(parts, claims)
-    while taken := list(islice(left_behind, _PARTS_TAKEN_OVER)):
-        asyncio.run(_ask(iter(taken), judging, api_key))
+    with rare_collections():
+        if claims is None:
+            unsettled = (
+                part
+                for part in parts
+                if not (
+                    part.output.is_file() and set(_outcomes(part.output)) <= set(_SETTLED_FOR_GOOD)
+                )
+            )
+            asyncio.run(_ask(unsettled, judging, api_key))
+            return
+        asyncio.run(_ask(unclaimed(parts, claims), judging, api_key))
+        left_behind = taken_over(parts, claims)
+        while taken := list(islice(left_behind, _PARTS_TAKEN_OVER)):
+            asyncio.run(_ask(iter(taken), judging, api_key))
 
 
 async def _ask(parts: Iterator[JudgedPart], judging: _Judging, api_key: str | None) -> None:
@@ -365,7 +370,8 @@ async def _ask(parts: Iterator[JudgedPart], judging: _Judging, api_key: str | No
         for part in parts:
             opened = _OpenPart(part=part, form=form)
             for number, record in enumerate(_records(part)):
-                if judging.is_lost(part):  # it never becomes whole here, and is not written
+                # One that was lost never becomes whole here, and is not written.
+                if number % _RECORDS_READ == 0 and judging.is_lost(part):
                     break
                 view = view_maker.view(record)
                 key = f"{part.output.name}:{number}"  # whatever ids the records have
@@ -374,8 +380,8 @@ async def _ask(parts: Iterator[JudgedPart], judging: _Judging, api_key: str | No
                     key=key, record_id=record.record_id, messages=form.messages(view.text)
                 )
 
-    alone = asking_alone(judge.answers) if judging.claims is None else nullcontext()
-    with alone, AnswerStore(judge.answers) as store:
+    together = judging.claims is not None
+    with asking(judge.answers, together=together), AnswerStore(judge.answers) as store:
         replies = ask_all(
             questions(),
             judge.config,
@@ -387,11 +393,41 @@ async def _ask(parts: Iterator[JudgedPart], judging: _Judging, api_key: str | No
             num_questions=judging.num_records,
             title=judging.title,
         )
-        async with aclosing(replies):
+        async with aclosing(replies), _Writing(judging) as writing:
             async for reply in replies:
                 record, view, opened, number = asked.pop(reply.key)
                 if opened.add(number, form.row(record, view, reply)):
-                    await asyncio.to_thread(judging.write_whole, opened)
+                    await writing.start(opened)
+
+
+class _Writing:
+    """Writes parts one after the other, while answers go on coming in."""
+
+    def __init__(self, judging: _Judging) -> None:
+        self._judging = judging
+        self._last: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self._end()
+
+    async def start(self, opened: _OpenPart) -> None:
+        """Starts to write a part, once the one before is written; raises what came of that."""
+        await self._end()
+        write = asyncio.to_thread(self._judging.write_whole, opened)
+        self._last = asyncio.create_task(write)
+
+    async def _end(self) -> None:
+        last, self._last = self._last, None
+        if last is not None:
+            await last
 
 
 def _reply(answer: Answer, form: Form[Any]) -> Reply:

@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Iterator
-from itertools import islice
+from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Generic, Self, TypeVar
 
 Item = TypeVar("Item")
 
-_ITEMS_AHEAD = 32
+# Handing over to a thread and back costs some 200 µs, so many are made at a time, if they are small.
+_ITEMS_AHEAD = 64
+_SIZE_AHEAD = 1 << 20
 
 
 class LookAhead(Generic[Item]):
-    """Takes items from an iterator in a thread, a few ahead of when they are wanted."""
+    """Takes items from an iterator in a thread, a few ahead of when they are wanted.
 
-    def __init__(self, items: Iterator[Item]) -> None:
+    `size` says what an item counts for, so that large ones are few.
+    """
+
+    def __init__(self, items: Iterator[Item], size: Callable[[Item], int]) -> None:
         self._items = items
+        self._size = size
         self._made: deque[Item] = deque()
         self._making: asyncio.Task[list[Item]] | None = None
 
@@ -46,5 +51,15 @@ class LookAhead(Generic[Item]):
         return self._made.popleft() if self._made else None
 
     def _make(self, count: int) -> None:
-        making = asyncio.to_thread(lambda: list(islice(self._items, count)))
-        self._making = asyncio.create_task(making)
+        self._making = asyncio.create_task(asyncio.to_thread(self._some, count))
+
+    def _some(self, most: int) -> list[Item]:
+        """Returns the next items, `most` or fewer that are large; none after the last."""
+        made: list[Item] = []
+        size = 0
+        for item in self._items:
+            made.append(item)
+            size += self._size(item)
+            if len(made) == most or size >= _SIZE_AHEAD:
+                break
+        return made

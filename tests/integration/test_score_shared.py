@@ -29,7 +29,7 @@ from mira_megatron.config import load_recipe
 from mira_megatron.pipeline import run_stages
 from mira_megatron.stage import Resources
 
-NOTES = range(240)
+NOTES = range(480)
 NUM_PARTS = 6
 
 
@@ -57,7 +57,7 @@ def scorer() -> Iterator[GatedScorer]:
 
 
 def shared_recipe(folder: Path, scorer: FakeTeacher) -> Path:
-    """Writes a recipe over 240 notes in 6 parts.
+    """Writes a recipe over 480 notes in 6 parts.
 
     A worker claims what it looks ahead to, which is one part of these or two.
     """

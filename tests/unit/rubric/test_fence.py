@@ -50,6 +50,11 @@ def test_quote_of_quoted_text_differs_where_quoting_did(text: str) -> None:
     assert (quote(text) == text) == (quote(quote(text)) == quote(text))
 
 
+@given(_risky_text.filter(str.isascii))
+def test_quote_of_ascii_text_is_that_of_the_same_text_among_other_characters(text: str) -> None:
+    assert f"{quote(text)}\n中" == quote(f"{text}\n中")
+
+
 @given(family=st.sampled_from(FAMILIES), view=_any_text | _risky_text)
 def test_unfenced_returns_any_view(family: str, view: str) -> None:
     assert unfenced(fenced(family, view)) == (family, view)

@@ -12,7 +12,7 @@ from stored_answers import ONE, key, left_journal, stored
 from mira_megatron.scoring.answer_store import (
     AnswerStore,
     Charged,
-    asking_alone,
+    asking,
 )
 from mira_megatron.scoring.completion import Answer
 from mira_megatron.scoring.expected_scores import SlotOdds
@@ -200,16 +200,25 @@ def test_answers_of_an_earlier_version_are_used(tmp_path: Path) -> None:
     assert again.charged("m") == _MOST + ONE
 
 
-def test_asking_alone_refuses_another_one_until_it_ends(tmp_path: Path) -> None:
+@pytest.mark.parametrize("together", [(False, False), (False, True), (True, False)])
+def test_asking_alone_refuses_others_until_it_ends(
+    tmp_path: Path, together: tuple[bool, bool]
+) -> None:
     folder = tmp_path / "answers"
+    first, second = together
     for _ in range(2):
         with (
-            asking_alone(folder),
+            asking(folder, together=first),
             pytest.raises(ValueError, match="another process is asking") as caught,
-            asking_alone(folder),
+            asking(folder, together=second),
         ):
             pass
         assert str(folder) in str(caught.value)
+
+
+def test_workers_that_share_ask_together(tmp_path: Path) -> None:
+    with asking(tmp_path, together=True), asking(tmp_path, together=True):
+        pass
 
 
 def test_what_was_put_and_sent_is_there_after_kill_9(tmp_path: Path) -> None:

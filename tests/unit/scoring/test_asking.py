@@ -177,6 +177,26 @@ def test_ask_all_question_equal_to_one_that_failed_is_asked_itself(tmp_path: Pat
     assert sum(teacher.asked.values()) == 2
 
 
+def test_ask_all_question_equal_to_one_that_failed_for_good_fails_like_it(tmp_path: Path) -> None:
+    teacher = _Teacher(reply=lambda number, seed: 400, gate=asyncio.Event())
+
+    async def ask() -> dict[str, Reply]:
+        async with teacher.serving() as url:
+            replies = _replies(_questions([1, 1, 1, 2]), _judge(url), tmp_path, 4)
+            asking = asyncio.create_task(replies)
+            while teacher.num_open < 2:
+                await asyncio.sleep(0.01)
+            assert teacher.gate is not None
+            teacher.gate.set()
+            return await asking
+
+    replies = asyncio.run(asyncio.wait_for(ask(), 20))
+    assert {key: reply.answer.failure for key, reply in replies.items()} == dict.fromkeys(
+        ["0-1", "1-1", "2-1", "3-2"], "http_400"
+    )
+    assert teacher.asked.total() == 2
+
+
 def test_ask_all_unreadable_answers_are_asked_for_again_with_the_next_seed(
     tmp_path: Path,
 ) -> None:
@@ -311,6 +331,31 @@ def test_ask_all_interrupted_keeps_what_is_in_flight_and_asks_nothing_more(
 
     asyncio.run(ask())
     assert len(AnswerStore(tmp_path)) == teacher.asked.total() == 3
+
+
+def test_ask_all_error_where_the_replies_go_keeps_what_is_in_flight(tmp_path: Path) -> None:
+    teacher = _Teacher()
+
+    async def ask() -> None:
+        async with teacher.serving() as url:
+            with AnswerStore(tmp_path) as store:
+                replies = ask_all(
+                    _questions(range(20)),
+                    _judge(url),
+                    seed=7,
+                    api_key=None,
+                    store=store,
+                    read=lambda answer: Read("ok"),
+                    num_questions=20,
+                    title="discover modules",
+                )
+                async with contextlib.aclosing(replies):
+                    async for _ in replies:
+                        raise OSError("no space left")
+
+    with pytest.raises(OSError, match="no space left"):
+        asyncio.run(ask())
+    assert len(AnswerStore(tmp_path)) == teacher.asked.total() > 1
 
 
 def test_ask_all_interrupted_twice_gives_up_what_is_in_flight(tmp_path: Path) -> None:
