@@ -109,13 +109,15 @@ def _run(arguments: argparse.Namespace) -> int:
         summary.print_status(console, recipe, unit_states(recipe, stages))
         return 0
     secrets = _secrets(recipe)
-    _check_keys(recipe, stages, secrets)
+    if not arguments.reparse:
+        _check_keys(recipe, stages, secrets)
     if arguments.processes is not None and (code := _run_processes(arguments)):
         return code
     resources = Resources(
         workers=arguments.workers,
         is_shared=arguments.share or arguments.processes is not None,
         job=_scheduled_as(),
+        reparses=arguments.reparse,
         secrets=secrets,
     )
     run_stages(recipe, stages, resources)

@@ -50,7 +50,7 @@ def command_parser() -> argparse.ArgumentParser:
         description="Source-aware data selection for Megatron / NeMo mid-training.",
         epilog="Start with: mira run recipes/demo.yaml",
     )
-    parser.set_defaults(share=False, processes=None, missing=False)
+    parser.set_defaults(share=False, processes=None, missing=False, reparse=False)
     parser.add_argument("--version", action="version", version=f"mira-megatron {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_recipe_command(commands, "run", "all stages in order, skipping what is done")
@@ -160,6 +160,11 @@ def _add_sharing(command: argparse.ArgumentParser, stage: str) -> None:
     if stage == "score":
         sharing.add_argument(
             "--missing", action="store_true", help="show which parts are not there yet, and stop"
+        )
+        sharing.add_argument(
+            "--reparse",
+            action="store_true",
+            help="read the answers that are kept once more, and ask nobody anything",
         )
 
 

@@ -22,7 +22,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -68,6 +68,8 @@ class Resources:
     workers: int = 1
     is_shared: bool = False  # others may work on the same units, where these can be shared
     job: str = ""  # of a scheduler, for those who ask whose claims there are
+    # What is finished is made again, of the answers that are kept: nobody is asked anything.
+    reparses: bool = False
     secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
@@ -162,7 +164,9 @@ def run_unit(unit: Unit, run: Run, resources: Resources) -> Manifest:
     lock, refusal = _lock(run, unit), _refusal(run, unit)
     # What cannot be shared is made by one of those who share the rest; the others need it, too.
     with waited_lock(lock) if resources.is_shared else held_lock(lock, refusal):
-        begun = _begin(unit, run)
+        if resources.reparses:
+            _set_aside_finished(unit, run)
+        begun = _begin(unit, run, takes_over=not resources.reparses)
         if isinstance(begun, Manifest):
             return begun
         return _work(unit, run, resources, begun)
@@ -195,7 +199,22 @@ def _run_shared(unit: Unit, run: Run, resources: Resources) -> Manifest:
                 return ended
 
 
-def _begin(unit: Unit, run: Run, *, are_others_at_work: bool = False) -> Manifest | Origin:
+def _set_aside_finished(unit: Unit, run: Run) -> None:
+    """Keeps a finished unit of the same settings under another name, to be made again.
+
+    The stage's version may be another one: that its code reads answers otherwise is a reason.
+    """
+    folder = run.folder / unit.folder
+    finished = read_manifest(folder)
+    if finished is not None:
+        found = replace(_origin_of(finished), stage_version=unit.version)
+        refuse_other_config(folder, _origin(unit, finished.inputs), found)
+        set_aside(folder, found, _origin_of(finished), reason="made again")
+
+
+def _begin(
+    unit: Unit, run: Run, *, are_others_at_work: bool = False, takes_over: bool = True
+) -> Manifest | Origin:
     """Returns the manifest of a unit that is finished or taken over; else what it is made from.
 
     The folder then says so.
@@ -221,7 +240,7 @@ def _begin(unit: Unit, run: Run, *, are_others_at_work: bool = False) -> Manifes
         set_aside(folder, origin, _origin_of(finished))
     set_aside_before = superseded_folder(folder, origin.fingerprint)
     earlier = [set_aside_before, *(reused / unit.folder for reused in run.reuse)]
-    taken_over = take_over(folder, origin.fingerprint, earlier)
+    taken_over = take_over(folder, origin.fingerprint, earlier) if takes_over else None
     if taken_over is not None:
         logger.info("%s: reused from %s", unit.label, taken_over.reused_from)
         return taken_over

@@ -108,7 +108,7 @@ def config_differences(origin: Origin, found: Origin) -> list[str]:
     ]
 
 
-def set_aside(folder: Path, origin: Origin, found: Origin) -> None:
+def set_aside(folder: Path, origin: Origin, found: Origin, *, reason: str = "changed") -> None:
     """Renames the folder of an origin that is no longer wanted; nothing in it is lost."""
     changed = [
         *config_differences(origin, found),
@@ -122,9 +122,8 @@ def set_aside(folder: Path, origin: Origin, found: Origin) -> None:
     if kept_as.exists():  # the same origin, set aside before and taken back since
         shutil.rmtree(kept_as)
     os.replace(folder, kept_as)
-    logger.info(
-        "%s: changed (%s); what lay there is kept as %s", folder, "; ".join(changed), kept_as
-    )
+    what = f"{reason} ({'; '.join(changed)})" if changed else reason
+    logger.info("%s: %s; what lay there is kept as %s", folder, what, kept_as)
 
 
 def superseded_folder(folder: Path, fingerprint: str) -> Path:

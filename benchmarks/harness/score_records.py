@@ -47,7 +47,9 @@ def main() -> None:
     parts = list(write_records(arguments))
     form = _form(arguments.url, arguments.folder)
     unit = SimpleNamespace(label="score benchmark", stage="score")
-    workspace = SimpleNamespace(unit=unit, resources=SimpleNamespace(workers=1, secrets={}))
+    workspace = SimpleNamespace(
+        unit=unit, resources=SimpleNamespace(workers=1, secrets={}, reparses=False)
+    )
     started, cpu = time.perf_counter(), time.process_time()
     outcomes = judge_parts(cast(Any, workspace), parts, form, form.judge)
     print(

@@ -144,6 +144,7 @@ class _Judging:
     title: str
     num_records: int  # of all the unit's parts
     claims: Claims | None  # None: this process alone
+    asks: bool  # False: only what was answered before
 
     def write(self, part: JudgedPart, rows: pa.Table) -> None:
         """Writes a part, unless another worker has."""
@@ -221,6 +222,7 @@ def judge_parts(
         title=workspace.unit.label,
         num_records=sum(part.num_records for part in parts),
         claims=None if sharing is None else sharing.claims,
+        asks=not workspace.resources.reparses,
     )
     if judging.claims is not None:
         _check_no_ceiling(judging)
@@ -392,6 +394,7 @@ async def _ask(parts: Iterator[JudgedPart], judging: _Judging, api_key: str | No
             read=form.read,
             num_questions=judging.num_records,
             title=judging.title,
+            asks=judging.asks,
         )
         async with aclosing(replies), _Writing(judging) as writing:
             async for reply in replies:

@@ -10,7 +10,7 @@ from typing import Generic, Self, TypeVar
 
 Item = TypeVar("Item")
 
-# Handing over to a thread and back costs some 200 µs, so many are made at a time, if they are small.
+# Handing over to a thread and back costs some 200 µs, so small items are made many at a time.
 _ITEMS_AHEAD = 64
 _SIZE_AHEAD = 1 << 20
 

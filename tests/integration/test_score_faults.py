@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import random
+import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,12 +24,13 @@ from fake_teacher import (
     serving,
     teacher_section,
 )
-from smoke_runs import assert_done, mira
+from smoke_runs import assert_done, assert_refused, mira
 from teacher_recipes import (
     NUM_NOTES,
     num_stored,
     part_digests,
     rows,
+    run_folder,
     teacher_recipe,
     totals,
     with_given_anchors,
@@ -143,3 +146,47 @@ def test_another_run_asks_again_only_for_what_would_be_asked_otherwise(
         for stage in ("ingest", "anchor", "score"):
             assert_done(mira(stage, *words))
         assert scorer.asked.total() - before == num_asked, folder
+
+
+def test_reparse_reads_the_kept_answers_once_more_and_asks_nobody(
+    tmp_path: Path, scorer: FakeTeacher
+) -> None:
+    def once_garbage(asked: Asked, text: str) -> web.Response:
+        is_garbage = asked.number % 3 == 0 and (asked.number % 2 == 0 or asked.attempt == 1)
+        return (garbage if is_garbage else good)(asked, text)
+
+    scorer.fault = once_garbage
+    recipe = score_recipe(tmp_path, scorer)
+    assert_done(mira("score", recipe, "score.max_attempts=2"))
+    num_asked, digests = scorer.asked.total(), part_digests(recipe, RATINGS)
+    folder = run_folder(recipe) / RATINGS
+    manifest = folder / "manifest.json"
+    # As if made by code that read answers in another way.
+    written = json.loads(manifest.read_bytes())
+    manifest.write_text(json.dumps({**written, "stage_version": 1, "fingerprint": "0" * 32}))
+    assert_refused(mira("score", recipe, "score.max_attempts=2"), "stage_version")
+    for num_kept in (1, 2):
+        assert_done(mira("score", recipe, "score.max_attempts=2", "--reparse"))
+        assert part_digests(recipe, RATINGS) == digests
+        assert len(list(folder.parent.glob("notes.superseded-*"))) == num_kept
+    assert scorer.asked.total() == num_asked
+
+
+def test_reparse_without_the_answers_is_refused_and_loses_nothing(
+    tmp_path: Path, scorer: FakeTeacher
+) -> None:
+    recipe = score_recipe(tmp_path, scorer)
+    assert_done(mira("score", recipe))
+    digests = part_digests(recipe, RATINGS)
+    answers = run_folder(recipe) / "answers"
+    assert answers.is_dir()
+    answers.rename(tmp_path / "elsewhere")
+    words = ("score", recipe, "score.max_failed_fraction=0.1")
+    assert_refused(mira(*words, "--reparse"), "not_kept 7", "max_failed_fraction=0.1")
+    (aside,) = (run_folder(recipe) / RATINGS).parent.glob("notes.superseded-*")
+    assert {path.name for path in aside.glob("part-*")} == set(digests)
+    shutil.rmtree(answers, ignore_errors=True)
+    (tmp_path / "elsewhere").rename(answers)
+    assert_done(mira(*words, "--reparse"))
+    assert part_digests(recipe, RATINGS) == digests
+    assert scorer.asked.total() == NUM_NOTES

@@ -137,7 +137,7 @@ def rated(parts: list[JudgedPart], folder: Path, **changes: Any) -> Counter[int]
         judge = Judge(config=config, seed=3, tokenizer=None, answers=folder / "answers")
         form = RatingForm(family="text", anchors=anchors, judge=judge)
         unit = SimpleNamespace(label="score s", stage="score")
-        resources = SimpleNamespace(workers=1, secrets={})
+        resources = SimpleNamespace(workers=1, secrets={}, reparses=False)
         workspace = SimpleNamespace(unit=unit, resources=resources)
         judge_parts(cast(Any, workspace), parts, form, judge)
     return scorer.seeds
