@@ -213,6 +213,6 @@ class OpenQuestions:
         return (
             f"{self.title}: {ceilings.reached(setting, charged, held.most)}; "
             f"{self.num_questions - self.usefulness.num_settled:,} of {self.num_questions:,} "
-            f"records are left to ask. Every answer so far is kept in {self.store.folder}: raise {setting} and "
-            "run the same command again, or ask about fewer records."
+            f"records are left to ask. Every answer so far is kept in {self.store.folder}: raise "
+            f"{setting} and run the same command again, or ask about fewer records."
         )

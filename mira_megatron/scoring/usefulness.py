@@ -61,7 +61,7 @@ class Usefulness:
             self._first_useless = self._first_useless or f"{status}, {reason}"
 
     def too_many_failures(self, answers: Path | None) -> str:
-        """Returns what is wrong, and the way out; `answers` is where those that were paid for lie."""
+        """Returns what is wrong and the way out; `answers` is where what was paid for lies."""
         kinds = ", ".join(f"{kind} {num:,}" for kind, num in sorted(self._useless.items()))
         endpoints = ", ".join(self.judge.endpoints)
         is_too_many = self._useless.total() > self._most_useless
