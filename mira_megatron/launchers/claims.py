@@ -108,16 +108,19 @@ class Claims:
         """Claims a part; returns whether it is this worker's.
 
         It is where nobody claimed it, and with `takes_over` where whoever did is taken for dead.
+        Not where others end the unit at this moment, and its claims go with it.
         """
         number = self._newest(name) if takes_over else 0
-        if number and not self._is_stale(self._claim(name, number)):
-            return False
-        self._claims.mkdir(parents=True, exist_ok=True)
-        with self._lock:
-            is_ours = self._made(self._claim(name, number + 1))
-            if is_ours:
-                self._held[name] = number + 1
-        return is_ours
+        with suppress(FileNotFoundError):
+            if number and not self._is_stale(self._claim(name, number)):
+                return False
+            self._claims.mkdir(parents=True, exist_ok=True)
+            with self._lock:
+                is_ours = self._made(self._claim(name, number + 1))
+                if is_ours:
+                    self._held[name] = number + 1
+            return is_ours
+        return False
 
     def is_mine(self, name: str) -> bool:
         """Returns whether the newest claim of a part is this worker's, and the unit not ended."""
@@ -127,7 +130,9 @@ class Claims:
     def is_held(self, name: str) -> bool:
         """Returns whether a part is claimed by a worker that is not taken for dead."""
         number = self._newest(name)
-        return number > 0 and not self._is_stale(self._claim(name, number))
+        with suppress(FileNotFoundError):  # others end the unit
+            return number > 0 and not self._is_stale(self._claim(name, number))
+        return False
 
     def deliver(self, output: Path, write: Callable[[Path], None]) -> bool:
         """Has a claimed part written to a private path and published as `output`.
@@ -203,12 +208,9 @@ class Claims:
         return number
 
     def _is_stale(self, claim: Path) -> bool:
-        try:
-            # Opened, because over NFS only that asks the server for the time.
-            with claim.open("rb") as file:
-                content, modified = file.read(), os.fstat(file.fileno()).st_mtime
-        except FileNotFoundError:  # others ended the unit
-            return False
+        # Opened, because over NFS only that asks the server for the time.
+        with claim.open("rb") as file:
+            content, modified = file.read(), os.fstat(file.fileno()).st_mtime
         owner = _read_owner(content)
         if owner is not None and owner.is_known_gone(self.owner.machine):
             return True

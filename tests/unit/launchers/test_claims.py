@@ -247,6 +247,26 @@ def test_nothing_is_mine_when_the_folder_went(tmp_path: Path) -> None:
     assert not worker.is_mine(PART)
 
 
+@pytest.mark.parametrize("step", ["link", "fstat"])
+def test_nothing_is_taken_when_the_folder_goes_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    folder = tmp_path / "scratch"
+    with claims(folder) as others, claims(folder) as mine:
+        others.take(PART)
+        outdate(newest(folder))
+        real = getattr(os, step)
+
+        def gone_before(*words: object) -> object:
+            shutil.rmtree(folder, ignore_errors=True)
+            return real(*words)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(f"mira_megatron.launchers.claims.os.{step}", gone_before)
+            assert not mine.take(PART)
+        assert not mine.is_mine(PART)
+
+
 STEPS = st.tuples(st.integers(0, 2), st.sampled_from(["take", "take unclaimed", "outdate"]))
 
 
