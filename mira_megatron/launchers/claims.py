@@ -219,7 +219,6 @@ class Claims:
     def _now(self) -> float:
         """Returns the time as the folder's file system has it."""
         clock = self._claims / f".clock.{self.owner.token}"
-        clock.parent.mkdir(parents=True, exist_ok=True)
         with clock.open("wb") as file:
             os.utime(file.fileno())
             return os.fstat(file.fileno()).st_mtime
