@@ -152,6 +152,12 @@ def test_worker_killed_beside_another_is_made_up_for_by_that_one(
     assert scorer.asked.total() <= len(NOTES) + IN_FLIGHT
 
 
+def is_stopped(pid: int) -> bool:
+    """Returns whether every thread of a process stands still."""
+    threads = Path(f"/proc/{pid}/task").glob("*/stat")
+    return all(thread.read_text().rpartition(")")[2].split()[0] == "T" for thread in threads)
+
+
 def test_worker_that_was_taken_for_dead_does_not_count_twice(
     tmp_path: Path, scorer: GatedScorer, undisturbed: dict[str, str]
 ) -> None:
@@ -161,6 +167,7 @@ def test_worker_that_was_taken_for_dead_does_not_count_twice(
     late = waiting(scorer, IN_FLIGHT, "score", recipe, "--share")
     os.kill(late.pid, signal.SIGSTOP)
     try:
+        wait_until(lambda: is_stopped(late.pid), late)  # else it may go on claiming
         for claim in (folder / ".scratch/claims").glob("part-*"):
             os.utime(claim, (1, 1))  # as if it had not been touched for long
         scorer.gate.set()
