@@ -83,13 +83,13 @@ class Concurrency:
     def refuse(self, burst: int) -> bool:
         """Lowers the limit by a request of this burst that was refused for being too many.
 
-        Returns whether it is the first of its burst. Where less was in flight than allowed, the
-        limit falls to that first: more was not tried.
+        Returns whether it is the first of its burst. Where less was in flight than allowed, that is
+        what the limit falls from: more was not tried.
         """
         is_first = burst == self.burst
         if is_first:
-            self.limit = min(self.limit, max(1, self._peak, self._last_peak))
             self._least = max(1, self.limit // 2)
+            self.limit = min(self.limit, max(self._least, self._peak, self._last_peak))
             self._note_burst()
         if burst >= self.burst - 1:
             self.limit = max(self._least, self.limit - 1)

@@ -248,9 +248,16 @@ def test_endpoints_completion_without_text_keeps_its_counts() -> None:
 
 
 def test_endpoints_retries_end_with_the_last_failure() -> None:
-    answer, endpoint = _ask_one(_refusing(503), max_retries=3)
-    assert answer.failure == "http_503"
+    answer, endpoint = _ask_one(_refusing(500), max_retries=3)
+    assert answer.failure == "http_500"
     assert len(endpoint.bodies) == 4
+
+
+def test_endpoints_refusals_end_with_the_patience_and_cost_no_retry() -> None:
+    answer, endpoint = _ask_one(_refusing(503), max_retries=0, patience_seconds=0.1)
+    assert answer.failure == "http_503"
+    # Ever later: 0.01 s, 0.02 s, 0.04 s, ...
+    assert 3 <= len(endpoint.bodies) <= 20
 
 
 def test_endpoints_invalid_unicode_fails_that_record_only() -> None:
@@ -383,10 +390,12 @@ def test_endpoints_attempts_that_may_have_been_billed_are_told(
         lost.append(request.key)
         return True
 
+    settings = dataclasses.replace(_SETTINGS, patience_seconds=0.01)
+
     async def ask() -> None:
         async with (
             _Endpoint(fault).serving() as url,
-            Endpoints([url], _SETTINGS, on_lost) as endpoints,
+            Endpoints([url], settings, on_lost) as endpoints,
         ):
             endpoints.start(next(_requests(1)))
             await endpoints.next_answer()
