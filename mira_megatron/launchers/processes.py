@@ -40,8 +40,8 @@ def run_workers(words: Sequence[str], num_workers: int) -> int:
         # Unlike Ctrl-C on a terminal it may have come to this process alone.
         for worker in workers:
             worker.terminate()
-        for thread in forwarding:
-            thread.join()
+        for worker in workers:
+            worker.wait()
         raise
 
 

@@ -106,7 +106,7 @@ class FaultServer:
     text_of: Callable[[str], str] = lambda prompt: f"fine {prompt}"
     seconds_per_answer: float = 0.0
     places: int | None = None  # whoever comes while so many are open is refused at once; None: all
-    refusal: Play = status(429)
+    refusal: Play = field(default_factory=lambda: status(429))
     metrics: str | None = None  # the page /metrics; None: there is none
     url: str = ""
     asked: Counter[str] = field(default_factory=Counter)  # by prompt
