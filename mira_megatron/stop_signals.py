@@ -8,30 +8,31 @@ script's trap may both pass it on, and what it asks for is under way. Only Ctrl-
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor
 from contextlib import contextmanager
 from functools import wraps
 from threading import current_thread, main_thread
 from types import FrameType
+from typing import ParamSpec
 
 INTERRUPTED, TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM
 
-Command = Callable[[Sequence[str] | None], int]
+Arguments = ParamSpec("Arguments")
 
 
 class Terminated(KeyboardInterrupt):
     """SIGTERM came while nothing was in flight."""
 
 
-def heeding_sigterm(command: Command) -> Command:
+def heeding_sigterm(command: Callable[Arguments, int]) -> Callable[Arguments, int]:
     """Returns the command with SIGTERM taken as Ctrl-C; its exit code is then 143 for 130."""
 
     @wraps(command)
-    def heeding(argv: Sequence[str] | None = None) -> int:
+    def heeding(*given: Arguments.args, **named: Arguments.kwargs) -> int:
         with _sigterm_as_interrupt() as received:
             try:
-                code = command(argv)
+                code = command(*given, **named)
             except BrokenExecutor:
                 # srun sends it to worker processes as well, which end at once.
                 if not received:

@@ -35,6 +35,7 @@ class Concurrency:
         self.num_in_flight = 0
         self.is_held = False
         self._peak = 0  # in flight at once, in this window
+        self._num_windows = 0  # without a refusal, since the limit last changed
         self.restart()
 
     def restart(self) -> None:
@@ -112,7 +113,7 @@ class Concurrency:
         self._is_starting = self._is_trial = False
 
     def _begin_calm(self) -> None:
-        self._num_windows = 0  # since the limit last changed
+        self._num_windows = 0
         self._begin_window()
 
     def _begin_window(self) -> None:

@@ -190,8 +190,7 @@ class Endpoints:
             assert tries.failed_by is not None
             if self._pool.has_other(tries.failed_by):
                 return False
-        has_given_up = self._pool.given_up is not None and not tries.is_unreached
-        return has_given_up or tries.refused_seconds >= self._pool.patience_seconds
+        return tries.refused_seconds >= self._pool.patience_seconds
 
     def _pays_to_wait(self, tries: _Tries) -> bool:
         """Returns whether the next attempt had better be later.
