@@ -1,6 +1,7 @@
 """The `mira` command: argv, environment and logging are touched here and nowhere else.
 
-Exit codes: 0 done or already done, 2 something the user can fix (one message), 1 a bug.
+Exit codes: 0 done or already done, 2 something the user can fix (one message), 1 a bug; 130 and 143
+after Ctrl-C and SIGTERM, once what was in flight is kept.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from mira_megatron.endpoints import unusable_api_keys
 from mira_megatron.launchers.processes import run_workers
 from mira_megatron.pipeline import STAGES, run_stages, unit_states
 from mira_megatron.stage import Resources
+from mira_megatron.stop_signals import INTERRUPTED, heeding_sigterm
 from mira_megatron.tokens_tool import run_tokens_tool
 
 logger = logging.getLogger(__name__)
@@ -51,6 +53,7 @@ _USER_ERRNOS = (
 )
 
 
+@heeding_sigterm
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns the exit code."""
     arguments = _parse(argv)
@@ -70,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _refuse(error)
     except KeyboardInterrupt:
         logger.error("stopped; run the same command again to go on from here")
-        return 130
+        return INTERRUPTED
 
 
 def _run(arguments: argparse.Namespace) -> int:

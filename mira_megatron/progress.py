@@ -2,8 +2,8 @@
 
 Either says how many steps are done, how fast, and how long the rest will take; of asking a model
 also tokens per second, how much of the prompts the server had in its cache, and how many records
-failed. Speeds are those of the last minutes: what the answer store already held goes by at once,
-and would otherwise make the rest look fast.
+failed. Speeds are those of the last minutes, and of what is done anew: what an earlier run finished
+counts as done, and would otherwise make the rest look fast.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Snapshot:
     """How far a step was at one moment."""
 
     seconds: float
-    num_done: int
+    num_done: int  # anew
     num_prompt_tokens: int
     num_output_tokens: int
 
@@ -70,9 +70,13 @@ class Pace:
 class Tracker:
     """Called once per finished step, or with how many were finished; some 0.1 us when not due."""
 
-    def __init__(self, total: int, clock: Clock, every: float, show: Callable[[], None]) -> None:
+    def __init__(
+        self, total: int, clock: Clock, every: float, show: Callable[[], None], num_done: int = 0
+    ) -> None:
         self.total = total
-        self.num_done = 0
+        self.num_done = num_done
+        self._num_before = num_done  # what of these failed is not known
+        self._num_anew = 0
         self.pace = Pace()
         self._clock = clock
         self._every = every
@@ -83,9 +87,14 @@ class Tracker:
         self._cache_hit_rate: float | None = None
         self._note(clock())
 
-    def __call__(self, num_done: int = 1) -> None:
-        """Counts finished steps, and shows how far it is when that is due."""
+    def __call__(self, num_done: int = 1, *, is_anew: bool = True) -> None:
+        """Counts finished steps, and shows how far it is when that is due.
+
+        Steps that were finished by an earlier run are not done anew, and tell nothing of the speed.
+        """
         self.num_done += num_done
+        if is_anew:
+            self._num_anew += num_done
         now = self._clock()
         if now >= self._due:
             self._due = now + self._every
@@ -115,7 +124,7 @@ class Tracker:
         if self._has_tokens:
             prompt, output = map(self.pace.per_second, ("num_prompt_tokens", "num_output_tokens"))
             facts.append(f"{short(prompt)} prompt and {short(output)} output tokens/s")
-            facts.append(f"failed {percent(self._num_failed, self.num_done)}")
+            facts.append(f"failed {percent(self._num_failed, self.num_done - self._num_before)}")
         if self._cache_hit_rate is not None:
             facts.append(f"cache hits {100 * self._cache_hit_rate:.1f}%")
         if steps > 0:
@@ -124,24 +133,34 @@ class Tracker:
 
     def _note(self, now: float) -> None:
         tokens = (self._num_prompt_tokens, self._num_output_tokens)
-        self.pace.note(Snapshot(now, self.num_done, *tokens))
+        self.pace.note(Snapshot(now, self._num_anew, *tokens))
 
 
 @contextmanager
 def track(
-    title: str, total: int, *, clock: Clock = time.monotonic, console: Console | None = None
+    title: str,
+    total: int,
+    *,
+    num_done: int = 0,
+    clock: Clock = time.monotonic,
+    console: Console | None = None,
 ) -> Iterator[Tracker]:
-    """Yields what is to be called once per finished step out of `total`."""
+    """Yields what is to be called once per finished step out of `total`.
+
+    `num_done` of these an earlier run has finished.
+    """
     is_terminal = sys.stderr.isatty() if console is None else console.is_terminal
     if is_terminal:
-        with _bar(title, total, clock, console or Console(stderr=True)) as tracker:
+        with _bar(title, total, num_done, clock, console or Console(stderr=True)) as tracker:
             yield tracker
     else:
-        yield _lines(title, total, clock)
+        yield _lines(title, total, num_done, clock)
 
 
 @contextmanager
-def _bar(title: str, total: int, clock: Clock, console: Console) -> Iterator[Tracker]:
+def _bar(
+    title: str, total: int, num_done: int, clock: Clock, console: Console
+) -> Iterator[Tracker]:
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=20),
@@ -149,23 +168,24 @@ def _bar(title: str, total: int, clock: Clock, console: Console) -> Iterator[Tra
         TextColumn("{task.fields[facts]}", markup=False),
     )
     with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task(title, total=total, facts="")
+        task = progress.add_task(title, total=total, completed=num_done, facts="")
         # Not at every step: rich takes longer for it than an answer that the store holds.
         tracker = Tracker(
             total,
             clock,
             _SECONDS_BETWEEN_BARS,
             lambda: progress.update(task, completed=tracker.num_done, facts=tracker.facts()),
+            num_done,
         )
         yield tracker
 
 
-def _lines(title: str, total: int, clock: Clock) -> Tracker:
+def _lines(title: str, total: int, num_done: int, clock: Clock) -> Tracker:
     def show() -> None:
         done, of = f"{tracker.num_done:,}", f"{total:,}"
         logger.info("%s: %s of %s, %s", title, done, of, tracker.facts())
 
-    tracker = Tracker(total, clock, _SECONDS_BETWEEN_LINES, show)
+    tracker = Tracker(total, clock, _SECONDS_BETWEEN_LINES, show, num_done)
     return tracker
 
 

@@ -6,8 +6,11 @@ import logging
 import subprocess
 import sys
 from collections.abc import Sequence
+from itertools import count
 from threading import Thread
 from typing import IO
+
+from mira_megatron.stop_signals import Terminated
 
 logger = logging.getLogger(__name__)
 
@@ -31,14 +34,24 @@ def run_workers(words: Sequence[str], num_workers: int) -> int:
     ]
     for thread in forwarding:
         thread.start()
-    codes = []
-    for number, (worker, thread) in enumerate(zip(workers, forwarding, strict=True), start=1):
-        thread.join()
-        code = worker.wait()
-        if code < 0:
-            logger.warning("worker %d was killed by signal %d", number, -code)
-        codes.append(max(code, 0))
-    return max(codes)
+    try:
+        return max(map(_exit_code, count(1), workers, forwarding))
+    except Terminated:
+        # Unlike Ctrl-C on a terminal it may have come to this process alone.
+        for worker in workers:
+            worker.terminate()
+        for worker in workers:
+            worker.wait()
+        raise
+
+
+def _exit_code(number: int, worker: subprocess.Popen[bytes], forwarding: Thread) -> int:
+    """Returns the exit code of a worker once it has ended; 0 for one that was killed."""
+    forwarding.join()
+    code = worker.wait()
+    if code < 0:
+        logger.warning("worker %d was killed by signal %d", number, -code)
+    return max(code, 0)
 
 
 def _forward(output: IO[bytes] | None, prefix: str) -> None:

@@ -3,7 +3,8 @@
 answers     what this judge has answered before, as its server counted it: ratings of this rubric in
             the same answer mode, finished or not
 labels      of a distilled scorer that answers in full: the labels it learnt from
-form        answers of one score per slot are all about as long as an example of them
+form        answers of one score per slot are all about as long as an example of them; digits alone
+            are as long to a token for every score of 10
 max_tokens  nothing is known: no answer is longer
 """
 
@@ -21,6 +22,7 @@ import pyarrow.parquet as pq
 from mira_megatron.planning.jobs import Job
 from mira_megatron.planning.price import Total, total_of
 from mira_megatron.planning.token_counts import PromptTokens
+from mira_megatron.records import NUM_SLOTS
 from mira_megatron.scoring.rating import RatingForm
 
 _MAX_ANSWERS = 10_000  # more of them would not tell more
@@ -47,7 +49,7 @@ def answer_lengths(
             total=total_of(answered, num_records),
             basis=f"{len(answered):,} answers of this judge",
         )
-    examples = [tokens.count(example) for example in form.example_answers()]
+    examples = _example_lengths(form, tokens)
     if examples:
         value = sum(examples) / len(examples) * num_records
         return AnswerLengths(total=Total(value=value), basis="the form of its answers")
@@ -62,6 +64,19 @@ def answer_lengths(
         total=Total(value=float(judge.config.max_tokens * num_records), is_most=True),
         basis=f"max_tokens={judge.config.max_tokens:,}: it has not answered yet",
     )
+
+
+def _example_lengths(form: RatingForm, tokens: PromptTokens) -> list[float]:
+    """Returns how long answers of the form are, one with every score; none where they are free."""
+    if form.judge.form.answers == "digits":
+        # What ends the answer is a token too, and not one in hundreds.
+        return [tokens.count_digits(digits_example(score)) + 1 for score in range(11)]
+    return [tokens.count(example) for example in form.example_answers()]
+
+
+def digits_example(score: int) -> str:
+    """Returns the answer of `answer_mode: scores_only` that gives every slot this score."""
+    return " ".join([str(score)] * NUM_SLOTS)
 
 
 def _answered(run_folder: Path, job: Job, model: str, answer_mode: str, seed: int) -> list[float]:

@@ -42,6 +42,13 @@ class PromptTokens:
             for at in pieces
         )
 
+    def count_digits(self, text: str) -> float:
+        """Returns the number of tokens of digits and blanks, a token each without a tokenizer.
+
+        Bytes per token are those of text: tokenizers of today keep digits apart.
+        """
+        return len(text) if self._tokenizer is None else self.count(text)
+
     def count_messages(self, messages: Sequence[dict[str, str]]) -> float:
         """Returns the number of tokens of what all messages say."""
         return sum(self.count(message["content"]) for message in messages)

@@ -74,6 +74,14 @@ class Journal:
         self._append(ended_line(number))
         self.charges.end(number)
 
+    def lose(self, number: int) -> None:
+        """Leaves what was sent charged at its most, for good.
+
+        Nothing is written: this journal says that it was sent, and never that it ended. So what is
+        lost stays here, and is not taken along from journal to journal.
+        """
+        del self.charges.sent[number]
+
     def get(self, key: bytes) -> StoredAnswer | None:
         """Returns the answer to a question, or None where it is not in this journal."""
         place = self.places.get(key)

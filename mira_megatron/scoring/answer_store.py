@@ -157,6 +157,10 @@ class AnswerStore:
         """Notes that what was sent has cost nothing."""
         self._journal().end(number)
 
+    def lose(self, number: int) -> None:
+        """Notes that nobody will tell what was sent has cost: it is charged at its most."""
+        self._journals[-1].lose(number)
+
     def put(self, stored: StoredAnswer, number: int | None = None) -> None:
         """Writes an answer, with the number of what it answers; a killed process has it."""
         self._journal().put(stored, number)

@@ -41,13 +41,15 @@ async def ask_all(
     store: AnswerStore,
     read: Callable[[Answer], Parsed],
     num_questions: int,
+    num_done: int = 0,
     title: str,
     asks: bool = True,
 ) -> AsyncGenerator[Reply, None]:
     """Yields one reply per question, in the order in which they are settled.
 
     `questions` is gone through in a thread, a few ahead of what is asked; `weights` tells models of
-    one name apart. Without `asks` no endpoint is needed: what the store does not hold has failed.
+    one name apart. `num_done` of the `num_questions` that there are in all were settled before and
+    are not asked. Without `asks` no endpoint is needed: what the store does not hold has failed.
 
     Raises ValueError, once what is in flight is answered and kept, when more than
     `judge.max_failed_fraction` of `num_questions` got no usable answer or the endpoint seems to be
@@ -66,13 +68,13 @@ async def ask_all(
             title=title,
             asks=asks,
         )
-        with track(title, num_questions) as advance:
+        with track(title, num_questions, num_done=num_done) as advance:
             settled = _asked(asking, api_key, advance) if asks else _kept(asking)
             async with aclosing(settled) as replies:
                 async for reply in replies:
                     if reply.answer.failure is not None:
                         advance.report(num_failed=1)
-                    advance()
+                    advance(is_anew=not reply.is_kept)
                     yield reply
     asking.finish()
 
@@ -82,7 +84,7 @@ async def _kept(asking: OpenQuestions) -> AsyncGenerator[Reply, None]:
     while (following := await asking.following()) is not None:
         pending, answer = following
         assert answer is not None, "nothing is asked"
-        reply = asking.settle(pending, answer)
+        reply = asking.settle(pending, answer, is_kept=True)
         if reply is not None:
             yield reply
 
@@ -93,7 +95,9 @@ async def _asked(
     """Yields what the endpoints say, or said earlier."""
     told = _Told(tracker)
     settings = endpoint_settings(asking.judge, api_key)
-    async with Endpoints(asking.judge.endpoints, settings, asking.on_lost) as endpoints:
+    async with Endpoints(
+        asking.judge.endpoints, settings, on_answer=asking.keep, on_lost=asking.on_lost
+    ) as endpoints:
         try:
             while True:
                 following = await asking.following() if endpoints.has_room else None
@@ -108,7 +112,7 @@ async def _asked(
                     pending = asking.receive(answer)
                 else:
                     break
-                reply = asking.settle(pending, answer)
+                reply = asking.settle(pending, answer, is_kept=following is not None)
                 if asking.is_hopeless:
                     endpoints.end()
                 elif reply is not None:

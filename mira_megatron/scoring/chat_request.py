@@ -27,12 +27,12 @@ class EndpointSettings:
     max_tokens: int
     max_in_flight: int  # at each endpoint
     timeout_seconds: float  # of one attempt
-    max_retries: int  # attempts after the first; one that reached no server is none
+    max_retries: int  # attempts after the first; one that no server took (429, 503) is none
     request_fields: Mapping[str, Any] = field(default_factory=dict)  # null leaves a field out
     has_logprobs: bool = False  # of the likeliest tokens in every place, which a reply must have
     backoff_seconds: float = 0.5  # before the first retry; doubles each time
-    # While no endpoint can be reached that could be before: a server that loads a large model anew
-    # takes minutes.
+    # While no endpoint can be reached that could be before, or all say "later" (429, 503): a server
+    # that loads a large model anew takes minutes.
     patience_seconds: float = 600.0
     probe_seconds: float = 5.0  # before an endpoint that failed is looked at; doubles each time
     api_key: str | None = field(default=None, repr=False)

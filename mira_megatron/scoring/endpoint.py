@@ -23,7 +23,12 @@ from mira_megatron.scoring.completion import Answer, Failure
 from mira_megatron.scoring.endpoint_client import EndpointClient
 from mira_megatron.scoring.endpoint_facts import Facts, endpoint_facts
 from mira_megatron.scoring.endpoint_health import FAILURES_IN_A_ROW
-from mira_megatron.scoring.endpoint_pool import LONGEST_WAIT_SECONDS, EndpointPool, PooledEndpoint
+from mira_megatron.scoring.endpoint_pool import (
+    LATER,
+    LONGEST_WAIT_SECONDS,
+    EndpointPool,
+    PooledEndpoint,
+)
 from mira_megatron.scoring.server_metrics import parse_metrics
 
 __all__ = ["EndpointSettings", "Endpoints", "Request"]
@@ -35,8 +40,11 @@ _NOT_SENT = Failure(kind="connection", detail="not sent: no endpoint could be re
 class Endpoints:
     """Endpoints asked as one, and the requests in flight to them.
 
-    `urls` are base URLs such as http://127.0.0.1:8000/v1. `on_lost` is told of every attempt that
-    brought nothing but may have been billed, and says whether the request may be sent again.
+    `urls` are base URLs such as http://127.0.0.1:8000/v1. `on_answer` is told of every completion
+    before another request may take its place; what it raises, `next_answer` does. `on_lost` is told
+    of every attempt that brought nothing but may have been billed, and says whether the request may
+    be sent again.
+
     Raises ValueError for a URL that cannot be one. Leaving the context cancels what is in flight.
     """
 
@@ -44,6 +52,8 @@ class Endpoints:
         self,
         urls: Sequence[str],
         settings: EndpointSettings,
+        *,
+        on_answer: Callable[[Answer], None] = lambda answer: None,
         on_lost: Callable[[Request], bool] = lambda request: True,
     ) -> None:
         if not urls:
@@ -52,6 +62,7 @@ class Endpoints:
             )
         self._urls = [base_url(url) for url in urls]
         self._settings = settings
+        self._on_answer = on_answer
         self._on_lost = on_lost
         self._bodies = RequestBodies(settings)
         self._in_flight: set[asyncio.Task[Answer]] = set()
@@ -157,12 +168,14 @@ class Endpoints:
             return Answer(key=request.key, failure="unencodable", failure_detail=str(error))
         tries = _Tries()
         while endpoint := endpoint or await self._pool.wait(tries.failed_by):
+            burst = endpoint.concurrency.burst
             outcome = await self._client.attempt(endpoint.chat_url, body, request.key)
             if isinstance(outcome, Answer):
-                self._pool.give_back(endpoint, None)
+                self._on_answer(outcome)
+                self._pool.give_back(endpoint, None, burst)
                 self._count(outcome)
                 return outcome
-            self._pool.give_back(endpoint, outcome)
+            self._pool.give_back(endpoint, outcome, burst)
             tries.add(endpoint, outcome, asyncio.get_running_loop().time())
             may_repeat = not outcome.is_maybe_billed or self._on_lost(request)
             if not may_repeat or self._is_last(tries) or self._is_ending.is_set():
@@ -171,7 +184,7 @@ class Endpoints:
             if self._pays_to_wait(tries) and await self._is_ended_while_waiting(tries):
                 break
             endpoint = None
-        failure = tries.failure
+        failure = tries.failure or self._pool.given_up or _NOT_SENT
         return Answer(
             key=request.key,
             failure=failure.kind,
@@ -181,12 +194,14 @@ class Endpoints:
 
     def _is_last(self, tries: _Tries) -> bool:
         """Returns whether a request has had all the attempts that it may have."""
+        failure = tries.last
         if not tries.is_refused:
-            return not tries.failure.is_passing or tries.num_attempts > self._settings.max_retries
-        # Nothing was sent. Other endpoints come first, then patience.
-        has_other = tries.failed_by is not None and self._pool.has_other(tries.failed_by)
-        if has_other and tries.num_refused < FAILURES_IN_A_ROW * len(self._urls):
-            return False
+            return not failure.is_passing or tries.num_attempts > self._settings.max_retries
+        # No server has taken it. Other endpoints come first, then patience.
+        if tries.is_unreached and tries.num_unreached < FAILURES_IN_A_ROW * len(self._urls):
+            assert tries.failed_by is not None
+            if self._pool.has_other(tries.failed_by):
+                return False
         return tries.refused_seconds >= self._pool.patience_seconds
 
     def _pays_to_wait(self, tries: _Tries) -> bool:
@@ -197,7 +212,7 @@ class Endpoints:
         endpoint = tries.failed_by
         assert endpoint is not None
         is_elsewhere = endpoint.health.is_drained or self._pool.has_other(endpoint)
-        return tries.failure.kind != "connection" or not is_elsewhere
+        return tries.last.kind != "connection" or not is_elsewhere
 
     async def _is_ended_while_waiting(self, tries: _Tries) -> bool:
         """Waits before a retry; returns whether retries came to their end meanwhile."""
@@ -257,29 +272,44 @@ class Endpoints:
 class _Tries:
     """What became of the attempts at one request."""
 
-    failure: Failure = _NOT_SENT  # of the last
+    failure: Failure | None = None  # of the last
     failed_by: PooledEndpoint | None = None
     num_failures: int = 0
-    num_refused: int = 0  # that reached no server
-    refused_seconds: float = 0.0  # since the first of these
+    num_refused: int = 0  # that no server took
+    num_unreached: int = 0  # of these: there was no server
+    refused_seconds: float = 0.0  # since the first in a row of these
     _refused_since: float | None = None
 
     @property
+    def last(self) -> Failure:
+        """Returns the last failure; there must have been one."""
+        assert self.failure is not None
+        return self.failure
+
+    @property
     def num_attempts(self) -> int:
-        """Returns how many attempts reached a server."""
+        """Returns how many attempts a server took."""
         return self.num_failures - self.num_refused
 
     @property
-    def is_refused(self) -> bool:
+    def is_unreached(self) -> bool:
         """Returns whether the last attempt reached no server."""
-        return self.failure.kind == "connection" and not self.failure.is_maybe_billed
+        return self.last.kind == "connection" and not self.last.is_maybe_billed
+
+    @property
+    def is_refused(self) -> bool:
+        """Returns whether no server took the last attempt: it costs patience, and no retry."""
+        return self.is_unreached or self.last.kind in LATER
 
     def add(self, endpoint: PooledEndpoint, failure: Failure, now: float) -> None:
         """Counts a failure at `now`, by a clock of seconds."""
         self.failure, self.failed_by = failure, endpoint
         self.num_failures += 1
-        if self.is_refused:
-            self.num_refused += 1
-            if self._refused_since is None:
-                self._refused_since = now
-            self.refused_seconds = now - self._refused_since
+        self.num_unreached += self.is_unreached
+        if not self.is_refused:
+            self._refused_since = None
+            return
+        self.num_refused += 1
+        if self._refused_since is None:
+            self._refused_since = now
+        self.refused_seconds = now - self._refused_since

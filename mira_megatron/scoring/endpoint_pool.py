@@ -1,8 +1,9 @@
 """Several endpoints as one: who gets the next request, who waits, who is out of order.
 
 A request goes where most room is, so an endpoint that is slow to answer gets less. What finds no
-room waits in line. An endpoint that fails is taken out; while all are out, what waits is let wait
-for `patience_seconds`, and then told to give up. No request is sent here.
+room waits in line. An endpoint that fails is taken out; one that says "later" (429, 503) to all it
+gets is paused, ever longer. While all are out or say so, what waits is let wait for
+`patience_seconds`, and then told to give up. No request is sent here.
 """
 
 from __future__ import annotations
@@ -25,23 +26,24 @@ logger = logging.getLogger(__name__)
 
 LONGEST_WAIT_SECONDS = 120.0  # also where a server asks for more
 _LAST_CHOICE = 0.5  # some room, and less than any other endpoint that has room
-_TOO_MUCH = ("http_429", "http_503", "timeout")
+LATER = ("http_429", "http_503")  # the server works, and has no place for this request now
 
 
 class PooledEndpoint:
     """One endpoint: where it is, and how it does."""
 
-    def __init__(self, url: str, settings: EndpointSettings, clock: Callable[[], float]) -> None:
+    def __init__(self, url: str, settings: EndpointSettings) -> None:
         self.url = base_url(url)
         self.chat_url = URL(f"{self.url}/chat/completions")
         self.models_url = URL(f"{self.url}/models")
         # A server's own pages are not under /v1.
         root = self.url.removesuffix("/v1")
         self.health_url, self.metrics_url = URL(f"{root}/health"), URL(f"{root}/metrics")
-        self.concurrency = Concurrency(settings.max_in_flight, clock)
+        self.concurrency = Concurrency(settings.max_in_flight)
         self.health = EndpointHealth(settings.probe_seconds)
         self.metrics = MetricsWatch()
-        self.paused_until = clock()
+        self.paused_until = 0.0
+        self.num_pauses = 0  # since it last took a request
         self.num_sent = 0
         self.num_failed = 0
 
@@ -59,7 +61,7 @@ class EndpointPool:
         on_drained: Callable[[PooledEndpoint], None],
     ) -> None:
         self._loop = asyncio.get_running_loop()
-        self.endpoints = [PooledEndpoint(url, settings, self._loop.time) for url in urls]
+        self.endpoints = [PooledEndpoint(url, settings) for url in urls]
         self._settings = settings
         self._on_drained = on_drained
         # Who waits, and the endpoint that each would rather not have again.
@@ -67,7 +69,8 @@ class EndpointPool:
         self._line = deque()
         self._timers: set[asyncio.TimerHandle] = set()
         self._giving_up: asyncio.TimerHandle | None = None
-        self._has_given_up = False
+        self._refused_since: float | None = None  # nothing but "later" has come from anywhere
+        self.given_up: Failure | None = None  # what patience ended with
         self._is_ending = False
         self._num_standing_by = min(FIRST_LIMIT, settings.max_in_flight)
 
@@ -89,7 +92,7 @@ class EndpointPool:
 
     @property
     def patience_seconds(self) -> float:
-        """Returns how long to wait while all endpoints are out.
+        """Returns how long to wait while all endpoints are out, or say "later".
 
         Where none ever answered, only as long as a request's retries take: the URL is wrong then,
         or the server was never started.
@@ -114,7 +117,7 @@ class EndpointPool:
         `unlike` has failed the request, and is asked only if no other has room. None: no endpoint
         can be reached, or what is in flight is to be the last.
         """
-        if self._is_ending or self._has_given_up:
+        if self._is_ending or self.given_up is not None:
             return None
         endpoint = self._best(unlike)
         if endpoint is not None:
@@ -128,25 +131,26 @@ class EndpointPool:
         endpoint.concurrency.end()
         self._serve()
 
-    def give_back(self, endpoint: PooledEndpoint, failure: Failure | None) -> None:
-        """Frees a place, and notes what came of the request: a completion, or this."""
+    def give_back(self, endpoint: PooledEndpoint, failure: Failure | None, burst: int) -> None:
+        """Frees a place, and notes what came of the request: a completion, or this.
+
+        `burst` is what `endpoint.concurrency.burst` was when the request was sent.
+        """
         concurrency, health = endpoint.concurrency, endpoint.health
         concurrency.end()
         endpoint.num_sent += 1
-        kind = "" if failure is None else failure.kind
-        if failure is not None and _is_ill(failure):
+        if failure is None:
+            self._took(endpoint)
+        elif failure.kind in LATER:
+            self._refused(endpoint, failure, burst)
+        elif _is_ill(failure):
             endpoint.num_failed += 1
-            health.has_answered |= kind.startswith("http_")
-            health.failed()
-            if not health.is_drained and health.is_failing:
-                self._drain_if_wise(endpoint, failure)
-        elif failure is None or kind != "http_429":
-            self._answered(endpoint)
-            concurrency.grow()
+            health.has_answered |= failure.kind.startswith("http_")
+            self._failed(endpoint, failure)
+            if failure.kind == "timeout":
+                concurrency.cut(burst)
         else:
-            self._answered(endpoint)
-        if kind in _TOO_MUCH:
-            concurrency.cut()
+            self._took(endpoint)
         if failure is not None and failure.is_passing and failure.wait_seconds > 0:
             self._pause(endpoint, min(failure.wait_seconds, LONGEST_WAIT_SECONDS))
         self._serve()
@@ -213,6 +217,45 @@ class EndpointPool:
                 waiting.set_result(None)
         self._line.clear()
 
+    def _took(self, endpoint: PooledEndpoint) -> None:
+        """Notes a request that a server took: whatever it made of it, it is at work."""
+        endpoint.num_pauses = 0
+        self._refused_since = self.given_up = None
+        self._answered(endpoint)
+        endpoint.concurrency.grow()
+
+    def _refused(self, endpoint: PooledEndpoint, failure: Failure, burst: int) -> None:
+        """Notes a request that is to come later.
+
+        503 is also what a gateway says that has lost its server, and speaks against an endpoint:
+        once per burst, or the first of too many at once would put one that is well out of order.
+        """
+        is_first = endpoint.concurrency.refuse(burst)
+        endpoint.health.has_answered = True
+        if failure.kind == "http_503":
+            endpoint.num_failed += 1
+            if is_first:
+                self._failed(endpoint, failure)
+        else:
+            self._answered(endpoint)
+        if endpoint.concurrency.num_in_flight:
+            return
+        # It takes nothing at all, so a free place there says nothing of when to come again.
+        endpoint.num_pauses += 1
+        backoff = self._settings.backoff_seconds * 2.0 ** min(endpoint.num_pauses - 1, 16)
+        self._pause(endpoint, min(backoff, LONGEST_WAIT_SECONDS))
+        now = self._loop.time()
+        if self._refused_since is None:
+            self._refused_since = now
+        has_none = not any(each.concurrency.num_in_flight for each in self.endpoints)
+        if has_none and now - self._refused_since >= self.patience_seconds:
+            self._give_up(failure)
+
+    def _failed(self, endpoint: PooledEndpoint, failure: Failure) -> None:
+        endpoint.health.failed()
+        if not endpoint.health.is_drained and endpoint.health.is_failing:
+            self._drain_if_wise(endpoint, failure)
+
     def _answered(self, endpoint: PooledEndpoint) -> None:
         was_drained = endpoint.health.is_drained
         endpoint.health.answered()
@@ -222,7 +265,7 @@ class EndpointPool:
     def _came_back(self, endpoint: PooledEndpoint) -> None:
         logger.info("endpoint %s: it answers again, and is asked again", endpoint.url)
         endpoint.concurrency.restart()
-        self._has_given_up = False
+        self.given_up = None
         self._stop_giving_up()
 
     def _drain_if_wise(self, endpoint: PooledEndpoint, failure: Failure) -> None:
@@ -240,11 +283,16 @@ class EndpointPool:
         )
         self._on_drained(endpoint)
         if all(each.health.is_drained for each in self.endpoints) and self._giving_up is None:
-            self._giving_up = self._loop.call_later(self.patience_seconds, self._give_up)
+            self._giving_up = self._loop.call_later(self.patience_seconds, self._give_up, failure)
 
-    def _give_up(self) -> None:
-        logger.warning("no endpoint can be reached: what waits for one has failed")
-        self._has_given_up = True
+    def _give_up(self, failure: Failure) -> None:
+        if self.given_up is None:
+            logger.warning(
+                "no endpoint takes a request (%s: %s): what waits for one has failed",
+                failure.kind,
+                failure.detail,
+            )
+        self.given_up = failure
         self._dismiss()
 
     def _stop_giving_up(self) -> None:

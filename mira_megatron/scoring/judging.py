@@ -347,14 +347,15 @@ def _ask_endpoints(parts: Sequence[JudgedPart], judging: _Judging, api_key: str 
     claims = judging.claims
     with rare_collections():
         if claims is None:
-            unsettled = (
+            unsettled = [
                 part
                 for part in parts
                 if not (
                     part.output.is_file() and set(_outcomes(part.output)) <= set(_SETTLED_FOR_GOOD)
                 )
-            )
-            asyncio.run(_ask(unsettled, judging, api_key))
+            ]
+            num_done = judging.num_records - sum(part.num_records for part in unsettled)
+            asyncio.run(_ask(iter(unsettled), judging, api_key, num_done))
             return
         asyncio.run(_ask(unclaimed(parts, claims), judging, api_key))
         left_behind = taken_over(parts, claims)
@@ -362,8 +363,10 @@ def _ask_endpoints(parts: Sequence[JudgedPart], judging: _Judging, api_key: str 
             asyncio.run(_ask(iter(taken), judging, api_key))
 
 
-async def _ask(parts: Iterator[JudgedPart], judging: _Judging, api_key: str | None) -> None:
-    """Asks about every record of these parts."""
+async def _ask(
+    parts: Iterator[JudgedPart], judging: _Judging, api_key: str | None, num_done: int = 0
+) -> None:
+    """Asks about every record of these parts; `num_done` records of the unit are in others."""
     form, judge = judging.form, judging.judge
     view_maker = ViewMaker(judge.config.max_record_tokens, judge.tokenizer)
     asked: dict[str, tuple[Record, View, _OpenPart, int]] = {}
@@ -393,6 +396,7 @@ async def _ask(parts: Iterator[JudgedPart], judging: _Judging, api_key: str | No
             store=store,
             read=form.read,
             num_questions=judging.num_records,
+            num_done=num_done,
             title=judging.title,
             asks=judging.asks,
         )

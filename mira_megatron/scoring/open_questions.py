@@ -123,8 +123,13 @@ class OpenQuestions:
         """Counts an attempt that may have been billed; returns whether another one fits."""
         return self.spending.lose(request.key)
 
+    def keep(self, answer: Answer) -> None:
+        """Keeps an answer that was paid for: a process that is killed from here on has it."""
+        stored = stored_answer(answer, self.in_flight[answer.key], given(self.judge.model))
+        self.spending.settle(answer.key, stored)
+
     def receive(self, answer: Answer) -> Pending:
-        """Returns what this answers, after keeping the answer if it was paid for."""
+        """Returns what this answers; a completion was kept before."""
         pending = self.in_flight.pop(answer.key)
         assert pending.stored_as is not None
         self.asked.remove(pending.stored_as)
@@ -134,17 +139,16 @@ class OpenQuestions:
             self.failed.extend((each, replace(answer, key=each.question.key)) for each in waiting)
         else:
             self.again.extend(waiting)  # they find the answer in the store, or ask themselves
-        stored = None
-        if answer.is_completion:
-            stored = stored_answer(answer, pending, given(self.judge.model))
-        self.spending.settle(answer.key, stored)
+        if not answer.is_completion:
+            self.spending.settle(answer.key, None)
         self.usefulness.receive(answer)
         return pending
 
-    def settle(self, pending: Pending, answer: Answer) -> Reply | None:
+    def settle(self, pending: Pending, answer: Answer, *, is_kept: bool) -> Reply | None:
         """Returns the reply, or None where the question is to be asked again, or something else.
 
-        Raises ValueError for an endpoint that does not give the log-probabilities asked for.
+        `is_kept` says that this answer was not asked for now. Raises ValueError for an endpoint
+        that does not give the log-probabilities asked for.
         """
         if answer.failure == NO_LOGPROBS:
             raise ValueError(self._no_logprobs())
@@ -164,7 +168,11 @@ class OpenQuestions:
             return None
         self.usefulness.settle(answer, is_readable=is_readable)
         return Reply(
-            key=answer.key, answer=answer, num_attempts=pending.num_attempts, parsed=parsed
+            key=answer.key,
+            answer=answer,
+            num_attempts=pending.num_attempts,
+            is_kept=is_kept,
+            parsed=parsed,
         )
 
     def finish(self) -> None:

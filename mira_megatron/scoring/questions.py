@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from mira_megatron.scoring.completion import Answer
@@ -36,6 +36,7 @@ class Reply:
     key: str
     answer: Answer
     num_attempts: int  # answers asked for, the last of which is this one
+    is_kept: bool = field(default=False, compare=False)  # it was not asked for now
     parsed: Any = None  # what could be read of it (Parsed); None of one that failed
 
 

@@ -51,6 +51,8 @@ class Spending:
         number, most = self._sent.pop(key)
         if number is None:
             self._lost += most
+        else:
+            self._store.lose(number)
         return self.reserve(key, most)
 
     def settle(self, key: str, stored: StoredAnswer | None) -> None:

@@ -105,12 +105,15 @@ class FaultServer:
     deal: Callable[[Asked], Play] = lambda asked: answer
     text_of: Callable[[str], str] = lambda prompt: f"fine {prompt}"
     seconds_per_answer: float = 0.0
+    places: int | None = None  # whoever comes while so many are open is refused at once; None: all
+    refusal: Play = field(default_factory=lambda: status(429))
     metrics: str | None = None  # the page /metrics; None: there is none
     url: str = ""
     asked: Counter[str] = field(default_factory=Counter)  # by prompt
     # In full, by prompt; what was on its way when the server was killed may not have arrived.
     answered: Counter[str] = field(default_factory=Counter)
     num_looks: Counter[str] = field(default_factory=Counter)  # by path
+    num_refused: int = 0  # for want of a place
     most_open: int = 0
     _num_open: int = 0
     _port: int = 0
@@ -141,6 +144,9 @@ class FaultServer:
         prompt = body["messages"][-1]["content"]
         self.asked[prompt] += 1
         asked = Asked(prompt, number=self.asked.total(), attempt=self.asked[prompt])
+        if self.places is not None and self._num_open >= self.places:
+            self.num_refused += 1
+            return await self.refusal(request, "")
         self._num_open += 1
         self.most_open = max(self.most_open, self._num_open)
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -135,6 +136,79 @@ def test_busy_server_that_asks_for_patience_is_left_alone_as_long() -> None:
     # What was on its way when the server said so still arrives.
     later = [time - refused_at for time, number in arrivals if number > 40 + 32]
     assert min(later) >= 0.95
+
+
+@pytest.mark.parametrize("refusal", [status(429), status(503), status(503, Retry_After="0")])
+@pytest.mark.parametrize("num_servers", [1, 2])
+def test_server_that_has_nine_places_is_soon_asked_for_no_more(
+    refusal: Play, num_servers: int
+) -> None:
+    servers = [
+        FaultServer(seconds_per_answer=0.02, places=9, refusal=refusal) for _ in range(num_servers)
+    ]
+    with serving(*servers) as urls:
+        answers, facts = _ask(urls, 300, max_in_flight=64, max_retries=0)
+    _assert_all_answered(answers, 300)
+    for server, endpoint in zip(servers, facts.endpoints, strict=True):
+        assert server.most_open == 9  # all of them are used
+        # A place is free before its answer is read here: some more than nine seem to fit.
+        assert 7 <= endpoint.limit <= 13
+        # 7 by the first doubling to 16, and a few single ones that feel for more.
+        assert server.num_refused <= 20
+    answered = sum((server.answered for server in servers), Counter())
+    assert set(answered.values()) == {1}
+
+
+def test_server_that_comes_to_allow_less_is_soon_asked_for_less() -> None:
+    server = FaultServer(seconds_per_answer=0.02)
+
+    def deal(asked: Asked) -> Play:
+        server.places = 9 if asked.number > 300 else None
+        return answer
+
+    server.deal = deal
+    with serving(server) as urls:
+        answers, facts = _ask(urls, 600, max_in_flight=64, max_retries=0)
+    _assert_all_answered(answers, 600)
+    assert 7 <= facts.endpoints[0].limit <= 13
+    assert server.num_refused <= 2 * 64
+
+
+@pytest.mark.parametrize("refusal", [status(429), status(503)])
+@pytest.mark.parametrize("num_servers", [1, 2])
+def test_server_that_refuses_for_good_ends_the_patience_with_typed_failures(
+    refusal: Play, num_servers: int
+) -> None:
+    servers = [FaultServer(places=0, refusal=refusal) for _ in range(num_servers)]
+    with serving(*servers) as urls:
+        answers, _ = _ask(urls, 500, patience_seconds=0.5)
+    assert len({each.key for each in answers}) == 500
+    assert {each.failure for each in answers} <= {"http_429", "http_503"}
+    # Who waits does not ask again and again.
+    assert sum(server.num_refused for server in servers) <= 500
+
+
+def test_server_that_refuses_for_longer_than_retries_last_is_waited_for() -> None:
+    server = FaultServer(places=0)
+    away = threading.Timer(0.6, lambda: setattr(server, "places", None))
+    with serving(server) as urls:
+        away.start()
+        answers, facts = _ask(urls, 100, max_retries=1)
+    away.join()
+    _assert_all_answered(answers, 100)
+    assert set(facts.num_retries) == {"http_429"}
+
+
+def test_request_that_a_server_takes_and_fails_has_its_retries_and_no_more() -> None:
+    # Refusals in between neither use retries up nor bring new ones.
+    def deal(asked: Asked) -> Play:
+        return status(429) if asked.attempt % 2 else status(500)
+
+    server = FaultServer(deal=deal)
+    with serving(server) as urls:
+        (answer,), facts = _ask(urls, 1, max_retries=2)
+    assert answer.failure == "http_500"
+    assert facts.num_retries == {"http_429": 3, "http_500": 2}
 
 
 def test_requests_that_hang_end_as_timeouts_and_are_asked_again() -> None:

@@ -10,6 +10,8 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -214,6 +216,51 @@ def test_interrupted_run_keeps_what_is_in_flight(tmp_path: Path, teacher: FakeTe
     assert num_stored(recipe) == teacher.asked.total() < NUM_NOTES
 
 
+def test_terminated_run_keeps_what_is_in_flight_and_asks_nothing_twice(
+    tmp_path: Path, teacher: FakeTeacher
+) -> None:
+    recipe = teacher_recipe(tmp_path, teacher)
+    teacher.seconds_per_answer = 0.5
+    process = started("discover", recipe)
+    wait_until(lambda: teacher.asked.total() >= 2 * IN_FLIGHT, process)
+    for _ in range(3):  # srun and a script's trap may both pass it on
+        process.terminate()
+        time.sleep(0.02)
+    assert process.wait() == 128 + signal.SIGTERM
+    num_answered = teacher.asked.total()
+    assert num_stored(recipe) == num_answered < NUM_NOTES
+    teacher.seconds_per_answer = 0.0
+    assert_done(mira("discover", recipe))
+    assert set(teacher.asked.values()) == {1}
+    assert teacher.asked.total() == NUM_NOTES
+
+
+def test_terminated_run_that_a_script_started_in_the_background_keeps_what_is_in_flight(
+    tmp_path: Path, teacher: FakeTeacher
+) -> None:
+    recipe = teacher_recipe(tmp_path, teacher)
+    teacher.seconds_per_answer = 0.5
+    process = started("discover", recipe, on_interrupt=signal.SIG_IGN)
+    wait_until(lambda: teacher.asked.total() >= 2 * IN_FLIGHT, process)
+    process.terminate()
+    assert process.wait() == 128 + signal.SIGTERM
+    assert num_stored(recipe) == teacher.asked.total() < NUM_NOTES
+
+
+def test_terminated_run_ends_at_once_when_it_is_interrupted_then(
+    tmp_path: Path, teacher: FakeTeacher
+) -> None:
+    recipe = teacher_recipe(tmp_path, teacher, timeout_seconds=600)
+    teacher.fault = silence
+    process = started("discover", recipe)
+    wait_until(lambda: teacher.asked.total() >= IN_FLIGHT, process)
+    process.terminate()
+    time.sleep(0.2)
+    assert process.poll() is None  # it waits for answers
+    process.send_signal(signal.SIGINT)
+    assert process.wait(30) == 128 + signal.SIGTERM
+
+
 def test_answers_folder_that_another_process_asks_with_is_refused(
     tmp_path: Path, teacher: FakeTeacher
 ) -> None:
@@ -252,12 +299,17 @@ def kill_after(num_answered: int, teacher: FakeTeacher, *words: object) -> None:
         process.wait()
 
 
-def started(*words: object) -> subprocess.Popen[bytes]:
+def started(
+    *words: object,
+    on_interrupt: Callable[[int, FrameType | None], Any] | int = signal.default_int_handler,
+) -> subprocess.Popen[bytes]:
     """Returns a running `mira`, in a process group of its own."""
-    # A shell's background job ignores interrupts, and what it starts would inherit that.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    # A shell's background job ignores interrupts, and what it starts inherits that.
+    before = signal.signal(signal.SIGINT, on_interrupt)
     command = [sys.executable, "-m", "mira_megatron.cli", *map(str, words), "--workers=1"]
-    return subprocess.Popen(command, stderr=subprocess.DEVNULL, start_new_session=True)
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, start_new_session=True)
+    signal.signal(signal.SIGINT, before)
+    return process
 
 
 def wait_until(is_so: Callable[[], bool], process: subprocess.Popen[bytes]) -> None:

@@ -68,6 +68,47 @@ def test_speed_is_that_of_the_last_minutes(lines: pytest.LogCaptureFixture) -> N
     assert lines.messages[-1] == "score wiki: 10,600 of 20,000, 1.00/s, 2 h 37 min left"
 
 
+def test_what_an_earlier_run_finished_counts_as_done_and_tells_nothing_of_the_speed(
+    lines: pytest.LogCaptureFixture,
+) -> None:
+    clock = Clock()
+    track_resumed = track("score wiki", 10_000, num_done=8_000, clock=clock, console=elsewhere())
+    with track_resumed as advance:
+        for _ in range(60):
+            clock.seconds += 1
+            advance.report(num_failed=1)
+            advance()
+    # 2,000 were left, one a second; of those that were asked all failed.
+    assert lines.messages[-1] == (
+        "score wiki: 8,060 of 10,000, 1.00/s, 0 prompt and 0 output tokens/s, failed 100.0%, "
+        "32 min 20 s left"
+    )
+
+
+def test_steps_that_were_answered_before_do_not_make_the_rest_look_fast(
+    lines: pytest.LogCaptureFixture,
+) -> None:
+    clock = Clock()
+    with track("score wiki", 10_000, clock=clock, console=elsewhere()) as advance:
+        for _ in range(30):
+            clock.seconds += 1
+            advance()
+            advance(100, is_anew=False)
+    assert lines.messages == ["score wiki: 2,930 of 10,000, 1.00/s, 1 h 58 min left"]
+
+
+def test_bar_of_a_resumed_step_begins_where_it_was_left() -> None:
+    clock, file = Clock(), io.StringIO()
+    console = Console(file=file, force_terminal=True, width=120)
+    with track("score wiki", 1000, num_done=900, clock=clock, console=console) as advance:
+        clock.seconds += 10
+        advance(50)
+    text = file.getvalue()
+    assert "900/1000" in text
+    assert "950/1000" in text
+    assert "10 s left" in text
+
+
 def test_no_time_left_is_told_where_nothing_has_moved(lines: pytest.LogCaptureFixture) -> None:
     clock = Clock()
     with track("label wiki", 5, clock=clock, console=elsewhere()) as advance:

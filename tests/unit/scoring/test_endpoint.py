@@ -248,9 +248,16 @@ def test_endpoints_completion_without_text_keeps_its_counts() -> None:
 
 
 def test_endpoints_retries_end_with_the_last_failure() -> None:
-    answer, endpoint = _ask_one(_refusing(503), max_retries=3)
-    assert answer.failure == "http_503"
+    answer, endpoint = _ask_one(_refusing(500), max_retries=3)
+    assert answer.failure == "http_500"
     assert len(endpoint.bodies) == 4
+
+
+def test_endpoints_refusals_end_with_the_patience_and_cost_no_retry() -> None:
+    answer, endpoint = _ask_one(_refusing(503), max_retries=0, patience_seconds=0.1)
+    assert answer.failure == "http_503"
+    # Ever later: 0.01 s, 0.02 s, 0.04 s, ...
+    assert 3 <= len(endpoint.bodies) <= 20
 
 
 def test_endpoints_invalid_unicode_fails_that_record_only() -> None:
@@ -303,7 +310,7 @@ def test_endpoints_host_that_takes_no_connection_was_sent_nothing() -> None:
 
     async def ask(url: str) -> Answer:
         settings = dataclasses.replace(_SETTINGS, timeout_seconds=0.4, max_retries=0)
-        async with Endpoints([url], settings, lost_one) as endpoints:
+        async with Endpoints([url], settings, on_lost=lost_one) as endpoints:
             endpoints.start(next(_requests(1)))
             return await endpoints.next_answer()
 
@@ -316,6 +323,28 @@ def test_endpoints_host_that_takes_no_connection_was_sent_nothing() -> None:
             waiting.connect_ex(full.getsockname())
         answer = asyncio.run(ask(f"http://127.0.0.1:{full.getsockname()[1]}/v1"))
     assert (answer.failure, lost) == ("connection", [])
+
+
+def test_endpoints_answer_is_told_of_before_another_request_takes_its_place() -> None:
+    endpoint = _Endpoint(_fine)
+    num_sent_then = []
+
+    async def ask() -> None:
+        settings = dataclasses.replace(_SETTINGS, max_in_flight=1)
+        async with (
+            endpoint.serving() as url,
+            Endpoints(
+                [url], settings, on_answer=lambda answer: num_sent_then.append(len(endpoint.bodies))
+            ) as endpoints,
+        ):
+            for request in _requests(3):  # two of them wait in line, not for `next_answer`
+                endpoints.start(request)
+            await endpoints.next_answer()
+            while len(num_sent_then) < 3:
+                await asyncio.sleep(0.01)
+
+    asyncio.run(asyncio.wait_for(ask(), 20))
+    assert num_sent_then == [1, 2, 3]
 
 
 def test_endpoints_slow_request_does_not_hold_up_the_others() -> None:
@@ -383,10 +412,12 @@ def test_endpoints_attempts_that_may_have_been_billed_are_told(
         lost.append(request.key)
         return True
 
+    settings = dataclasses.replace(_SETTINGS, patience_seconds=0.01)
+
     async def ask() -> None:
         async with (
             _Endpoint(fault).serving() as url,
-            Endpoints([url], _SETTINGS, on_lost) as endpoints,
+            Endpoints([url], settings, on_lost=on_lost) as endpoints,
         ):
             endpoints.start(next(_requests(1)))
             await endpoints.next_answer()
@@ -400,7 +431,7 @@ def test_endpoints_lost_attempt_that_may_not_be_repeated_is_the_last() -> None:
         endpoint = _Endpoint(_refusing(504))
         async with (
             endpoint.serving() as url,
-            Endpoints([url], _SETTINGS, lambda request: False) as endpoints,
+            Endpoints([url], _SETTINGS, on_lost=lambda request: False) as endpoints,
         ):
             endpoints.start(next(_requests(1)))
             return await endpoints.next_answer(), len(endpoint.bodies)

@@ -27,7 +27,7 @@ def _facts(*endpoints: PooledEndpoint) -> Facts:
 
 
 def _endpoint(name: str, num_sent: int) -> PooledEndpoint:
-    endpoint = PooledEndpoint(f"http://{name}/v1", _SETTINGS, lambda: 0.0)
+    endpoint = PooledEndpoint(f"http://{name}/v1", _SETTINGS)
     endpoint.num_sent = num_sent
     return endpoint
 

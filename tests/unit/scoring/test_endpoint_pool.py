@@ -25,7 +25,9 @@ _SETTINGS = EndpointSettings(
     patience_seconds=600,
 )
 _REFUSED = Failure(kind="connection", detail="refused", is_passing=True)
+_ILL = Failure(kind="http_500", detail="ill", is_passing=True)
 _BUSY = Failure(kind="http_503", detail="busy", is_passing=True)
+_LATER = Failure(kind="http_429", detail="busy", is_passing=True)
 _WAIT = Failure(kind="http_429", detail="busy", is_passing=True, wait_seconds=0.02)
 _TOO_LONG = Failure(kind="too_long", detail="too long")
 
@@ -56,8 +58,13 @@ def _fail(pool: EndpointPool, endpoint: PooledEndpoint, failure: Failure, times:
     """Has requests to one endpoint fail, as ones that were in flight together."""
     for _ in range(times):
         endpoint.concurrency.start()
+    burst = endpoint.concurrency.burst
     for _ in range(times):
-        pool.give_back(endpoint, failure)
+        pool.give_back(endpoint, failure, burst)
+
+
+def _answer(pool: EndpointPool, endpoint: PooledEndpoint) -> None:
+    pool.give_back(endpoint, None, endpoint.concurrency.burst)
 
 
 def test_pool_request_goes_where_most_room_is() -> None:
@@ -66,7 +73,7 @@ def test_pool_request_goes_where_most_room_is() -> None:
         assert [_taken(pool) for _ in range(8)].count(a) == 4
         assert not pool.has_room
         assert pool.take() is None
-        pool.give_back(b, None)
+        _answer(pool, b)
         assert pool.has_room
         assert _taken(pool) is b
 
@@ -93,10 +100,10 @@ def test_pool_who_waits_is_served_first_and_in_order() -> None:
         await asyncio.sleep(0)
         waiting[0].cancel()
         await asyncio.sleep(0)
-        pool.give_back(a, None)
+        _answer(pool, a)
         assert pool.take() is None
         assert await waiting[1] is a
-        pool.give_back(a, None)
+        _answer(pool, a)
         assert pool.take() is a
 
     _play(1, play)
@@ -105,10 +112,10 @@ def test_pool_who_waits_is_served_first_and_in_order() -> None:
 def test_pool_endpoint_that_failed_gets_one_at_a_time_beside_others_until_it_answers() -> None:
     async def play(pool: EndpointPool) -> None:
         a, b = pool.endpoints
-        _fail(pool, a, _BUSY, 1)
+        _fail(pool, a, _ILL, 1)
         assert [_taken(pool) for _ in range(5)] == [b, b, b, b, a]
         assert pool.take() is None
-        pool.give_back(a, None)
+        _answer(pool, a)
         assert [_taken(pool) for _ in range(3)] == [a, a, a]
 
     _play(2, play)
@@ -124,6 +131,61 @@ def test_pool_only_endpoint_is_out_when_it_cannot_be_reached_and_not_when_it_is_
         assert a.health.is_drained is is_out
 
     _play(1, play)
+
+
+def test_pool_endpoint_that_says_503_to_a_burst_is_out_only_when_it_says_nothing_else() -> None:
+    async def play(pool: EndpointPool) -> None:
+        a, _ = pool.endpoints
+        for number in range(FAILURES_IN_A_ROW):
+            assert not a.health.is_drained, number
+            _fail(pool, a, _BUSY, 9)
+        assert a.health.is_drained
+
+    _play(2, play)
+
+
+def test_pool_endpoint_that_takes_nothing_is_paused_ever_longer_until_it_takes_one() -> None:
+    async def play(pool: EndpointPool) -> None:
+        (a,) = pool.endpoints
+        pauses = []
+        for failure in (_LATER, _LATER, _LATER, None, _LATER):
+            a.paused_until = 0.0
+            pool.give_back(_taken(pool), failure, a.concurrency.burst)
+            pauses.append(round(a.paused_until - asyncio.get_running_loop().time(), 1))
+        assert pauses[:3] + pauses[4:] == [8, 16, 32, 8]
+        # One that is at work besides is not: its next answer makes room.
+        a.paused_until = 0.0
+        a.concurrency.start()
+        _fail(pool, a, _LATER, 1)
+        assert a.paused_until == 0.0
+
+    _play(1, play, backoff_seconds=8)
+
+
+def test_pool_that_is_refused_for_as_long_as_patience_lasts_gives_up_until_one_is_taken() -> None:
+    async def play(pool: EndpointPool) -> None:
+        a, b = pool.endpoints
+        pool.give_back(_taken(pool), _LATER, 0)
+        assert pool.given_up is None
+        in_work = _taken(pool)
+        await asyncio.sleep(0.06)
+        last = b if in_work is a else a
+        last.paused_until = 0.0
+        last.concurrency.start()
+        pool.give_back(last, _LATER, last.concurrency.burst)
+        assert pool.given_up is None  # one is being worked at
+        waiting = asyncio.create_task(pool.wait(unlike=None))
+        pool.give_back(in_work, _ILL, in_work.concurrency.burst)
+        last.paused_until = in_work.paused_until = 0.0
+        pool.give_back(_taken(pool), _LATER, last.concurrency.burst)
+        assert pool.given_up is _LATER
+        assert await pool.wait(unlike=None) is None
+        waiting.cancel()
+        last.paused_until = in_work.paused_until = 0.0
+        _answer(pool, _taken(pool))
+        assert await pool.wait(unlike=None) is not None
+
+    _play(2, play, patience_seconds=0.05, backoff_seconds=0.01)
 
 
 def test_pool_failure_that_is_the_requests_own_does_not_speak_against_an_endpoint() -> None:
@@ -145,7 +207,7 @@ def test_pool_pause_ends_by_itself_for_who_waits() -> None:
         assert pool.take() is None
         assert await pool.wait(unlike=None) is a
         assert asyncio.get_running_loop().time() - started >= 0.02
-        assert a.concurrency.limit == 3  # cut
+        assert a.concurrency.limit == 2  # cut
 
     _play(1, play)
 
@@ -153,7 +215,7 @@ def test_pool_pause_ends_by_itself_for_who_waits() -> None:
 def test_pool_endpoint_that_is_well_again_serves_who_waits_slowly_at_first() -> None:
     async def play(pool: EndpointPool) -> None:
         (a,) = pool.endpoints
-        pool.give_back(_taken(pool), None)
+        _answer(pool, _taken(pool))
         _fail(pool, a, _REFUSED, FAILURES_IN_A_ROW)
         waiting = [asyncio.create_task(pool.wait(unlike=a)) for _ in range(30)]
         await asyncio.sleep(0)
@@ -181,13 +243,13 @@ def test_pool_patience_is_short_where_no_endpoint_ever_answered() -> None:
         assert pool.has_room
         pool.probed(b, is_well=True)
         assert await pool.wait(unlike=None) is b
-        pool.give_back(b, None)
+        _answer(pool, b)
         assert pool.patience_seconds == 600
 
     _play(2, play, backoff_seconds=0.01)
 
 
-_OUTCOMES = st.sampled_from([None, _REFUSED, _BUSY, _WAIT, _TOO_LONG])
+_OUTCOMES = st.sampled_from([None, _REFUSED, _ILL, _BUSY, _LATER, _WAIT, _TOO_LONG])
 _EVENTS = st.lists(st.tuples(st.integers(0, 2), st.one_of(st.just("take"), _OUTCOMES)), max_size=80)
 
 
@@ -203,7 +265,8 @@ def test_pool_has_room_whenever_nothing_is_in_flight(
                 endpoint = pool.take()
                 in_flight += [] if endpoint is None else [endpoint]
             elif in_flight:
-                pool.give_back(in_flight.pop(number % len(in_flight)), event)
+                endpoint = in_flight.pop(number % len(in_flight))
+                pool.give_back(endpoint, event, endpoint.concurrency.burst)
             for each in pool.endpoints:
                 assert each.concurrency.num_in_flight == in_flight.count(each)
                 assert each.concurrency.num_in_flight <= 4

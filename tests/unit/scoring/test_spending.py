@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 from fractions import Fraction
 from pathlib import Path
 
@@ -65,6 +66,30 @@ def test_spending_lost_attempt_counts_at_its_most_in_the_next_run_too(tmp_path: 
         spending.settle("a", None)
         assert spending.committed.num_output_tokens == 2
     assert _spending(AnswerStore(tmp_path), 3).committed.num_output_tokens == 2
+
+
+def test_spending_lost_attempts_are_written_once_however_many_journals_follow(
+    tmp_path: Path,
+) -> None:
+    num_lost, num_bytes = 200, []
+    with AnswerStore(tmp_path, answers_per_journal=2) as store:
+        spending = _spending(store, 10_000)
+        assert spending.reserve("in flight", _tokens(7))
+        for number in range(num_lost):
+            key = f"lost {number}"
+            assert spending.reserve(key, _tokens(3))
+            assert spending.lose(key)
+            spending.settle(key, None)
+        for number in range(20):
+            key = f"{number:032x}"
+            assert spending.reserve(key, _tokens(5))
+            spending.settle(key, dataclasses.replace(_stored(_tokens(1)), key=key))
+            num_bytes.append(sum(path.stat().st_size for path in tmp_path.glob("*.jsonl")))
+        assert spending.committed == _tokens(7 + 3 * num_lost + 20)
+    # The last journal has what is in flight and its answers, and none of what was lost.
+    assert num_bytes[-1] < 5_000 < num_bytes[0]
+    again = _spending(AnswerStore(tmp_path), 10_000)
+    assert again.committed == _tokens(7 + 3 * num_lost + 20)
 
 
 def test_spending_request_that_cost_nothing_makes_room_again(tmp_path: Path) -> None:
