@@ -159,3 +159,15 @@ def test_retest_counts_under_a_ceiling(judged_recipe: Make, scorer: NoteScorer) 
     with pytest.raises(ValueError, match="output_token_ceiling"):
         _run(recipe)
     assert len(scorer.bodies) == 20
+
+
+def test_retest_of_a_shared_run_is_done_by_whoever_comes_first(
+    judged_recipe: Make, scorer: NoteScorer
+) -> None:
+    recipe = judged_recipe(score=_judge(scorer, retest_records=8))
+    run, shared = Run(folder=recipe.run_folder), Resources(is_shared=True)
+    made = [run_unit(unit, run, shared) for unit in score.units(recipe)]
+    num_asked = len(scorer.bodies)
+    assert num_asked == 28
+    assert [run_unit(unit, run, shared) for unit in score.units(recipe)] == made
+    assert len(scorer.bodies) == num_asked
