@@ -1,9 +1,10 @@
 """How far the demo's scorers rank in cheaper answer modes as they do in full, all four of them.
 
-Every scorer is served by a real vLLM and asked about records of its own group, by the units that
-`mira score` measures a mode with: greedily in full, in scores_only and in expected; and with
-temperature 0.7 twice, in full and in scores_only. The peer is full agreement with the full answers.
-There is no bar: what digits are worth that a scorer never learned is a finding, not a promise.
+Every scorer is asked about records of its own group, by the units that `mira score` measures a mode
+with: greedily, expected beside full in this process, as the demo asks, and scores_only beside full
+by a real vLLM server, for guided decoding; and with temperature 0.7 twice, in full and in
+scores_only. The peer is full agreement. There is no bar: what digits are worth that a scorer never
+learned is a finding, not a promise (docs/answer-modes.md).
 
 Takes the scorers of runs/demo where `mira run recipes/demo.yaml` has left them, and else makes them
 as that does, which takes two idle cores eight minutes more, once: they stay in runs/answer-modes.
@@ -55,14 +56,15 @@ def main() -> int:
     recipe = _recipe()
     run_stages(recipe, STAGES, Resources(workers=2))
     for group in source_groups(recipe).values():
+        _compare_modes(_recipe(**_gate("expected")), group)
+        scorer = recipe.run_folder / layout.scorer(recipe.rubric, group.name)
+        card = read_card(scorer)
         with tempfile.TemporaryDirectory() as folder:
-            scorer = recipe.run_folder / layout.scorer(recipe.rubric, group.name)
-            card = read_card(scorer)
             model = Path(folder, card.served_model_name)  # the server calls a model by its folder
             model.symlink_to(scorer / EXPORT)
             log_path = Path(folder, "vllm.log")
             with running_vllm(model, max_model_len=card.max_model_len, log_path=log_path) as server:
-                _measure(server, group)
+                _measure_served(server, group)
     return 0
 
 
@@ -73,25 +75,27 @@ def _recipe(**score: object) -> Recipe:
     return load_recipe(RECIPE, [f"run_folder={FOLDER}", *reuse, *settings])
 
 
-def _measure(server: VllmServer, group: SourceGroup) -> None:
-    asked = {"engine": "endpoint", "endpoints": [server.endpoint], "top_p": 1.0}
-    for mode in ("scores_only", "expected"):
-        recipe = _recipe(
-            **asked,
-            answer_mode=mode,
-            temperature=0,
-            min_mode_agreement=-1,
-            mode_agreement_records=NUM_RECORDS,
-        )
-        (unit,) = mode_units(group_scorer(recipe, group), group.members)
-        _tell(recipe, unit, f"rank_agreement_{mode}_{group.name}", "greedy answers in full")
+def _gate(mode: str) -> dict[str, object]:
+    """Returns the settings of a mode that is measured, and never refused."""
+    least = {"min_mode_agreement": -1, "mode_agreement_records": NUM_RECORDS}
+    return {"answer_mode": mode, "temperature": 0, **least}
+
+
+def _measure_served(server: VllmServer, group: SourceGroup) -> None:
+    served = {"engine": "endpoint", "endpoints": [server.endpoint], "top_p": 1.0}
+    _compare_modes(_recipe(**served, **_gate("scores_only")), group)
+    sampled = {"temperature": TEMPERATURE, "retest_records": NUM_RECORDS}
     for mode in ("full", "scores_only"):
-        recipe = _recipe(
-            **asked, answer_mode=mode, temperature=TEMPERATURE, retest_records=NUM_RECORDS
-        )
+        recipe = _recipe(**served, **sampled, answer_mode=mode)
         (unit,) = retest_units(group_scorer(recipe, group), group.members)
         beside = f"themselves with another seed, temperature {TEMPERATURE}"
         _tell(recipe, unit, f"retest_{mode}_{group.name}", beside)
+
+
+def _compare_modes(recipe: Recipe, group: SourceGroup) -> None:
+    (unit,) = mode_units(group_scorer(recipe, group), group.members)
+    mode = group_scorer(recipe, group).judge.config.answer_mode
+    _tell(recipe, unit, f"rank_agreement_{mode}_{group.name}", "greedy answers in full")
 
 
 def _tell(recipe: Recipe, unit: Unit, name: str, beside: str) -> None:

@@ -59,7 +59,7 @@ def both_measured(recipe: Recipe, group: str, with_full: float | None, again: fl
 def row_of(recipe: Recipe, group: str) -> str:
     """Returns the text of a group's row in the table of answers."""
     text = " ".join(Outline(write_report(recipe)).text.split())
-    table = text.partition("retest Error ")[2]
+    table = text.partition("retest Error Records ")[2]
     return table.partition(f"{group} ")[2].partition(" text-")[0].partition(" Rows and")[0]
 
 
@@ -75,8 +75,8 @@ def test_page_says_what_the_gate_measured_wanted_and_decided(tmp_path: Path) -> 
     both_measured(recipe, "text-web", 0.16, 1.0)
     page = write_report(recipe)
     text = " ".join(Outline(page).text.split())
-    wiki = "text-wiki scores_only 0.87 1.25 0.80 accepted, 200 records 0.93, 200 records 1.25"
-    web = "text-web scores_only 0.16 1.25 0.80 refused, 200 records 1.00, 200 records 1.25"
+    wiki = "text-wiki scores_only 0.87 1.25 0.80 accepted 200 0.93 1.25 200"
+    web = "text-web scores_only 0.16 1.25 0.80 refused 200 1.00 1.25 200"
     assert wiki in text
     assert web in text
     assert '<a href="#answers">' in page
@@ -138,7 +138,7 @@ def test_page_says_why_something_was_not_measured(
 def test_every_group_has_a_row_of_its_own_settings(tmp_path: Path) -> None:
     recipe = scored(tmp_path, {"engine": "rule_judge"}, wiki=ENDPOINT)
     measured(recipe, layout.retest(TABLE, "text-wiki", "full"), "full", 0.64)
-    assert row_of(recipe, "text-wiki") == "full answers are full 0.64, 200 records 1.25"
+    assert row_of(recipe, "text-wiki") == "full answers are full 0.64 1.25 200"
     rows = csv_rows(recipe)
     assert list(rows) == ["text-web", "text-wiki"]
     assert "function of its input" in rows["text-web"]["not_measured"]

@@ -33,14 +33,14 @@ def _anchors(num_anchors: int = 4) -> tuple[Anchor, ...]:
 
 def test_compare_takes_each_anchor_over_the_records_that_have_both_scores() -> None:
     first = np.array([[1, 5, 5, 1], [2, 6, 5, 2], [3, _NAN, 5, 3], [4, 7, 5, 4]], float)
-    second = np.array([[2, 9, 1, 7], [4, 8, 2, 7], [6, 8, 3, 7], [8, 7, 4, 7]], float)
+    second = np.array([[2, 9, 1, 7], [4, 8, 2, 7], [6, 8, 3, 7], [8, 7, 4, _NAN]], float)
     found = compare(first, second, anchors=_anchors())
-    assert [each.n for each in found] == [4, 3, 4, 4]
+    assert [each.n for each in found] == [4, 3, 4, 3]
     assert [each.rho for each in found] == [pytest.approx(1), pytest.approx(-1), None, None]
     assert [each.reason for each in found] == [
         *(None, None, "one_score_in_first", "one_score_in_second"),
     ]
-    assert [each.mean_abs_difference for each in found] == [2.5, 2.0, 2.5, 4.5]
+    assert [each.mean_abs_difference for each in found] == [2.5, 2.0, 2.5, 5.0]
     assert mean_difference(found) == 2.5
     # The third has nothing to rank and is left out; the fourth ranks nothing and counts as 0.
     assert agreement(found) == pytest.approx(0)
