@@ -70,6 +70,11 @@ def mode_agreement(rubric: str, group: str, mode: str) -> str:
     return f"mode_agreement/{rubric}/{group}/{mode}"
 
 
+def retest(rubric: str, group: str, mode: str) -> str:
+    """Returns the folder of how far a sampling judge agrees with itself on a source group."""
+    return f"retest/{rubric}/{group}/{mode}"
+
+
 def ratings(rubric: str, source: str) -> str:
     """Returns the folder of a source's ratings under one rubric."""
     return f"ratings/{rubric}/{source}"

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mira_megatron import layout
 from mira_megatron.config import Recipe
 from mira_megatron.manifest import read_manifest
 from mira_megatron.pipeline import stage_units
 from mira_megatron.rubric.label import LabelSettings
-from mira_megatron.scoring.group_scorer import rating_form
+from mira_megatron.scoring.asked_sample import PURPOSE, records_per_source
+from mira_megatron.scoring.group_scorer import GroupScorer, rating_form
 from mira_megatron.scoring.judge import Judge
 from mira_megatron.scoring.rating import RatingForm, usable_anchors
+from mira_megatron.scoring.retest import asked_again
 from mira_megatron.scoring.score import ScoreSettings
 from mira_megatron.stage import Resources, Run, Unit, Workspace
 
@@ -28,6 +30,8 @@ class Job:
     group: str
     sources: tuple[str, ...]
     records_per_source: int | None  # at most; None: all
+    drawn_as: str  # the purpose of that sample's draw (see corpus.sampling)
+    part: str | None  # of the group's job, in words; None: the records that are to be judged
     judge: Judge  # as far as the recipe tells; the form's is the whole of it
     upstream: tuple[str, ...]  # folders that must be finished before it can be priced
     answered: tuple[str, ...]  # folders where this judge's answers lie, once there are some
@@ -97,6 +101,8 @@ def _label_job(recipe: Recipe, anchors: str, settings: list[LabelSettings]) -> J
         group=anchors.rpartition("/")[2],
         sources=sources,
         records_per_source=first.config.records_per_source,
+        drawn_as="label",
+        part=None,
         judge=first.judge,
         upstream=(*map(layout.records, sources), anchors),
         answered=tuple(layout.teacher_ratings(recipe.rubric, source) for source in sources),
@@ -110,12 +116,42 @@ def _score_jobs(recipe: Recipe) -> list[Job]:
     for unit in stage_units(recipe, "score"):
         if isinstance(unit.settings, ScoreSettings):
             by_group.setdefault(unit.settings.scorer.group, []).append((unit, unit.settings))
-    return [_score_job(recipe, group, units) for group, units in by_group.items()]
+    return [job for units in by_group.values() for job in _jobs_of_group(recipe, units)]
 
 
-def _score_job(recipe: Recipe, group: str, units: list[tuple[Unit, ScoreSettings]]) -> Job:
+def _jobs_of_group(recipe: Recipe, units: list[tuple[Unit, ScoreSettings]]) -> list[Job]:
+    """Returns a group's scoring, and what is asked to know what its answers are worth.
+
+    What an endpoint answers about a sample in the way the corpus is asked, it is not asked again.
+    """
     unit, first = units[0]
-    sources = tuple(settings.source for _, settings in units)
+    scorer, sources = first.scorer, tuple(settings.source for _, settings in units)
+    config = scorer.judge.config
+    whole = _score_job(recipe, unit, scorer, sources)
+    samples: list[tuple[str, GroupScorer, int]] = []
+    if scorer.mode_agreement is not None:
+        full = scorer.answering("full", scorer.judge.seed)
+        samples.append(("in full, to compare", full, config.mode_agreement_records))
+        if scorer.judge.is_local:
+            samples.append(("to compare", scorer, config.mode_agreement_records))
+    if scorer.retest is not None:
+        samples.append(("retest", asked_again(scorer), config.retest_records))
+        if scorer.judge.is_local:
+            samples.append(("to retest", scorer, config.retest_records))
+    return [
+        whole,
+        *(
+            replace(
+                _score_job(recipe, unit, asked, sources),
+                records_per_source=records_per_source(num_records, len(sources)),
+                part=part,
+            )
+            for part, asked, num_records in samples
+        ),
+    ]
+
+
+def _score_job(recipe: Recipe, unit: Unit, scorer: GroupScorer, sources: tuple[str, ...]) -> Job:
     rubric = recipe.rubric
 
     def make_form() -> RatingForm:
@@ -126,18 +162,20 @@ def _score_job(recipe: Recipe, group: str, units: list[tuple[Unit, ScoreSettings
             fingerprint="",  # nothing is written
             resources=Resources(),
         )
-        return rating_form(workspace, first.scorer)
+        return rating_form(workspace, scorer)
 
     answered = (layout.ratings, layout.reliability)
     labels = tuple(layout.teacher_ratings(rubric, source) for source in sources)
     return Job(
         stage="score",
-        group=group,
+        group=scorer.group,
         sources=sources,
         records_per_source=None,
-        judge=first.scorer.judge,
-        upstream=(*map(layout.records, sources), *first.scorer.upstream),
+        drawn_as=PURPOSE,
+        part=None,
+        judge=scorer.judge,
+        upstream=(*map(layout.records, sources), *scorer.upstream),
         answered=tuple(folder(rubric, source) for source in sources for folder in answered),
-        taught=() if first.scorer.distilled is None else labels,
+        taught=() if scorer.distilled is None else labels,
         make_form=make_form,
     )

@@ -70,6 +70,7 @@ class Quote:
 
     stage: str
     group: str
+    part: str | None  # of what is asked about the group (see Job)
     model: str
     num_records: int
     num_sampled: int
@@ -116,7 +117,7 @@ def make_plan(recipe: Recipe, *, workers: int = 1) -> Plan:
     return Plan(
         quotes=tuple(quotes),
         totals=tuple(_sum(stage, priced) for stage, priced in by_stage.items() if priced),
-        missing=tuple(missing),
+        missing=tuple(dict.fromkeys(missing)),  # jobs of a group lack the same
     )
 
 
@@ -127,6 +128,7 @@ def _quote(recipe: Recipe, config: PlanConfig, job: Job, workers: int) -> Quote:
     quote = Quote(
         stage=job.stage,
         group=job.group,
+        part=job.part,
         model=form.judge.model,
         num_records=sample.num_records,
         num_sampled=len(sample.records),
@@ -201,6 +203,7 @@ def _sum(stage: str, quotes: Sequence[Quote]) -> Quote:
     return Quote(
         stage=stage,
         group="all",
+        part=None,
         model=", ".join(models),
         num_records=sum(quote.num_records for quote in quotes),
         num_sampled=sum(quote.num_sampled for quote in quotes),

@@ -70,7 +70,7 @@ def _table(total: Quote, quotes: Iterable[Quote]) -> Table:
 
 def _cells(quote: Quote) -> list[Text]:
     return [
-        Text(quote.group),
+        Text(_named(quote)),
         Text(grouped(quote.num_records)),
         Text(_cell(quote.requests, short)),
         Text(_cell(quote.prompt_tokens, short)),
@@ -97,7 +97,11 @@ def _precise(number: float) -> str:
 
 
 def _notes(quotes: Iterable[Quote]) -> list[str]:
-    return [f"{quote.group}: {_rests_on(quote)}" for quote in quotes]
+    return [f"{_named(quote)}: {_rests_on(quote)}" for quote in quotes]
+
+
+def _named(quote: Quote) -> str:
+    return quote.group if quote.part is None else f"{quote.group}, {quote.part}"
 
 
 def _rests_on(quote: Quote) -> str:
@@ -115,6 +119,7 @@ def _fields(quote: Quote) -> dict[str, Any]:
     return {
         "stage": quote.stage,
         "group": quote.group,
+        "part": quote.part,
         "model": quote.model,
         "num_records": quote.num_records,
         "num_sampled": quote.num_sampled,

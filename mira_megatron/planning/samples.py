@@ -1,7 +1,7 @@
 """The records that a job's price rests on: a seeded sample over all sources of a group.
 
-Which record is in it depends neither on order nor on workers (see corpus.sampling). The sample of a
-labelling job is taken from the very records that `label` is going to draw.
+Which record is in it depends neither on order nor on workers (see corpus.sampling). Where a job
+asks about a sample, as `label` does, ours is taken from the very records that it is going to draw.
 """
 
 from __future__ import annotations
@@ -77,11 +77,10 @@ def _draw_source(
     paths, num_records = _parts(run_folder, source)
     if job.records_per_source is None:
         return num_records, _draw_parts(job, paths, n, seed, PURPOSE, workers)
-    labelled = _draw_parts(job, paths, job.records_per_source, seed, "label", workers)
-    ids = sample_ids(
-        chain.from_iterable(labelled.values()), job.records_per_source, seed=seed, purpose="label"
-    )
-    return len(ids), {path: of_part & ids for path, of_part in labelled.items()}
+    most, purpose = job.records_per_source, job.drawn_as
+    drawn = _draw_parts(job, paths, most, seed, purpose, workers)
+    ids = sample_ids(chain.from_iterable(drawn.values()), most, seed=seed, purpose=purpose)
+    return len(ids), {path: of_part & ids for path, of_part in drawn.items()}
 
 
 def _draw_parts(

@@ -16,6 +16,7 @@ from mira_megatron.reliability.cells import follows
 from mira_megatron.reliability.reliability import MIN_RHO
 from mira_megatron.report import figures
 from mira_megatron.report.agreement import read_agreement
+from mira_megatron.report.answers_section import answers_csv, read_answers
 from mira_megatron.report.examples import (
     EXCERPT_CHARS,
     NUM_EXAMPLES,
@@ -47,6 +48,7 @@ from mira_megatron.stage import WorkResult, Workspace
 
 PAGE = "index.html"
 SOURCES_CSV = "sources.csv"
+ANSWERS_CSV = "answers.csv"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,16 +68,23 @@ class ArmSection:
 
 
 def write_report(workspace: Workspace, settings: ReportSettings) -> WorkResult:
-    """Writes the page and the table of sources."""
+    """Writes the page, and its tables of sources and of answers as CSV."""
     documents = read_documents(workspace, sorted([*settings.groups, *settings.adopted]))
     rubric = read_rubric(workspace.run.folder, settings.rubric, settings.groups)
     sections = [
         _arm_section(workspace, settings, rubric, arm, documents) for arm in settings.score_tables
     ]
-    context = {**_context(workspace, settings, documents, sections), "rubric": rubric.values()}
+    answers = read_answers(workspace.run.folder, settings.asked)
+    context = {
+        **_context(workspace, settings, documents, sections),
+        "rubric": rubric.values(),
+        "answers": answers,
+    }
     write_bytes(workspace.folder / PAGE, render("page.html.j2", context).encode())
     csv_text = sources_csv(section.judged for section in sections)
     write_bytes(workspace.folder / SOURCES_CSV, csv_text.encode())
+    if answers:
+        write_bytes(workspace.folder / ANSWERS_CSV, answers_csv(answers).encode())
     return WorkResult(
         counts=Counts(
             num_in=sum(table.num_rows for table in documents.values()),

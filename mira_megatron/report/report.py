@@ -1,11 +1,13 @@
 """One page about a whole run, for people.
 
-Reads   records, ratings, record_scores, tokens and reliability of every source; anchors and scorer
-        of every group; keep, blends and checkpoints of every arm: as far as the recipe makes them
+Reads   records, ratings, record_scores, tokens and reliability of every source; anchors, scorer,
+        mode_agreement and retest of every group; keep, blends and checkpoints of every arm: as far
+        as the recipe makes them
 Writes  report/index.html: self-contained, no script, nothing fetched from elsewhere
         report/sources.csv: one row per arm and source
+        report/answers.csv: one row per source group, where the recipe scores
 
-Both are functions of the files read: no times, no machine, no absolute paths.
+All are functions of the files read: no times, no machine, no absolute paths.
 """
 
 from __future__ import annotations
@@ -17,10 +19,16 @@ from mira_megatron import layout
 from mira_megatron.config import Recipe
 from mira_megatron.grouping.source_groups import group_of_source
 from mira_megatron.report.agreement import is_measured
+from mira_megatron.report.answers_section import (
+    AskedGroup,
+    asked_groups,
+    read_folders,
+    shown_settings,
+)
 from mira_megatron.stage import Unit
 from mira_megatron.tokenization.adopted import adopted_sources
 
-VERSION = 4
+VERSION = 5
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,6 +44,7 @@ class ReportSettings:
     has_training: bool  # a blend may be trained on elsewhere
     has_scorers: bool  # distilled here
     has_reliability: bool  # there are labels to compare the scorers with
+    asked: tuple[AskedGroup, ...]  # the groups that are scored here
 
 
 def units(recipe: Recipe) -> list[Unit]:
@@ -50,6 +59,7 @@ def units(recipe: Recipe) -> list[Unit]:
         has_training="midtrain" in recipe.values,
         has_scorers="distill" in recipe.values,
         has_reliability=is_measured(recipe),
+        asked=asked_groups(recipe),
     )
     return [
         Unit(
@@ -59,8 +69,11 @@ def units(recipe: Recipe) -> list[Unit]:
             version=VERSION,
             config={"seed": recipe.seed},
             upstream=_upstream(settings),
-            # An input, not a setting: a renamed recipe gets its new name, not a refusal.
-            raw_inputs={"recipe name": settings.recipe_name},
+            # Inputs, not settings: a renamed recipe gets its new name, not a refusal.
+            raw_inputs={
+                "recipe name": settings.recipe_name,
+                "asked groups": shown_settings(settings.asked),
+            },
             work="mira_megatron.report.page:write_report",
             settings=settings,
         )
@@ -71,6 +84,7 @@ def _upstream(settings: ReportSettings) -> tuple[str, ...]:
     of_groups = [layout.anchors(settings.rubric, group) for group in settings.groups.values()]
     if settings.has_scorers:
         of_groups += [layout.scorer(settings.rubric, group) for group in settings.groups.values()]
+    of_groups += read_folders(settings.asked)
     of_sources = [
         folder
         for source in settings.groups

@@ -36,6 +36,7 @@ class GroupScorer:
     config: ScorerConfig
     distilled: str | None  # folder of the group's own scorer, where that is the judge
     mode_agreement: str | None  # folder of how its answer mode agrees with full; None: not asked
+    retest: str | None  # folder of how its answers agree with a second time; None: not asked
 
     @property
     def upstream(self) -> tuple[str, ...]:
@@ -73,6 +74,7 @@ def group_scorer(recipe: Recipe, group: SourceGroup) -> GroupScorer:
     is_own = is_distilled(recipe, judge.config)
     mode = judge.config.answer_mode
     is_measured = mode != "full" and judge.config.min_mode_agreement is not None
+    is_retested = judge.config.is_sampled and judge.config.retest_records > 0
     return GroupScorer(
         group=group.name,
         family=group.family,
@@ -83,6 +85,7 @@ def group_scorer(recipe: Recipe, group: SourceGroup) -> GroupScorer:
         mode_agreement=(
             layout.mode_agreement(recipe.rubric, group.name, mode) if is_measured else None
         ),
+        retest=layout.retest(recipe.rubric, group.name, mode) if is_retested else None,
     )
 
 

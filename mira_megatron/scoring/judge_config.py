@@ -40,6 +40,9 @@ class JudgeConfig:
     # asked for with the same max_tokens, so that must be enough for them.
     min_mode_agreement: float | None = field(default=None, metadata={"execution": True})
     mode_agreement_records: int = field(default=200, metadata={"execution": True})
+    # On how many records of a group a judge that samples is asked a second time, for a figure of
+    # its test-retest agreement; 0: it is not (see retest). Decides nothing.
+    retest_records: int = field(default=200, metadata={"execution": True})
     max_record_tokens: int | None = None  # of a record, in the tokens of `tokenizer`; None: whole
     tokenizer: str | None = None  # the judge's tokenizer.json; needed for max_record_tokens
     # For all engines but rule_judge. The model may be left to the recipe's own distilled scorer;
@@ -107,6 +110,13 @@ class JudgeConfig:
         self._check_prices()
         _check_request_fields(self.request_fields, self.max_tokens)
 
+    @property
+    def is_sampled(self) -> bool:
+        """Returns whether an answer depends on its seed: a temperature above 0, or the server's."""
+        if self.engine == "rule_judge":
+            return False
+        return bool(self.temperature) or "temperature" in self.request_fields
+
     def _check_engine(self) -> None:
         """Every engine has settings of its own."""
         given = [name for name in _NOT_FOR_RULE_JUDGE if getattr(self, name) not in (None, [])]
@@ -164,7 +174,7 @@ class JudgeConfig:
                 raise ValueError(f"{name}={value} must be a number above 0")
         for name in (
             *("max_retries", "patience_seconds", "temperature", "max_failures"),
-            *("prompt_token_ceiling", "output_token_ceiling"),
+            *("prompt_token_ceiling", "output_token_ceiling", "retest_records"),
         ):
             value = getattr(self, name)
             if value is not None and not 0 <= value < math.inf:

@@ -1,6 +1,7 @@
 """Score every record on the anchors of its source group.
 
-A group whose answer mode is not `full` may have that mode measured first (mode_agreement.py).
+A group whose answer mode is not `full` may have that mode measured first (mode_agreement.py), and
+one whose judge samples is asked about a few of its records again afterwards (retest.py).
 
 Reads   records/<source>/part-*.parquet, anchors/<rubric>/<group>/anchors.jsonl, and where the
         recipe distils its scorers scorers/<rubric>/<group>
@@ -20,6 +21,7 @@ from mira_megatron.manifest import Counts
 from mira_megatron.scoring.group_scorer import GroupScorer, group_scorer, rating_form
 from mira_megatron.scoring.judging import all_parts, judge_parts
 from mira_megatron.scoring.mode_agreement import check_mode, mode_units
+from mira_megatron.scoring.retest import retest_units
 from mira_megatron.stage import Unit, WorkResult, Workspace
 
 VERSION = 3
@@ -34,7 +36,7 @@ class ScoreSettings:
 
 
 def units(recipe: Recipe) -> list[Unit]:
-    """Returns one unit per source, those of a group after that of its answer mode, if any."""
+    """Returns one unit per source, those of a group between what is measured of its answers."""
     return [
         unit for group in source_groups(recipe).values() for unit in _units_of_group(recipe, group)
     ]
@@ -57,7 +59,8 @@ def _units_of_group(recipe: Recipe, group: SourceGroup) -> list[Unit]:
         )
         for source in group.members
     ]
-    return [*mode_units(scorer, group.members), *of_sources]
+    before, after = mode_units(scorer, group.members), retest_units(scorer, group.members)
+    return [*before, *of_sources, *after]
 
 
 def score(workspace: Workspace, settings: ScoreSettings) -> WorkResult:

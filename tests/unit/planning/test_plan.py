@@ -15,6 +15,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from mira_megatron.cli import main
 from mira_megatron.config import Recipe
+from mira_megatron.planning.jobs import planned_jobs
 from mira_megatron.planning.plan import Plan, Quote, make_plan
 from mira_megatron.planning.plan_table import plan_json, print_plan
 from mira_megatron.records import RATING_SCHEMA
@@ -189,6 +190,50 @@ def test_expected_scores_are_an_upper_bound_on_an_endpoint(judged_recipe: Make) 
     assert quote.requests.is_most
     assert quote.prompt_tokens.value == pytest.approx(16 * sum(prompt_bytes(recipe)) + 15 * 2000)
     assert quote.output_tokens.value == 2000 + 15 * 20
+
+
+def test_what_is_asked_to_know_the_answers_worth_is_priced_beside_the_corpus(
+    judged_recipe: Make,
+) -> None:
+    measured = {"answer_mode": "scores_only", "temperature": 0.7, "min_mode_agreement": 0.5}
+    sizes = {"mode_agreement_records": 8, "retest_records": 4}
+    recipe = judged_recipe(score={**ENDPOINT, **measured, **sizes}, plan={"bytes_per_token": 1})
+    plan = make_plan(recipe)
+    assert [(quote.part, quote.requests.value) for quote in plan.quotes] == [
+        *((None, 20), ("in full, to compare", 8), ("retest", 4)),
+    ]
+    (total,) = plan.totals
+    assert total.requests.value == 32
+    assert total.prompt_tokens.value == sum(quote.prompt_tokens.value for quote in plan.quotes)
+    # Prompts in full are longer than those for digits, and price their own.
+    whole, full, again = (quote.prompt_tokens.value / quote.num_records for quote in plan.quotes)
+    assert full > again
+    assert again == pytest.approx(whole, rel=0.05)
+    text = printed(plan)
+    assert "text-notes, in full, to compare: m, 8 records looked at." in text
+    (_, in_full, _) = orjson.loads(plan_json(plan))["jobs"]
+    assert (in_full["group"], in_full["part"]) == ("text-notes", "in full, to compare")
+
+
+def test_a_model_without_a_store_of_answers_is_priced_for_every_asking(
+    judged_recipe: Make, tmp_path: Path
+) -> None:
+    local = {"engine": "vllm", "model_path": str(tmp_path), "max_tokens": 100, "top_p": 1}
+    score = {**local, "temperature": 0.7, "retest_records": 4}
+    recipe = judged_recipe(score=score)
+    (job, *samples) = planned_jobs(recipe)
+    assert (job.part, job.records_per_source) == (None, None)
+    assert [(each.part, each.records_per_source) for each in samples] == [
+        *(("retest", 4), ("to retest", 4)),
+    ]
+
+
+def test_what_several_jobs_of_a_group_lack_is_named_once(labelled: Make) -> None:
+    recipe = labelled()
+    score = {**ENDPOINT, "temperature": 0.7}
+    del score["model"]
+    recipe = replace(recipe, values={**recipe.values, "teacher": ENDPOINT, "score": score})
+    assert len(make_plan(recipe).missing) == 1
 
 
 def test_what_is_not_there_yet_is_named_with_its_command(judged_recipe: Make) -> None:

@@ -39,7 +39,8 @@ BARE = PromptForm(prompt="bare", references=False, answers="compact")
 
 def with_scorers(recipe: Recipe) -> Recipe:
     """Returns the recipe as one that labels, distils and scores."""
-    return replace(recipe, values={**recipe.values, "distill": {}, "label": {}, "score": {}})
+    score = {"engine": "transformers", "max_tokens": 64, "answer_mode": "expected"}
+    return replace(recipe, values={**recipe.values, "distill": {}, "label": {}, "score": score})
 
 
 def write_scorer(

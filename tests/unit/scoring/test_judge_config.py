@@ -100,6 +100,7 @@ def test_judge_config_answer_without_the_bound_of_its_cost_is_refused(
         ({"answer_mode": "scores_only", "max_tokens": 44}, "max_tokens=44 must be at least 45"),
         ({"min_mode_agreement": 1.5}, "min_mode_agreement=1.5 must be in"),
         ({"mode_agreement_records": 0}, "mode_agreement_records=0 must be a number above 0"),
+        ({"retest_records": -1}, "retest_records=-1 must be a number of at least 0"),
         ({"answer_mode": "expected", "temperature": 0.5}, "temperature=0.5: answer_mode=expected"),
         ({"dtype": "float32"}, "dtype is for engine=transformers or vllm"),
         ({"engine": "vllm"}, "endpoints is for engine=endpoint"),
@@ -135,5 +136,6 @@ def test_judge_config_scores_only_is_for_engines_with_guided_decoding() -> None:
 
 
 def test_judge_config_gate_of_a_mode_does_not_change_what_ratings_are() -> None:
-    gated = _judge(answer_mode="scores_only", min_mode_agreement=0.9, mode_agreement_records=50)
+    measured = {"min_mode_agreement": 0.9, "mode_agreement_records": 50, "retest_records": 50}
+    gated = _judge(answer_mode="scores_only", **measured)
     assert fingerprinted(gated) == fingerprinted(_judge(answer_mode="scores_only"))

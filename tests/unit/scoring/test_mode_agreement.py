@@ -5,23 +5,20 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from note_scorer import NoteScorer, serving
 
 from mira_megatron.config import Recipe
-from mira_megatron.records import NUM_SLOTS, Anchor
+from mira_megatron.records import NUM_SLOTS
 from mira_megatron.rubric.digits import SCORES_REGEX
 from mira_megatron.scoring import score
-from mira_megatron.scoring.mode_agreement import agreement, compare
 from mira_megatron.stage import Resources, Run, Unit, run_unit
 
 pytest_plugins = ("judged_recipes",)
 
 Make = Callable[..., Recipe]
 _FOLDER = "mode_agreement/{rubric}/text-notes/scores_only"
-_NAN = float("nan")
 
 
 @pytest.fixture
@@ -36,6 +33,7 @@ def _judge(scorer: NoteScorer, **settings: Any) -> dict[str, Any]:
         "endpoints": [scorer.url],
         "model": "m",
         "temperature": 0.5,
+        "retest_records": 0,
         "top_p": 1,
         "max_tokens": 900,
         "answer_mode": "scores_only",
@@ -60,47 +58,6 @@ def _ratings(recipe: Recipe) -> list[dict[str, Any]]:
     return [row for part in parts for row in pq.read_table(part).to_pylist()]
 
 
-def _anchors() -> tuple[Anchor, ...]:
-    return tuple(
-        Anchor(
-            anchor_id=f"A{number}",
-            name=f"name {number}",
-            description=None,
-            part=None,
-            cluster_size=None,
-            aliases=(),
-            medoid=None,
-            references=(),
-            rubric_version="v",
-        )
-        for number in (1, 2, 3, 4)
-    )
-
-
-def test_compare_takes_each_anchor_over_the_records_that_have_both_scores() -> None:
-    full = np.array([[1, 5, 5, 1], [2, 6, 5, 2], [3, _NAN, 5, 3], [4, 7, 5, 4]], float)
-    mode = np.array([[2, 9, 1, 7], [4, 8, 2, 7], [6, 8, 3, 7], [8, 7, 4, 7]], float)
-    again = np.array([[2, 9, 1, _NAN], [4, 8, 2, _NAN], [6, 8, 3, _NAN], [8, 7, 6, 7]], float)
-    found = compare(full, mode, again, anchors=_anchors())
-    assert [each.n for each in found] == [4, 3, 4, 4]
-    assert [each.rho for each in found] == [pytest.approx(1), pytest.approx(-1), None, None]
-    assert [each.reason for each in found] == [None, None, "one_score_in_full", "one_score_in_mode"]
-    assert [each.mean_abs_difference for each in found] == [2.5, 2.0, 2.5, 4.5]
-    assert [each.n_again for each in found] == [4, 4, 4, 1]
-    assert [each.mean_abs_difference_again for each in found] == [0, 0, 0.5, 0]
-    assert found[0].rho_again == pytest.approx(1)
-    # The third has nothing to rank and is left out; the fourth ranks nothing and counts as 0.
-    assert agreement(found) == pytest.approx(0)
-    assert agreement(found[:1] + found[2:3]) == pytest.approx(1)
-
-
-def test_agreement_where_nothing_can_be_compared_is_none() -> None:
-    empty = np.empty((0, 4))
-    assert agreement(compare(empty, empty, empty, anchors=_anchors())) is None
-    same = np.full((5, 4), 7.0)
-    assert agreement(compare(same, same, same, anchors=_anchors())) is None
-
-
 def test_score_in_a_mode_that_agrees_goes_on_and_rows_say_how_they_were_asked(
     judged_recipe: Make, scorer: NoteScorer
 ) -> None:
@@ -116,7 +73,6 @@ def test_score_in_a_mode_that_agrees_goes_on_and_rows_say_how_they_were_asked(
     assert all(len(row["raw"].split()) == NUM_SLOTS for row in rows)
     summary = json.loads((_folder(recipe) / "agreement.json").read_bytes())
     assert summary["agreement"] == pytest.approx(1)
-    assert summary["agreement_again"] == pytest.approx(1)
     assert summary["mean_abs_difference"] == 0
     assert (summary["num_records"], summary["answer_mode"]) == (20, "scores_only")
 
@@ -142,24 +98,16 @@ def test_score_in_a_mode_that_disagrees_is_refused_with_figure_and_way_out(
     assert len(_ratings(recipe)) == 20
 
 
-def test_mode_agreement_asks_the_sample_in_full_in_the_mode_and_with_another_seed(
+def test_mode_agreement_asks_the_sample_in_full_and_in_the_mode(
     judged_recipe: Make, scorer: NoteScorer
 ) -> None:
-    first: dict[int, int] = {}  # the seed that a note was first asked about with
-    scorer.digit = lambda note, slot, seed: (
-        (note + slot + (seed != first.setdefault(note, seed))) % 11
-    )
     recipe = judged_recipe(score=_judge(scorer, mode_agreement_records=8, min_mode_agreement=0))
     unit, _ = score.units(recipe)
     manifest = run_unit(unit, Run(folder=recipe.run_folder), Resources())
     digits = [body for body in scorer.bodies if "structured_outputs" in body]
-    assert (len(scorer.bodies), len(digits)) == (24, 16)
-    assert len({body["seed"] for body in digits}) == 16  # two of every record
-    assert manifest.counts.totals == {"full: ok": 8, "mode: ok": 8, "again: ok": 8}
+    assert (len(scorer.bodies), len(digits)) == (16, 8)
+    assert manifest.counts.totals == {"full: ok": 8, "mode: ok": 8}
     assert manifest.counts.num_in == 8
-    summary = json.loads((_folder(recipe) / "agreement.json").read_bytes())
-    assert summary["mean_abs_difference"] == 0
-    assert summary["mean_abs_difference_again"] > 0.9
 
 
 def test_mode_agreement_setting_neither_asks_nor_changes_ratings_without_a_cheaper_mode(

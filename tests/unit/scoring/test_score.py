@@ -34,7 +34,7 @@ _ENDPOINT = {
 
 
 def _unit(recipe: Recipe) -> Unit:
-    (unit,) = score.units(recipe)
+    (unit,) = [unit for unit in score.units(recipe) if unit.name == "notes"]
     return unit
 
 
