@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,6 +21,7 @@ from unittest import mock
 import pyarrow.parquet as pq
 from transformers import Qwen2ForCausalLM
 
+from mira_megatron.launchers.claims import Claims
 from mira_megatron.records import Anchor
 from mira_megatron.rubric.prompt_form import PromptForm
 from mira_megatron.scoring.judge import Judge
@@ -53,6 +54,15 @@ class Generating:
         return mock.patch.object(Qwen2ForCausalLM, "forward", counted)
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Watched(RatingForm):
+    meanwhile: Callable[[], object]
+
+    def messages(self, view_text: str) -> tuple[dict[str, str], ...]:
+        self.meanwhile()
+        return RatingForm.messages(self, view_text)
+
+
 def part_of(records: Path) -> JudgedPart:
     return JudgedPart(
         records=records,
@@ -69,9 +79,14 @@ def rated_here(
     names: Sequence[str],
     answers: Path,
     killed_at: int | None = None,
+    claims: Claims | None = None,
+    meanwhile: Callable[[], object] = lambda: None,
     **settings: Any,
 ) -> list[int]:
-    """Rates the parts; returns how many prompts each batch had."""
+    """Rates the parts, those it claims; returns how many prompts each batch had.
+
+    `meanwhile` is called whenever a question is made.
+    """
     config = JudgeConfig(
         **{
             **{"engine": "transformers", "model_path": str(model), "dtype": "float32"},
@@ -87,9 +102,10 @@ def rated_here(
     generating = Generating(killed_at)
     unit = SimpleNamespace(label="score s", stage="score")
     workspace = SimpleNamespace(unit=unit, resources=SimpleNamespace(workers=1, secrets={}))
-    rating = RatingForm(family="text", anchors=_anchors(names), judge=judge)
+    rating = _Watched(family="text", anchors=_anchors(names), judge=judge, meanwhile=meanwhile)
+    sharing = None if claims is None else SimpleNamespace(claims=claims, finish=lambda: None)
     with generating.wrapped():
-        judge_parts(cast(Any, workspace), parts, rating, judge)
+        judge_parts(cast(Any, workspace), parts, rating, judge, cast(Any, sharing))
     return generating.sizes
 
 

@@ -17,10 +17,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import rated_here as rating
+import torch
 from rated_here import BATCH_SIZE, part_of, rated_here
 from tiny_scorer import record, write_tiny_scorer
 from transformers import Qwen2ForCausalLM
 
+from mira_megatron.launchers.claims import Claims, this_process
 from mira_megatron.records import NUM_SLOTS, RECORD_SCHEMA
 from mira_megatron.scoring.answer_store import AnswerStore
 from mira_megatron.scoring.completion import Answer
@@ -38,9 +40,15 @@ NUM_RECORDS = 18  # four batches, and half of one
 
 @pytest.fixture(scope="module")
 def scorer(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Hardly trained: what it answers is noise, and the same noise every time."""
+    """A model of loud random weights: every record gets noise of its own, the same every time."""
     folder = tmp_path_factory.mktemp("scorer")
-    return write_tiny_scorer(folder, NAMES[:2], is_moe=False, num_steps=2)
+    write_tiny_scorer(folder, NAMES[:2], is_moe=False, num_steps=0)
+    model: Any = Qwen2ForCausalLM.from_pretrained(folder)
+    torch.manual_seed(0)
+    for weights in model.parameters():
+        torch.nn.init.normal_(weights, std=0.5)
+    model.save_pretrained(folder)
+    return folder
 
 
 def texts(count: int, seed: int = 3) -> list[str]:
@@ -108,6 +116,29 @@ def test_records_reordered_and_among_others_are_not_generated_again(
     assert dict(raw(first)).items() <= dict(raw(grown)).items()
 
 
+def test_part_of_a_worker_that_went_meanwhile_is_not_generated_again(
+    scorer: Path, tmp_path: Path
+) -> None:
+    answers = tmp_path / "answers"
+    theirs = write_records(tmp_path / "part-0.parquet", texts(6))
+    ours = write_records(tmp_path / "part-1.parquet", texts(5, seed=4))
+    copied = write_records(tmp_path / "copy.parquet", texts(6))
+
+    def other_worker() -> None:
+        """Answers all of its part, and ends before it is written."""
+        if not copied.output.exists():
+            rated_here([copied], scorer, NAMES, answers)
+
+    with Claims(tmp_path, this_process()) as gone:
+        gone.take(theirs.output.name)
+    with Claims(tmp_path, this_process()) as claims:
+        sizes = rated_here(
+            [theirs, ours], scorer, NAMES, answers, claims=claims, meanwhile=other_worker
+        )
+    assert sizes == [BATCH_SIZE, 2, BATCH_SIZE, 1]  # the other worker's, and those of our part
+    assert raw(theirs) == raw(copied)
+
+
 def test_model_is_not_loaded_where_all_is_known(scorer: Path, tmp_path: Path) -> None:
     model = tmp_path / "model"
     shutil.copytree(scorer, model)
@@ -158,6 +189,9 @@ def test_record_too_long_is_a_failure_of_its_own_and_is_not_kept(
         status = pq.read_table(part.output, columns=["status"])["status"].to_pylist()
         assert [each == "too_long" for each in status] == [False, True, False, True]
     assert rated_here([part], scorer, NAMES, tmp_path / "answers") == []  # the part is there
+    store = AnswerStore(tmp_path / "answers")
+    assert len(store) == 2
+    assert store.charged(scorer.name) == Charged()
 
 
 @pytest.mark.parametrize(
@@ -166,7 +200,8 @@ def test_record_too_long_is_a_failure_of_its_own_and_is_not_kept(
         {"engine": "vllm"},
         {"dtype": "bfloat16"},
         {"max_model_len": 512},
-        {"answer_mode": "full"},
+        {"answer_mode": "expected"},
+        {"temperature": 0.5, "engine": "vllm"},
         {"top_p": 0.5},
         {"max_tokens": 61},
     ],
