@@ -222,3 +222,10 @@ def test_local_judge_draws_every_answer_with_the_seed_of_its_record(scorer: Path
     judge = LocalJudge(Watched(_model(scorer)), max_tokens=2, is_expected=False, seed=7)
     _in_order(judge, _questions(3))
     assert [prompt.seed for prompt in seen] == [record_seed(7, name, 1) for name in "012"]
+
+
+def test_transformers_engine_batches_are_of_prompts_of_like_length(scorer: Path) -> None:
+    engine = TransformersEngine(_model(scorer, batch_size=2))
+    prompts = [Prompt([1] * length, 1) for length in (5, 2, 4, 2, 9)]
+    assert list(engine.batches(prompts)) == [[1, 3], [2, 0], [4]]
+    assert list(engine.batches([])) == []
