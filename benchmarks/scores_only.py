@@ -57,7 +57,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         model = write_tiny_chat_model(Path(folder, "tiny-chat"))
         with running_vllm(model, max_model_len=2048, log_path=Path(folder, "vllm.log")) as server:
-            records = _records(server, (2 * ROUNDS + 2) * NUM_RECORDS)
+            records = prompts_of_one_length(server, (2 * ROUNDS + 2) * NUM_RECORDS)
             for fields in (_OURS, _PEER):  # the first answers compile the guide and warm the rest
                 _timed(server, [records.pop() for _ in range(NUM_RECORDS)], fields)
             pairs = [
@@ -81,7 +81,7 @@ def main() -> int:
     return int(ratio < BAR)
 
 
-def _records(server: VllmServer, num_records: int) -> list[str]:
+def prompts_of_one_length(server: VllmServer, num_records: int) -> list[str]:
     """Returns different records, each of which makes a prompt of PROMPT_TOKENS tokens."""
     generator = random.Random(0)
     modules = sorted(Path(sysconfig.get_path("stdlib")).glob("[a-j]*.py"))

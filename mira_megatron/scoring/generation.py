@@ -7,7 +7,7 @@ scores the places where the model may have begun to write "10" are asked about (
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -84,10 +84,13 @@ class Engine(Protocol):
     def max_model_len(self) -> int:
         """Returns the most tokens of prompt and answer together."""
 
+    def batches(self, prompts: Sequence[Prompt]) -> Iterator[list[int]]:
+        """Yields the numbers of the prompts that are best answered at once; every one is in one."""
+
     def generate(
         self, prompts: Sequence[Prompt], draft: Place | None, doubts: Doubts | None
     ) -> list[Generated]:
-        """Returns the answers in the order of the prompts.
+        """Returns the answers to a batch, in the order of the prompts.
 
         `draft` is what they are likely to say, before their first token; it must leave open what is
         to be asked about, for its own tokens have no tops. With `doubts` the answers
@@ -118,18 +121,28 @@ class LocalJudge:
         self._text = lru_cache(_NUM_CACHED_TOKENS)(self._uncached_text)
         self._draft = self._draft_of(examples) if examples else None
 
-    def answers(self, questions: Sequence[Question]) -> list[Answer]:
-        """Returns the answers in the order of the questions."""
+    def answers(self, questions: Sequence[Question]) -> Iterator[list[Answer]]:
+        """Yields the answers batch by batch, each batch as soon as it is generated.
+
+        They are in the order that suits the engine; what cannot be asked comes first.
+        """
         prompts = [self._prompt(question) for question in questions]
-        asked = [prompt for prompt in prompts if isinstance(prompt, Prompt)]
-        doubts = self._doubts if self._is_expected else None
-        generated = iter(self._engine.generate(asked, self._draft, doubts))
-        return [
-            self._answer(question, prompt, next(generated))
-            if isinstance(prompt, Prompt)
-            else prompt
+        failed = [prompt for prompt in prompts if isinstance(prompt, Answer)]
+        if failed:
+            yield failed
+        asked = [
+            (question, prompt)
             for question, prompt in zip(questions, prompts, strict=True)
+            if isinstance(prompt, Prompt)
         ]
+        doubts = self._doubts if self._is_expected else None
+        for numbers in self._engine.batches([prompt for _, prompt in asked]):
+            batch = [asked[number] for number in numbers]
+            generated = self._engine.generate([prompt for _, prompt in batch], self._draft, doubts)
+            yield [
+                self._answer(question, prompt, each)
+                for (question, prompt), each in zip(batch, generated, strict=True)
+            ]
 
     def close(self) -> None:
         """Frees the model's memory; the next unit's model may need it."""

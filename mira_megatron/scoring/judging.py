@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import aclosing, closing
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from itertools import chain, islice
 from pathlib import Path
@@ -40,7 +40,7 @@ from mira_megatron.scoring.ceilings import Ceilings
 from mira_megatron.scoring.completion import Answer
 from mira_megatron.scoring.garbage import rare_collections
 from mira_megatron.scoring.judge import Judge
-from mira_megatron.scoring.local_engines import local_judge
+from mira_megatron.scoring.judging_here import judge_here, only_reply
 from mira_megatron.scoring.questions import Parsed, Question, Reply, outcome
 from mira_megatron.shards import map_shards, open_part, read_part
 from mira_megatron.stage import Workspace
@@ -238,7 +238,7 @@ def judge_parts(
             for _ in map_shards(_judge_in_process, tasks, workers=workers, title=judging.title):
                 pass
         case "transformers" | "vllm":
-            _judge_here(parts, judging)
+            judge_here(parts, judging, _records)
         case _:
             section = "teacher" if workspace.unit.stage in _TAUGHT else "score"
             secrets = workspace.resources.secrets
@@ -269,46 +269,8 @@ def _rows_by_rules(part: JudgedPart, form: Form[Any], judge: Judge) -> pa.Table:
     for record in _records(part):
         view = view_maker.view(record)
         answer = Answer(key=record.record_id, text=form.judge_in_process(view.text))
-        rows.append(form.row(record, view, _reply(answer, form)))
+        rows.append(form.row(record, view, only_reply(answer, form)))
     return form.table(rows)
-
-
-def _judge_here(parts: Sequence[JudgedPart], judging: _Judging) -> None:
-    """Judges the parts that are not there yet, one after the other: the model is loaded once."""
-    form, judge = judging.form, judging.judge
-    missing: Iterator[JudgedPart]
-    if judging.claims is None:
-        missing = (part for part in parts if not part.output.is_file())
-    else:
-        missing = ours(parts, judging.claims)
-    first = next(missing, None)
-    if first is None:
-        return
-    view_maker = ViewMaker(judge.config.max_record_tokens, judge.tokenizer)
-    num_missing = sum(not part.output.is_file() for part in parts)
-    with (
-        closing(local_judge(judge, form.example_answers())) as model,  # the next unit loads its own
-        track(judging.title, num_missing) as advance,
-    ):
-        for part in chain([first], missing):
-            records = list(_records(part))
-            views = [view_maker.view(record) for record in records]
-            answers = model.answers(
-                [
-                    Question(
-                        key=record.record_id,
-                        record_id=record.record_id,
-                        messages=form.messages(view.text),
-                    )
-                    for record, view in zip(records, views, strict=True)
-                ]
-            )
-            rows = [
-                form.row(record, view, _reply(answer, form))
-                for record, view, answer in zip(records, views, answers, strict=True)
-            ]
-            judging.write(part, form.table(rows))
-            advance()
 
 
 def _check_no_ceiling(judging: _Judging) -> None:
@@ -435,12 +397,6 @@ class _Writing:
         last, self._last = self._last, None
         if last is not None:
             await last
-
-
-def _reply(answer: Answer, form: Form[Any]) -> Reply:
-    """Returns an answer that there is one attempt at."""
-    parsed = form.read(answer) if answer.failure is None else None
-    return Reply(key=answer.key, answer=answer, num_attempts=1, parsed=parsed)
 
 
 def _records(part: JudgedPart) -> Iterator[Record]:

@@ -26,6 +26,7 @@ from mira_megatron.scoring.judge_config import JudgeConfig
 from mira_megatron.scoring.question_keys import QuestionKeys, encoded_messages
 from mira_megatron.scoring.questions import Question
 from mira_megatron.scoring.record_seed import record_seed
+from mira_megatron.scoring.stored_answer import kept
 
 Value = TypeVar("Value")
 
@@ -140,23 +141,11 @@ def stored_answer(answer: Answer, pending: Pending, model: str) -> StoredAnswer:
     assert pending.stored_as is not None
     num_prompt, num_output = answer.num_prompt_tokens, answer.num_output_tokens
     most = pending.most
-    return StoredAnswer(
-        key=pending.stored_as,
-        model=model,
-        charged=Charged(
-            num_prompt_tokens=most.num_prompt_tokens if num_prompt is None else num_prompt,
-            num_output_tokens=most.num_output_tokens if num_output is None else num_output,
-        ),
-        text=answer.text,
-        reasoning=answer.reasoning,
-        finish_reason=answer.finish_reason,
-        num_prompt_tokens=num_prompt,
-        num_output_tokens=num_output,
-        failure=answer.failure,
-        failure_detail=answer.failure_detail,
-        odds=answer.odds,
-        first_top=answer.first_top,
+    charged = Charged(
+        num_prompt_tokens=most.num_prompt_tokens if num_prompt is None else num_prompt,
+        num_output_tokens=most.num_output_tokens if num_output is None else num_output,
     )
+    return kept(answer, key=pending.stored_as, model=model, charged=charged)
 
 
 def endpoint_settings(judge: JudgeConfig, api_key: str | None) -> EndpointSettings:

@@ -80,6 +80,24 @@ class StoredAnswer:
         )
 
 
+def kept(answer: Answer, *, key: str, model: str, charged: Charged) -> StoredAnswer:
+    """Returns what is to be kept of an answer, under a key of question_keys."""
+    return StoredAnswer(
+        key=key,
+        model=model,
+        charged=charged,
+        text=answer.text,
+        reasoning=answer.reasoning,
+        finish_reason=answer.finish_reason,
+        num_prompt_tokens=answer.num_prompt_tokens,
+        num_output_tokens=answer.num_output_tokens,
+        failure=answer.failure,
+        failure_detail=answer.failure_detail,
+        odds=answer.odds,
+        first_top=answer.first_top,
+    )
+
+
 _FIELDS = frozenset(field.name for field in fields(StoredAnswer))
 _REQUIRED = _FIELDS - {"odds", "first_top"}
 

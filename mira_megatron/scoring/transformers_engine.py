@@ -10,7 +10,7 @@ Arrays: B answers, W tokens fed at once, C tokens in the cache, V vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -100,19 +100,21 @@ class TransformersEngine:
         self._end_ids = _end_ids(self._model, self.tokenizer)
         self.max_model_len = settings.max_model_len or int(model.config.max_position_embeddings)
 
+    def batches(self, prompts: Sequence[Prompt]) -> Iterator[list[int]]:
+        """Yields the numbers of prompts of like length, at most batch_size together."""
+        by_length = sorted(range(len(prompts)), key=lambda number: len(prompts[number].ids))
+        for start in range(0, len(by_length), self._batch_size):
+            yield by_length[start : start + self._batch_size]
+
     @torch.inference_mode()
     def generate(
         self, prompts: Sequence[Prompt], draft: Place | None, doubts: Doubts | None
     ) -> list[Generated]:
-        """Returns the answers in the order of the prompts; see generation.Engine."""
-        by_length = sorted(range(len(prompts)), key=lambda number: len(prompts[number].ids))
-        answers: dict[int, Generated] = {}
-        for start in range(0, len(by_length), self._batch_size):
-            rows = [
-                _Row(number=number, prompt=prompts[number], place=draft)
-                for number in by_length[start : start + self._batch_size]
-            ]
-            answers.update(self._generate(rows, doubts))
+        """Returns the answers to a batch in the order of the prompts; see generation.Engine."""
+        rows = [
+            _Row(number=number, prompt=prompt, place=draft) for number, prompt in enumerate(prompts)
+        ]
+        answers = self._generate(rows, doubts)
         return [answers[number] for number in range(len(prompts))]
 
     def close(self) -> None:

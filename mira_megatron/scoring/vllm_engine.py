@@ -6,7 +6,7 @@ would have gone on with after another token is one more prompt, served from the 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from vllm import LLM, SamplingParams
@@ -15,6 +15,10 @@ from vllm.sampling_params import StructuredOutputsParams
 from mira_megatron.scoring.answer_draft import Place
 from mira_megatron.scoring.expected_scores import TOP_LOGPROBS
 from mira_megatron.scoring.generation import Doubts, Generated, LocalModel, Prompt, Top
+
+# vLLM forms its own batches of these. A killed process loses at most so many answers, and between
+# two calls the GPU waits for the last of one: some eight waves of the 256 that it answers at once.
+_PROMPTS_AT_ONCE = 2_048
 
 
 class VllmEngine:
@@ -41,10 +45,15 @@ class VllmEngine:
         self.tokenizer: Any = self._llm.get_tokenizer()
         self.max_model_len = int(self._llm.llm_engine.model_config.max_model_len)
 
+    def batches(self, prompts: Sequence[Prompt]) -> Iterator[list[int]]:
+        """Yields the numbers of prompts in their order, as many as keep vLLM busy."""
+        for start in range(0, len(prompts), _PROMPTS_AT_ONCE):
+            yield list(range(start, min(start + _PROMPTS_AT_ONCE, len(prompts))))
+
     def generate(
         self, prompts: Sequence[Prompt], draft: Place | None, doubts: Doubts | None
     ) -> list[Generated]:
-        """Returns the answers in the order of the prompts; see generation.Engine.
+        """Returns the answers to a batch in the order of the prompts; see generation.Engine.
 
         A draft is of no use here: vLLM checks drafts of its own only.
         """

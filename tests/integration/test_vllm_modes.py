@@ -47,14 +47,14 @@ def server(model: Path) -> Iterator[VllmServer]:
         yield running
 
 
-def write_recipe(path: Path, **score: Any) -> Path:
+def write_recipe(path: Path, *, num_records: int = NUM_RECORDS, **score: Any) -> Path:
     """Writes a recipe of one small source, and runs it up to its anchors, which are given."""
     smoke = yaml.safe_load(SMOKE.read_text())
     modules = {**smoke["sources"]["modules"], "group": GROUP}
     recipe = {
         **{name: smoke[name] for name in KEPT if name in smoke},
         "run_folder": str(path.with_suffix("")),
-        "sources": {"modules": {**modules, "max_chars": 8000, "max_records": NUM_RECORDS}},
+        "sources": {"modules": {**modules, "max_chars": 8000, "max_records": num_records}},
         "score": {"answer_mode": "scores_only", "top_p": 1.0, "max_tokens": 64, **score},
         "scorers": {GROUP: {"published": "text-group3"}},
     }

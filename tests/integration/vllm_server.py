@@ -72,19 +72,24 @@ def vllm_python() -> Path:
 @contextmanager
 def running_vllm(model_folder: Path, *, max_model_len: int, log_path: Path) -> Iterator[VllmServer]:
     """Serves a model while the context is open; ends the server and all its children after it."""
-    port = free_port()
-    command = [
+    server = VllmServer(url=f"http://127.0.0.1:{free_port()}", model=model_folder.name)
+    command = vllm_command(model_folder, server, max_model_len=max_model_len)
+    with running(command, server, log_path):
+        yield server
+
+
+def vllm_command(model_folder: Path, server: VllmServer, *, max_model_len: int) -> list[str]:
+    """Returns the words that serve a model where and as the server says."""
+    return [
         *(str(vllm_python()), "-m", "vllm.entrypoints.openai.api_server"),
-        *("--model", str(model_folder), "--served-model-name", model_folder.name),
-        *("--host", "127.0.0.1", "--port", str(port), "--max-model-len", str(max_model_len)),
+        *("--model", str(model_folder), "--served-model-name", server.model),
+        *("--host", "127.0.0.1", "--port", server.url.rpartition(":")[2]),
+        *("--max-model-len", str(max_model_len)),
         "--enforce-eager",  # compiling takes longer than all the requests of a test
         # Our requests carry seeds, and 0.32.0 on a CPU dies of a seed ("CPU Generator does not use
         # offset") once it reads a prompt in more than one step.
         *("--no-enable-chunked-prefill", "--max-num-batched-tokens", str(max_model_len)),
     ]
-    server = VllmServer(url=f"http://127.0.0.1:{port}", model=model_folder.name)
-    with running(command, server, log_path):
-        yield server
 
 
 @contextmanager

@@ -72,7 +72,12 @@ def _answers(
 ) -> list[Answer]:
     engine = TransformersEngine(_model(folder, batch_size=batch_size))
     judge = LocalJudge(engine, max_tokens=max_tokens, is_expected=True, examples=examples)
-    return judge.answers(_questions(count))
+    return _in_order(judge, _questions(count))
+
+
+def _in_order(judge: LocalJudge, questions: Sequence[Question]) -> list[Answer]:
+    by_key = {answer.key: answer for batch in judge.answers(questions) for answer in batch}
+    return [by_key[question.key] for question in questions]
 
 
 def _expected(answers: Sequence[Answer]) -> list[list[float]]:
@@ -132,9 +137,8 @@ def test_transformers_engine_asks_what_follows_a_one_with_the_answer_before_it(
     scorer: Path,
 ) -> None:
     engine = TransformersEngine(_model(scorer))
-    (answer,) = LocalJudge(
-        engine, max_tokens=60, is_expected=True, examples=example_answers(_NAMES)
-    ).answers(_questions(1))
+    judge = LocalJudge(engine, max_tokens=60, is_expected=True, examples=example_answers(_NAMES))
+    (answer,) = _in_order(judge, _questions(1))
     (question,) = _questions(1)
     prompt = engine.tokenizer.apply_chat_template(
         list(question.messages), add_generation_prompt=True, tokenize=False
@@ -180,14 +184,11 @@ def test_transformers_engine_record_too_long_or_no_text_fails_alone(scorer: Path
     engine = TransformersEngine(_model(scorer, max_model_len=60))
     judge = LocalJudge(engine, max_tokens=60, is_expected=False)
     contents = ("alpha " * 60, "alpha", "half \ud800")
-    answers = judge.answers(
-        [
-            Question(
-                key=content, record_id=content, messages=[{"role": "user", "content": content}]
-            )
-            for content in contents
-        ]
-    )
+    questions = [
+        Question(key=content, record_id=content, messages=[{"role": "user", "content": content}])
+        for content in contents
+    ]
+    answers = _in_order(judge, questions)
     assert [answer.failure for answer in answers] == ["too_long", None, "unencodable"]
     assert "max_model_len=60" in (answers[0].failure_detail or "")
     assert (answers[1].num_prompt_tokens or 0) + (answers[1].num_output_tokens or 0) <= 60
@@ -219,5 +220,12 @@ def test_local_judge_draws_every_answer_with_the_seed_of_its_record(scorer: Path
             return super().generate(prompts, draft, doubts)
 
     judge = LocalJudge(Watched(_model(scorer)), max_tokens=2, is_expected=False, seed=7)
-    judge.answers(_questions(3))
+    _in_order(judge, _questions(3))
     assert [prompt.seed for prompt in seen] == [record_seed(7, name, 1) for name in "012"]
+
+
+def test_transformers_engine_batches_are_of_prompts_of_like_length(scorer: Path) -> None:
+    engine = TransformersEngine(_model(scorer, batch_size=2))
+    prompts = [Prompt([1] * length, 1) for length in (5, 2, 4, 2, 9)]
+    assert list(engine.batches(prompts)) == [[1, 3], [2, 0], [4]]
+    assert list(engine.batches([])) == []
