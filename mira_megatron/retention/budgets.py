@@ -58,7 +58,11 @@ def times_within_budget(
         cutoff=prefix.cutoff,
         first_out=prefix.first_out,
     )
-    return once if repeats is None else _repeated(once, scores_D, tokens_D, ties, budget_tokens, repeats)
+    return (
+        once
+        if repeats is None
+        else _repeated(once, scores_D, tokens_D, ties, budget_tokens, repeats)
+    )
 
 
 def _repeated(
@@ -129,9 +133,7 @@ def shared_budgets(
         shared = {scope: weight for scope, weight in weights.items() if scope not in fixed}
         total = sum(shared.values())
         shares = {scope: Fraction(room * weight, total) for scope, weight in shared.items()}
-        lacking = {
-            scope: floors[scope] for scope in shared if shares[scope] < floors.get(scope, 0)
-        }
+        lacking = {scope: floors[scope] for scope in shared if shares[scope] < floors.get(scope, 0)}
         exceeding = {
             scope: capacities[scope]
             for scope in shared

@@ -41,7 +41,8 @@ class SourceDocuments:
     @property
     def is_trainable_D(self) -> npt.NDArray[np.bool_]:
         """Returns which documents may be kept."""
-        return self.barred_D == Decision.KEPT
+        is_trainable_D: npt.NDArray[np.bool_] = self.barred_D == Decision.KEPT
+        return is_trainable_D
 
     @property
     def trainable_tokens(self) -> int:
@@ -118,11 +119,11 @@ def _barred(
     barred_D = np.zeros(documents.num_rows, dtype=np.uint8)
     for number, is_denied_D in reversed(list(enumerate(is_denied))):
         barred_D[is_denied_D] = FIRST_DENIED + number
-    if is_left_out:
-        barred_D[:] = Decision.SOURCE_NOT_TRAINED_ON
     if len(texts_taken):
         is_taken_D = pc.is_in(documents["text_hash"], texts_taken).to_numpy()
         barred_D[is_taken_D] = Decision.IN_ANOTHER_ARM
+    if is_left_out:
+        barred_D[:] = Decision.SOURCE_NOT_TRAINED_ON
     barred_D[documents["repeats_held_out"].to_numpy()] = Decision.DUPLICATE_OF_HELD_OUT
     barred_D[documents["is_validation"].to_numpy()] = Decision.HELD_OUT
     return barred_D

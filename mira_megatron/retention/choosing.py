@@ -56,9 +56,7 @@ def choose(
     members: dict[str, list[SourceDocuments]] = {}
     for entry in documents:
         if entry.source in groups:
-            scope = scope_name(
-                config.scope, source=entry.source, source_group=groups[entry.source]
-            )
+            scope = scope_name(config.scope, source=entry.source, source_group=groups[entry.source])
             members.setdefault(scope, []).append(entry)
     budgets = _scope_budgets(members, config, budget_tokens - pinned_tokens, where)
     cuts = {}
@@ -68,16 +66,13 @@ def choose(
     return Choice(sources=chosen, cuts=cuts)
 
 
-def budget_of(
-    documents: Sequence[SourceDocuments], config: ArmConfig
-) -> int:
+def budget_of(documents: Sequence[SourceDocuments], config: ArmConfig) -> int:
     """Returns the budget; a fraction is one of all trainable tokens, in whatever arm they are."""
     if config.budget_tokens is not None:
         return config.budget_tokens
     assert config.budget_fraction is not None
     available = sum(
-        entry.trainable_tokens + entry.tokens_barred(Decision.IN_ANOTHER_ARM)
-        for entry in documents
+        entry.trainable_tokens + entry.tokens_barred(Decision.IN_ANOTHER_ARM) for entry in documents
     )
     return math.floor(Fraction(str(config.budget_fraction)) * available)
 

@@ -11,13 +11,13 @@ from enum import IntEnum
 
 
 class Decision(IntEnum):
-    """The first of these that holds for a document that is not kept; KEPT stands before all."""
+    """Of what holds for a document, the first; being denied stands between 4 and 5."""
 
     KEPT = 0
     HELD_OUT = 1
     DUPLICATE_OF_HELD_OUT = 2
-    IN_ANOTHER_ARM = 3  # one that this arm goes without, itself or as a copy
-    SOURCE_NOT_TRAINED_ON = 4  # excluded, or left out because it has no scores
+    SOURCE_NOT_TRAINED_ON = 3  # excluded, or left out because it has no scores
+    IN_ANOTHER_ARM = 4  # one that this arm goes without, itself or as a copy
     NO_SCORE = 5
     BEYOND_CAP = 6  # of its source
     NOT_SELECTED = 7  # behind the cut of its scope

@@ -231,7 +231,10 @@ def _read_table(path: Path) -> tuple[pa.ChunkedArray, npt.NDArray[np.bool_]]:
     ids, keep = table["record_id"].cast(pa.large_string()), table["keep"]
     if ids.null_count or keep.null_count:
         raise ValueError(f"{path}: has rows without a record_id or without a keep. Fill them in.")
-    if pa.types.is_integer(keep.type) and pc.all(pc.is_in(keep, pa.array([0, 1], keep.type))).as_py():
+    if (
+        pa.types.is_integer(keep.type)
+        and pc.all(pc.is_in(keep, pa.array([0, 1], keep.type))).as_py()
+    ):
         keep = keep.cast(pa.bool_())
     if len(keep) and not pa.types.is_boolean(keep.type):
         raise ValueError(f"{path}: keep must be true or false, or 1 or 0, got {keep.type}")

@@ -75,10 +75,11 @@ def best_prefix(
     num_fitting = int(np.searchsorted(ends_R, budget_tokens, side="right"))
     is_kept_K[ranking_R[:num_fitting]] = True
     num_kept = int(np.count_nonzero(is_kept_K))
+    cutoff: float | None = None
     if num_fitting:
         cutoff = float(scores_K[ranking_R[num_fitting - 1]])
-    else:
-        cutoff = float(scores_K[is_kept_K].min()) if num_kept else None
+    elif num_kept:
+        cutoff = float(scores_K[is_kept_K].min())
     return Prefix(
         is_kept_K=is_kept_K,
         num_kept=num_kept,

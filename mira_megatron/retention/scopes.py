@@ -25,7 +25,7 @@ from mira_megatron.retention.budgets import Ranked, Repeats, times_within_budget
 from mira_megatron.retention.candidates import SourceDocuments
 from mira_megatron.retention.decisions import Decision
 from mira_megatron.retention.offers import Offer, offer
-from mira_megatron.retention.ranking import Ties, best_prefix, ranked
+from mira_megatron.retention.ranking import best_prefix, ranked
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -204,9 +204,7 @@ def _chosen(each: Offer, times_K: npt.NDArray[np.uint8], seed: int) -> Chosen:
     )
 
 
-def _cut(
-    pool: _Pool, found: Ranked, chosen: dict[str, Chosen], budget_tokens: int
-) -> Cut:
+def _cut(pool: _Pool, found: Ranked, chosen: dict[str, Chosen], budget_tokens: int) -> Cut:
     entries = [each.entry for each in pool.offers]
     reserved = [
         each.scores_K[each.is_reserved_K]
