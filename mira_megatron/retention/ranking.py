@@ -17,13 +17,13 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-# Tie values of the documents at these positions.
+# Tie values of the documents at these positions, which ascend.
 Ties = Callable[[npt.NDArray[np.intp]], npt.NDArray[np.uint64]]
 
 _DIGIT_BITS = 16
 _DIGIT = (1 << _DIGIT_BITS) - 1
 _INFINITY = 0x7F80_0000  # in the bits of a float32
-_SORTED_AT_ONCE = 2_048  # fewer are sorted sooner than counted
+SORTED_AT_ONCE = 2_048  # fewer are sorted sooner than counted
 _EXACT_FLOATS = 2**53  # up to here the float64 sums of a histogram are exact
 
 
@@ -50,10 +50,13 @@ def best_prefix(
     tokens_K: npt.NDArray[np.int64],
     ties: Ties,
     budget_tokens: int,
+    *,
+    sorted_at_once: int = SORTED_AT_ONCE,
 ) -> Prefix:
     """Returns the longest prefix of the ranking whose tokens fit the budget.
 
-    Scores are numbers, not NaN: a document without a score has no place in a ranking.
+    Scores are numbers, not NaN: a document without a score has no place in a ranking. The result
+    does not depend on `sorted_at_once`.
     """
     total = int(tokens_K.sum())
     if total <= budget_tokens:
@@ -67,7 +70,9 @@ def best_prefix(
     is_kept_K = np.zeros(len(scores_K), dtype=np.bool_)
     order_K = _order(scores_K)
     if total < _EXACT_FLOATS:
-        open_R, spent = _narrowed(order_K, tokens_K, ties, budget_tokens, is_kept_K)
+        open_R, spent = _narrowed(
+            order_K, tokens_K, ties, budget_tokens, is_kept_K, sorted_at_once
+        )
     else:
         open_R, spent = np.arange(len(scores_K)), 0
     ranking_R = open_R[ranked(scores_K[open_R], ties(open_R))]
@@ -95,6 +100,7 @@ def _narrowed(
     ties: Ties,
     budget_tokens: int,
     is_kept_K: npt.NDArray[np.bool_],
+    sorted_at_once: int,
 ) -> tuple[npt.NDArray[np.intp], int]:
     """Returns the documents whose fate is open, and the tokens of what was put into `is_kept_K`.
 
@@ -117,7 +123,7 @@ def _narrowed(
             is_kept_K[open_R[is_before_R]] = True
             open_R = open_R[is_open_R]
         spent += int(ends[last - 1]) if last else 0
-        if len(open_R) <= _SORTED_AT_ONCE:
+        if len(open_R) <= sorted_at_once:
             break
     return np.arange(len(order_K)) if open_R is None else open_R, spent
 
@@ -137,7 +143,7 @@ def _high_digit(
 def _low_digit(
     order_K: npt.NDArray[np.int32], ties: Ties, open_R: npt.NDArray[np.intp] | None
 ) -> _Digits:
-    if open_R is None:
+    if open_R is None:  # not even the high digit told them apart: all scores are equal
         return None
     digit_R = order_K[open_R] & _DIGIT
     best, worst = int(digit_R.max()), int(digit_R.min())

@@ -3,7 +3,7 @@ from __future__ import annotations
 from fractions import Fraction
 
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mira_megatron.retention.budgets import (
@@ -114,6 +114,7 @@ def test_keep_of_no_documents_is_empty() -> None:
     assert (cut.num_kept, cut.tokens_kept, cut.cutoff, cut.first_out) == (0, 0, None, None)
 
 
+@settings(deadline=None)
 @given(documents=DOCUMENTS, budget_tokens=st.integers(0, 60))
 def test_keep_is_the_longest_prefix_of_the_full_sort_that_fits(
     documents: list[Document], budget_tokens: int
@@ -128,6 +129,7 @@ def test_keep_is_the_longest_prefix_of_the_full_sort_that_fits(
     assert cut.first_out == (left_out[0] if left_out else None)
 
 
+@settings(deadline=None)
 @given(documents=DOCUMENTS, budget_tokens=st.integers(0, 60), data=st.data())
 def test_keep_does_not_depend_on_the_order_of_documents(
     documents: list[Document], budget_tokens: int, data: st.DataObject
@@ -152,6 +154,7 @@ def test_shared_budgets_of_nothing_to_train_on_are_zero() -> None:
     assert shared_budgets(100, {"a": 0, "b": 0}) == {"a": 0, "b": 0}
 
 
+@settings(deadline=None)
 @given(
     budget_tokens=st.integers(0, 10**12),
     candidate_tokens=st.dictionaries(
@@ -183,6 +186,7 @@ def test_repeats_cut_no_document_at_the_limit_of_their_share() -> None:
     assert (cut.num_repeated, cut.tokens_kept) == (0, 10)
 
 
+@settings(deadline=None)
 @given(DOCUMENTS, st.integers(0, 120), st.sampled_from([0.1, 0.3, 0.5, 1.0]), st.integers(2, 5))
 def test_repeats_are_those_of_the_longest_prefix_that_fits(
     documents: list[Document], budget_tokens: int, fraction: float, number: int

@@ -12,7 +12,7 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mira_megatron import layout
@@ -181,6 +181,7 @@ def test_choose_among_equal_scores_depends_on_the_seed() -> None:
     assert all(len(names) == 7 for names in choices)
 
 
+@settings(deadline=None)
 @given(
     corpus=CORPUS,
     scope=st.sampled_from(SCOPES),
@@ -195,6 +196,7 @@ def test_choose_does_not_depend_on_the_order_of_sources(
     assert kept(forth, scope, budget_tokens) == kept(back, scope, budget_tokens)
 
 
+@settings(deadline=None)
 @given(corpus=CORPUS, scope=st.sampled_from(SCOPES), budget_tokens=st.integers(0, 120))
 def test_choose_never_exceeds_the_budget_nor_keeps_what_has_no_score(
     corpus: Mapping[str, list[Scored]], scope: str, budget_tokens: int
