@@ -47,7 +47,10 @@ def main() -> int:
         for kind, bar in BARS.items():
             columns = _columns(kind)
             ends = np.cumsum(np.bincount(columns["source"], minlength=NUM_SOURCES))
-            places = [slice(end - num, end) for end, num in zip(ends, np.diff(ends, prepend=0))]
+            places = [
+                slice(end - num, end)
+                for end, num in zip(ends, np.diff(ends, prepend=0), strict=True)
+            ]
             masks, seconds = {}, {}
             for side, select in SIDES.items():
                 masks[side], seconds[side] = _timed(select, columns, places)
@@ -115,16 +118,13 @@ def _timed(
     for _ in range(REPEATS):
         started = time.process_time()
         masks = [
-            select(columns["score"][at], columns["tokens"][at], columns["tie"][at])
-            for at in places
+            select(columns["score"][at], columns["tokens"][at], columns["tie"][at]) for at in places
         ]
         seconds.append(time.process_time() - started)
     return np.concatenate(masks), min(seconds)
 
 
-def _peers(
-    python: Path, folder: Path, columns: dict[str, Array]
-) -> dict[str, tuple[Array, float]]:
+def _peers(python: Path, folder: Path, columns: dict[str, Array]) -> dict[str, tuple[Array, float]]:
     for name, values in columns.items():
         np.save(folder / f"{name}.npy", values)
     environ = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}

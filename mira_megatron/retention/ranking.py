@@ -70,9 +70,7 @@ def best_prefix(
     is_kept_K = np.zeros(len(scores_K), dtype=np.bool_)
     order_K = _order(scores_K)
     if total < _EXACT_FLOATS:
-        open_R, spent = _narrowed(
-            order_K, tokens_K, ties, budget_tokens, is_kept_K, sorted_at_once
-        )
+        open_R, spent = _narrowed(order_K, tokens_K, ties, budget_tokens, is_kept_K, sorted_at_once)
     else:
         open_R, spent = np.arange(len(scores_K)), 0
     ranking_R = open_R[ranked(scores_K[open_R], ties(open_R))]

@@ -224,10 +224,10 @@ def test_budget_floors_and_caps_hold(
     bounds = {"floor_tokens": floors, "cap_tokens": caps}
     try:
         choice = chosen(entries, scope, budget_tokens, **arm, **bounds)
-    except ValueError as error:
-        assert "floor_tokens" in str(error)
-        assert sum(floors.values()) > budget_tokens
-        return
+    except ValueError:
+        if sum(floors.values()) > budget_tokens:
+            return
+        raise
     assert sum(cut.tokens_kept for cut in choice.cuts.values()) <= budget_tokens
     for cut in choice.cuts.values():
         assert cut.tokens_kept <= cut.budget_tokens
