@@ -221,9 +221,9 @@ def test_budget_floors_and_caps_hold(
     entries = [documents(name, *corpus[name]) for name in GROUPS]
     caps = {name: floors.get(name, 0) + more for name, more in above.items()}
     arm: dict[str, Any] = {"nulls": nulls, "shares": shares, "unspent": unspent}
-    bounds = {"floor_tokens": floors, "cap_tokens": caps}
+    arm |= {"floor_tokens": floors, "cap_tokens": caps}
     try:
-        choice = chosen(entries, scope, budget_tokens, **arm, **bounds)
+        choice = chosen(entries, scope, budget_tokens, **arm)
     except ValueError:
         if sum(floors.values()) > budget_tokens:
             return

@@ -9,7 +9,7 @@ import orjson
 import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
-from report.small_run import ARM, HELD_OUT, SmallRecord, write_run
+from small_run import ARM, HELD_OUT, SmallRecord, write_run
 
 from mira_megatron.cli import main
 from mira_megatron.config import Recipe, load_recipe
@@ -30,16 +30,16 @@ def recipe(tmp_path: Path) -> Recipe:
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    match path.suffix:
-        case ".parquet":
-            table = pq.read_table(path)
-            assert table.schema.equals(EXPORT_SCHEMA)
-            return table.to_pylist()
-        case ".csv":
-            options = pyarrow.csv.ConvertOptions(strings_can_be_null=True)
-            return pyarrow.csv.read_csv(path, convert_options=options).to_pylist()
-        case _:
-            return [orjson.loads(line) for line in path.read_bytes().splitlines()]
+    if path.suffix == ".jsonl":
+        return [orjson.loads(line) for line in path.read_bytes().splitlines()]
+    if path.suffix == ".csv":
+        options = pyarrow.csv.ConvertOptions(strings_can_be_null=True)
+        table = pyarrow.csv.read_csv(path, convert_options=options)
+    else:
+        table = pq.read_table(path)
+        assert table.schema.equals(EXPORT_SCHEMA)
+    rows: list[dict[str, Any]] = table.to_pylist()
+    return rows
 
 
 @pytest.mark.parametrize("ending", ["parquet", "jsonl", "csv"])

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
-from report.small_run import ARM, SmallRecord, record_id, write_recipe, write_run
+from small_run import ARM, SmallRecord, record_id, write_recipe, write_run
 
 from mira_megatron.config import Recipe, load_recipe
 from mira_megatron.retention.keep_masks import read_keep_mask, write_keep_mask
