@@ -168,11 +168,16 @@ def test_pinned_and_excluded_sources_are_not_ranked(tmp_path: Path) -> None:
     assert unit.raw_inputs["sources left_out"] == "code"
 
 
-def test_source_median_ranks_the_unscored_at_the_lower_of_two_middle_scores() -> None:
+@pytest.mark.parametrize("seed", range(8))  # so that a tie would be broken either way
+def test_source_median_ranks_the_unscored_at_the_lower_of_two_middle_scores(seed: int) -> None:
     corpus = [documents("books", (9.0, 5), (1.0, 5), (4.0, 5), (3.0, 5), (None, 5))]
+
+    def best(budget_tokens: int) -> set[str]:
+        return kept(corpus, "source", budget_tokens, seed=seed, nulls="source_median")
+
     # The median is 3: behind 4, level with 3 by the tie rule, ahead of 1.
-    assert "books4" not in kept(corpus, "source", 10, nulls="source_median")
-    assert kept(corpus, "source", 20, nulls="source_median") == {f"books{n}" for n in (0, 2, 3, 4)}
+    assert best(10) == {"books0", "books2"}
+    assert best(20) == {"books0", "books2", "books3", "books4"}
 
 
 def test_source_median_of_a_source_without_any_score_keeps_nothing() -> None:
@@ -191,6 +196,13 @@ def test_random_share_keeps_as_large_a_part_of_the_unscored_as_of_the_scored() -
     ties = tie_values(corpus[0].record_ids, seed=1)[8:]
     assert set(np.flatnonzero(times_D[8:])) == set(np.argsort(ties)[:2])
     assert choice.cuts["books"].tokens_kept == 60
+
+
+@pytest.mark.parametrize(("cap", "tokens"), [(19, 0), (20, 20), (39, 20), (40, 40)])
+def test_cap_holds_what_a_random_share_brings_along(cap: int, tokens: int) -> None:
+    corpus = [documents("books", (9.0, 10), (8.0, 10), (None, 10), (None, 10))]
+    arm: dict[str, Any] = {"nulls": "keep_random_share", "cap_tokens": {"books": cap}}
+    assert chosen(corpus, "source", 100, **arm).cuts["books"].tokens_kept == tokens
 
 
 NULLS = st.sampled_from(["drop", "keep_random_share", "source_median"])
