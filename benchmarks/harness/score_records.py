@@ -27,7 +27,8 @@ import pyarrow.parquet as pq
 from mira_megatron.records import NUM_SLOTS, RECORD_SCHEMA, Anchor
 from mira_megatron.scoring.judge import Judge
 from mira_megatron.scoring.judge_config import JudgeConfig
-from mira_megatron.scoring.judging import JudgedPart, judge_parts
+from mira_megatron.scoring.judged_parts import JudgedPart
+from mira_megatron.scoring.judging import judge_parts
 from mira_megatron.scoring.rating import RatingForm
 from mira_megatron.shards import file_digest, write_parquet
 

@@ -28,7 +28,8 @@ from mira_megatron.manifest import Counts
 from mira_megatron.records import NUM_SLOTS, RELIABILITY, Anchor
 from mira_megatron.reliability.cells import CELL_SCHEMA, Cell, cells, follows
 from mira_megatron.scoring.group_scorer import GroupScorer, group_scorer, rating_form
-from mira_megatron.scoring.judging import JudgedPart, judge_parts
+from mira_megatron.scoring.judged_parts import JudgedPart
+from mira_megatron.scoring.judging import judge_parts
 from mira_megatron.shards import read_part, write_parquet
 from mira_megatron.stage import Unit, WorkResult, Workspace
 

@@ -35,7 +35,8 @@ from mira_megatron.rubric.teacher import taught_stage
 from mira_megatron.rubric.views import View
 from mira_megatron.scoring.completion import Answer
 from mira_megatron.scoring.judge import Judge, judge_fingerprint
-from mira_megatron.scoring.judging import judge_parts, sampled_parts
+from mira_megatron.scoring.judged_parts import sampled_parts
+from mira_megatron.scoring.judging import judge_parts
 from mira_megatron.scoring.questions import Reply, explained, failure_status
 from mira_megatron.shards import write_parquet
 from mira_megatron.stage import Unit, WorkResult, Workspace

@@ -22,7 +22,8 @@ from mira_megatron.records import DISTILL, RELIABILITY
 from mira_megatron.rubric.prompts import score_prompt_key
 from mira_megatron.rubric.teacher import taught_stage
 from mira_megatron.scoring.judge import Judge, judge_fingerprint
-from mira_megatron.scoring.judging import JudgedPart, judge_parts, sampled_parts
+from mira_megatron.scoring.judged_parts import JudgedPart, sampled_parts
+from mira_megatron.scoring.judging import judge_parts
 from mira_megatron.scoring.rating import RatingForm, usable_anchors
 from mira_megatron.stage import Unit, WorkResult, Workspace
 

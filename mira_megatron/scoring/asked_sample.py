@@ -28,7 +28,8 @@ from mira_megatron.atomic_files import write_json
 from mira_megatron.manifest import Counts
 from mira_megatron.records import NUM_SLOTS
 from mira_megatron.scoring.group_scorer import GroupScorer, rating_form
-from mira_megatron.scoring.judging import JudgedPart, judge_parts, sampled_parts
+from mira_megatron.scoring.judged_parts import JudgedPart, sampled_parts
+from mira_megatron.scoring.judging import judge_parts
 from mira_megatron.scoring.rank_agreement import (
     AGREEMENT_SCHEMA,
     agreement,

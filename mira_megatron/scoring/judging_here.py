@@ -10,11 +10,11 @@ The model is loaded when a question comes up that the store has no answer to.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import orjson
 import pyarrow as pa
@@ -27,20 +27,14 @@ from mira_megatron.scoring.answer_store import AnswerStore
 from mira_megatron.scoring.completion import Answer
 from mira_megatron.scoring.generation import LocalJudge
 from mira_megatron.scoring.judge import Judge, model_files
+from mira_megatron.scoring.judged_parts import Form, JudgedPart, Judging, records_of
 from mira_megatron.scoring.local_engines import local_judge
 from mira_megatron.scoring.question_keys import QuestionKeys, encoded_messages
-from mira_megatron.scoring.questions import Question, Reply
+from mira_megatron.scoring.questions import Question, Reply, not_kept
 from mira_megatron.scoring.stored_answer import Charged, kept
 
-if TYPE_CHECKING:  # judging.py has models on this machine judge through this module
-    from mira_megatron.scoring.judging import Form, JudgedPart, _Judging
 
-
-def judge_here(
-    parts: Sequence[JudgedPart],
-    judging: _Judging,
-    records_of: Callable[[JudgedPart], Iterator[Record]],
-) -> None:
+def judge_here(parts: Sequence[JudgedPart], judging: Judging) -> None:
     """Judges and writes the parts that are not there yet, one after the other.
 
     Of a unit that is shared, those that this worker claims. Raises ValueError where the engine is
@@ -56,7 +50,7 @@ def judge_here(
             if first is None:
                 continue
             with AnswerStore(judge.answers) as store:
-                asking = _Asking(form, judge, store, model, advance)
+                asking = _Asking(form, judge, store, model, advance, judging.asks)
                 for part in chain([first], stretch):
                     judging.write(part, asking.table(list(records_of(part))))
 
@@ -77,7 +71,7 @@ def question_keys(judge: Judge) -> QuestionKeys:
     return QuestionKeys([*runs_on, config.answer_mode, *sampling, weights])
 
 
-def _stretches(missing: Sequence[JudgedPart], judging: _Judging) -> Iterator[Iterator[JudgedPart]]:
+def _stretches(missing: Sequence[JudgedPart], judging: Judging) -> Iterator[Iterator[JudgedPart]]:
     """Yields parts to be judged with one opening of the store each.
 
     What a worker that is gone has left in its journal is found when the store is opened after it.
@@ -116,6 +110,7 @@ class _Asking:
     store: AnswerStore
     model: _Model
     advance: Tracker
+    asks: bool  # False: only what was answered before
     keys: QuestionKeys = field(init=False)
     view_maker: ViewMaker = field(init=False)
 
@@ -151,6 +146,9 @@ class _Asking:
         for question in questions:
             if named[question.key] not in known:
                 asked.setdefault(named[question.key], question)
+        if not self.asks:
+            known |= {name: not_kept(name) for name in asked}
+            asked.clear()
         self.advance(len(questions) - len(asked))
         for batch in self.model.answers([*asked.values()]) if asked else ():
             for answer in batch:

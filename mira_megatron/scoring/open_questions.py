@@ -19,14 +19,13 @@ from mira_megatron.scoring.endpoint_facts import Facts
 from mira_megatron.scoring.judge_config import JudgeConfig
 from mira_megatron.scoring.look_ahead import LookAhead
 from mira_megatron.scoring.pending import Asker, Pending, given, resolved, stored_answer
-from mira_megatron.scoring.questions import Parsed, Question, Reply
+from mira_megatron.scoring.questions import Parsed, Question, Reply, not_kept
 from mira_megatron.scoring.spending import Spending
 from mira_megatron.scoring.usefulness import Usefulness
 
 logger = logging.getLogger(__name__)
 
 _MOST_EQUAL = 1_000
-_NOT_KEPT = "no answer to it is kept; without --reparse it is asked for"
 
 
 @dataclass(kw_only=True, slots=True)
@@ -107,9 +106,7 @@ class OpenQuestions:
         stored = self.store.get(pending.stored_as)
         if stored is not None:
             return stored.answer(pending.question.key)
-        if self.asks:
-            return None
-        return Answer(key=pending.question.key, failure="not_kept", failure_detail=_NOT_KEPT)
+        return None if self.asks else not_kept(pending.question.key)
 
     def request(self, pending: Pending) -> Request:
         """Returns the request for what is to be sent now."""

@@ -40,6 +40,12 @@ class Reply:
     parsed: Any = None  # what could be read of it (Parsed); None of one that failed
 
 
+def not_kept(key: str) -> Answer:
+    """Returns the answer to a question that is not to be asked, and was not answered before."""
+    detail = "no answer to it is kept; without --reparse it is asked for"
+    return Answer(key=key, failure="not_kept", failure_detail=detail)
+
+
 def failure_status(answer: Answer) -> str | None:
     """Returns the rating status of an answer that failed, None of one that can be parsed."""
     if answer.failure is None:

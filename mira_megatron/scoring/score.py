@@ -19,7 +19,8 @@ from mira_megatron.config import Recipe
 from mira_megatron.grouping.source_groups import SourceGroup, source_groups
 from mira_megatron.manifest import Counts
 from mira_megatron.scoring.group_scorer import GroupScorer, group_scorer, rating_form
-from mira_megatron.scoring.judging import all_parts, judge_parts
+from mira_megatron.scoring.judged_parts import all_parts
+from mira_megatron.scoring.judging import judge_parts
 from mira_megatron.scoring.mode_agreement import check_mode, mode_units
 from mira_megatron.scoring.retest import retest_units
 from mira_megatron.stage import Unit, WorkResult, Workspace

@@ -26,7 +26,8 @@ from mira_megatron.records import Anchor
 from mira_megatron.rubric.prompt_form import PromptForm
 from mira_megatron.scoring.judge import Judge
 from mira_megatron.scoring.judge_config import JudgeConfig
-from mira_megatron.scoring.judging import JudgedPart, judge_parts
+from mira_megatron.scoring.judged_parts import JudgedPart
+from mira_megatron.scoring.judging import judge_parts
 from mira_megatron.scoring.rating import RatingForm
 from mira_megatron.shards import file_digest
 
@@ -81,6 +82,7 @@ def rated_here(
     killed_at: int | None = None,
     claims: Claims | None = None,
     meanwhile: Callable[[], object] = lambda: None,
+    reparses: bool = False,
     **settings: Any,
 ) -> list[int]:
     """Rates the parts, those it claims; returns how many prompts each batch had.
@@ -101,7 +103,8 @@ def rated_here(
     )
     generating = Generating(killed_at)
     unit = SimpleNamespace(label="score s", stage="score")
-    workspace = SimpleNamespace(unit=unit, resources=SimpleNamespace(workers=1, secrets={}))
+    resources = SimpleNamespace(workers=1, secrets={}, reparses=reparses)
+    workspace = SimpleNamespace(unit=unit, resources=resources)
     rating = _Watched(family="text", anchors=_anchors(names), judge=judge, meanwhile=meanwhile)
     sharing = None if claims is None else SimpleNamespace(claims=claims, finish=lambda: None)
     with generating.wrapped():

@@ -22,7 +22,8 @@ from mira_megatron.rubric.verdict import Verdict
 from mira_megatron.scoring import judging
 from mira_megatron.scoring.judge import Judge
 from mira_megatron.scoring.judge_config import JudgeConfig
-from mira_megatron.scoring.judging import JudgedPart, judge_parts
+from mira_megatron.scoring.judged_parts import JudgedPart
+from mira_megatron.scoring.judging import judge_parts
 from mira_megatron.scoring.rating import RatingForm
 from mira_megatron.shards import file_digest, write_parquet
 

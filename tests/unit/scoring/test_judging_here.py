@@ -29,7 +29,7 @@ from mira_megatron.scoring.completion import Answer
 from mira_megatron.scoring.expected_scores import SlotOdds
 from mira_megatron.scoring.judge import Judge
 from mira_megatron.scoring.judge_config import JudgeConfig
-from mira_megatron.scoring.judging import JudgedPart
+from mira_megatron.scoring.judged_parts import JudgedPart
 from mira_megatron.scoring.judging_here import question_keys
 from mira_megatron.scoring.stored_answer import Charged, kept
 from mira_megatron.shards import write_parquet
@@ -137,6 +137,18 @@ def test_part_of_a_worker_that_went_meanwhile_is_not_generated_again(
         )
     assert sizes == [BATCH_SIZE, 2, BATCH_SIZE, 1]  # the other worker's, and those of our part
     assert raw(theirs) == raw(copied)
+
+
+def test_reparsed_part_is_made_of_what_is_kept(scorer: Path, tmp_path: Path) -> None:
+    contents, answers = texts(7), tmp_path / "answers"
+    first = write_records(tmp_path / "first.parquet", contents[:5])
+    rated_here([first], scorer, NAMES, answers)
+    grown = write_records(tmp_path / "grown.parquet", contents)
+    assert rated_here([grown], scorer, NAMES, answers, reparses=True) == []
+    assert raw(grown)[:5] == raw(first)
+    rows = pq.read_table(grown.output, columns=["status", "reason"]).to_pylist()[5:]
+    assert [row["status"] for row in rows] == ["failed"] * 2
+    assert all(row["reason"].startswith("not_kept: ") for row in rows)
 
 
 def test_model_is_not_loaded_where_all_is_known(scorer: Path, tmp_path: Path) -> None:
