@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
@@ -28,7 +29,7 @@ from mira_megatron.scoring.questions import Parsed, Question, Reply
 
 logger = logging.getLogger(__name__)
 
-_REPLIES_PER_REPORT = 16
+_SECONDS_PER_REPORT = 0.5  # of what the endpoints say of themselves, to the progress line
 
 
 async def ask_all(
@@ -135,15 +136,16 @@ class _Told:
     """What the progress line was told of the endpoints; stored answers took them nothing."""
 
     tracker: Tracker
-    num_replies: int = 0
+    due: float = 0.0
     num_prompt_tokens: int = 0
     num_output_tokens: int = 0
 
     def add(self, endpoints: Endpoints) -> None:
-        """Counts a reply, and tells of the endpoints now and then."""
-        self.num_replies += 1
-        if self.num_replies % _REPLIES_PER_REPORT:
+        """Tells of the endpoints now and then."""
+        now = time.monotonic()
+        if now < self.due:
             return
+        self.due = now + _SECONDS_PER_REPORT
         facts = endpoints.facts()
         self.tracker.report(
             num_prompt_tokens=facts.num_prompt_tokens - self.num_prompt_tokens,

@@ -19,7 +19,7 @@ from aiohttp import web
 from mira_megatron.records import NUM_SLOTS, RECORD_SCHEMA, Anchor
 from mira_megatron.rubric.replies import format_reply
 from mira_megatron.rubric.verdict import Verdict
-from mira_megatron.scoring import judging
+from mira_megatron.scoring import judged_parts
 from mira_megatron.scoring.judge import Judge
 from mira_megatron.scoring.judge_config import JudgeConfig
 from mira_megatron.scoring.judged_parts import JudgedPart
@@ -152,7 +152,7 @@ def scores(part: JudgedPart) -> list[tuple[str, float]]:
 def test_every_record_has_one_row_in_order_whatever_ids_repeat(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(judging, "_RECORDS_READ", 3)
+    monkeypatch.setattr(judged_parts, "RECORDS_READ", 3)
     ids = [["a", "b", "a", "c"], ["a", "d", "d", "e", "f", "g", "h"]]
     parts = [write_records(tmp_path / f"part-{n}.parquet", some) for n, some in enumerate(ids)]
     rated(parts, tmp_path, max_in_flight=4)
