@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import random
 import shutil
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,7 @@ from fake_teacher import (
     serving,
     teacher_section,
 )
-from smoke_runs import assert_done, assert_refused, mira
+from smoke_runs import Ended, assert_done, assert_refused, ended, mira
 from teacher_recipes import (
     NUM_NOTES,
     num_stored,
@@ -35,7 +36,10 @@ from teacher_recipes import (
     totals,
     with_given_anchors,
 )
+from test_disk_full import ON_SMALL_DISK
 from test_teacher_faults import IN_FLIGHT, kill_after
+
+from mira_megatron.scoring.answer_store import AnswerStore
 
 RATINGS = "ratings/mira/notes"
 KILLS = 5
@@ -190,3 +194,32 @@ def test_reparse_without_the_answers_is_refused_and_loses_nothing(
     assert_done(mira(*words, "--reparse"))
     assert part_digests(recipe, RATINGS) == digests
     assert scorer.asked.total() == NUM_NOTES
+
+
+@pytest.mark.parametrize(
+    ("room_bytes", "doing"),
+    [(16 << 10, "keeping an answer"), (64 << 10, "writing")],  # an answer takes over 2 KiB
+)
+def test_full_disk_keeps_the_answers_that_fitted_and_the_rest_is_asked_with_room(
+    own_mounts: Sequence[str], tmp_path: Path, scorer: FakeTeacher, room_bytes: int, doing: str
+) -> None:
+    undisturbed = score_recipe(tmp_path / "undisturbed", scorer)
+    assert_done(mira("score", undisturbed))
+    recipe = score_recipe(tmp_path / "filled", scorer)
+    folder = tmp_path / "small"
+    shutil.copytree(run_folder(recipe), folder / "run", symlinks=True)
+    scorer.asked.clear()
+    command = [sys.executable, "-m", "mira_megatron.cli", "score", recipe]
+    words = [f"run_folder={folder / 'disk/run'}", "--workers=1"]
+    done = ended([*own_mounts, sys.executable, ON_SMALL_DISK, folder, room_bytes, *command, *words])
+    assert_done(done)
+    said = Ended(**json.loads((folder / "full.json").read_text()))
+    assert_refused(said, f"no space left while {doing}", str(folder / "disk/run/"))
+    num_asked, num_kept = scorer.asked.total(), len(AnswerStore(folder / "full/answers"))
+    assert 0 < num_kept < NUM_NOTES
+    assert num_asked - num_kept <= IN_FLIGHT
+    assert_done(mira("score", recipe, f"run_folder={folder / 'full'}"))
+    assert scorer.asked.total() - num_asked == NUM_NOTES - num_kept
+    manifest = json.loads((folder / "full" / RATINGS / "manifest.json").read_bytes())
+    digests = {part["path"]: part["digest"] for part in manifest["parts"]}
+    assert digests == part_digests(undisturbed, RATINGS)
