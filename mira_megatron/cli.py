@@ -25,7 +25,7 @@ from mira_megatron.atomic_files import NO_SPACE
 from mira_megatron.cli_parser import command_parser
 from mira_megatron.config import Recipe, load_recipe
 from mira_megatron.endpoints import unusable_api_keys
-from mira_megatron.launchers.processes import run_workers
+from mira_megatron.launchers.processes import end_as_interrupted, run_workers
 from mira_megatron.pipeline import STAGES, run_stages, unit_states
 from mira_megatron.stage import Resources
 from mira_megatron.tokens_tool import run_tokens_tool
@@ -110,6 +110,8 @@ def _run(arguments: argparse.Namespace) -> int:
         return 0
     secrets = _secrets(recipe)
     _check_keys(recipe, stages, secrets)
+    if arguments.share:
+        end_as_interrupted()
     if arguments.processes is not None and (code := _run_processes(arguments)):
         return code
     resources = Resources(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -39,6 +40,16 @@ def run_workers(words: Sequence[str], num_workers: int) -> int:
             logger.warning("worker %d was killed by signal %d", number, -code)
         codes.append(max(code, 0))
     return max(codes)
+
+
+def end_as_interrupted() -> None:
+    """Has SIGTERM end this process as Ctrl-C does: what is in flight is kept, claims given back.
+
+    It is what SLURM sends before it kills a job that was cancelled, preempted or out of time.
+    """
+    # A shell's background job ignores interrupts, and would go on as if nothing had been sent.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, lambda number, frame: signal.raise_signal(signal.SIGINT))
 
 
 def _forward(output: IO[bytes] | None, prefix: str) -> None:
