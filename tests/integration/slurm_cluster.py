@@ -13,7 +13,6 @@ import pwd
 import re
 import secrets
 import shutil
-import signal
 import socket
 import subprocess
 import tempfile
@@ -24,6 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from marked_processes import kill_marked
 from vllm_server import free_port
 
 from mira_megatron.launchers.end_with_parent import end_with_parent
@@ -251,9 +251,4 @@ def _clear_leftovers() -> None:
 
 
 def _kill_all_of(folder: Path) -> None:
-    """Kills every process whose environment names the cluster's configuration."""
-    named = f"SLURM_CONF={folder}/slurm.conf".encode()
-    for environment in Path("/proc").glob("[0-9]*/environ"):
-        with suppress(OSError):  # it has ended, or is another user's
-            if named in environment.read_bytes().split(b"\0"):
-                os.kill(int(environment.parent.name), signal.SIGKILL)
+    kill_marked("SLURM_CONF", folder / "slurm.conf")
