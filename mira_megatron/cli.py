@@ -113,7 +113,7 @@ def _run(arguments: argparse.Namespace) -> int:
         return 0
     secrets = _secrets(recipe)
     _check_keys(recipe, stages, secrets)
-    if arguments.share:
+    if arguments.share or arguments.ray is not None:
         end_as_interrupted()
     if code := run_sharing_workers(arguments, recipe, secrets):
         return code

@@ -50,13 +50,14 @@ def run_sharing_workers(
 def _run_on_ray(arguments: argparse.Namespace, recipe: Recipe, secrets: Mapping[str, str]) -> int:
     """Has Ray tasks share a stage until it is done; returns the worst exit code."""
     ray_tasks = importlib.import_module("mira_megatron.launchers.ray_tasks")
+    worker_gpus = importlib.import_module("mira_megatron.launchers.worker_gpus")
     gpus = arguments.gpus_per_task
     code: int = ray_tasks.run_ray_workers(
         ray_tasks.RayWorkers(
             words=_worker_words(arguments, workers=1),
             address=arguments.ray,
             num_tasks=arguments.processes,
-            gpus_per_task=ray_tasks.gpus_of_a_worker(recipe) if gpus is None else gpus,
+            gpus_per_task=worker_gpus.gpus_of_a_worker(recipe) if gpus is None else gpus,
             secrets=secrets,
         ),
         recipe,

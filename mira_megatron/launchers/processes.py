@@ -47,8 +47,10 @@ def end_as_interrupted() -> None:
 
     It is what SLURM sends before it kills a job that was cancelled, preempted or out of time.
     """
-    # A shell's background job ignores interrupts, and would go on as if nothing had been sent.
+    # A shell's background job ignores interrupts and a Ray task's child has them blocked: either
+    # would go on as if nothing had been sent.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     signal.signal(signal.SIGTERM, lambda number, frame: signal.raise_signal(signal.SIGINT))
 
 

@@ -14,6 +14,7 @@ import logging
 import os
 import queue
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -29,14 +30,13 @@ import ray
 from ray.exceptions import RayError, RayTaskError, TaskCancelledError
 
 from mira_megatron.config import Recipe
-from mira_megatron.grouping.source_groups import source_groups
 from mira_megatron.launchers.end_with_parent import end_with_parent
 from mira_megatron.launchers.missing import units_left
-from mira_megatron.scoring.scorers import scorer_judge
 
 logger = logging.getLogger(__name__)
 
 MAX_RETRIES = 3  # of each task, and of what is left when all have ended
+_CONNECT_SECONDS = 10.0
 _POLL_SECONDS = 5.0  # while others hold all that is left
 _INTERRUPTED = 130  # the exit code of a worker that was told to end
 _LISTEN_SECONDS = 0.2  # how soon a task hears that it is cancelled
@@ -51,12 +51,6 @@ class RayWorkers:
     num_tasks: int | None  # None: as the cluster has GPUs for, or one per node
     gpus_per_task: float
     secrets: Mapping[str, str] = field(default_factory=dict, repr=False)  # environment variables
-
-
-def gpus_of_a_worker(recipe: Recipe) -> int:
-    """Returns how many GPUs a worker loads its models on: with vLLM, as many as a model needs."""
-    judges = [scorer_judge(recipe, group) for group in source_groups(recipe)]
-    return max((each.tensor_parallel_size for each in judges if each.engine == "vllm"), default=0)
 
 
 def run_ray_workers(
@@ -166,22 +160,39 @@ class _Tasks:
 @contextmanager
 def _connected(address: str) -> Iterator[None]:
     """Connects to the cluster at `address`, or one that ray.init finds or starts."""
+    _check_reachable(address)
     try:
         ray.init(
             address=address or None,
-            log_to_driver=False,  # lines come from the tasks themselves
+            log_to_driver=True,  # what a task writes once it is cancelled, and Ray's own warnings
             configure_logging=False,
         )
     except (ConnectionError, ValueError, RuntimeError) as error:
-        raise ValueError(
-            f"--ray {address}: no Ray cluster to work on there ({str(error).splitlines()[0]}). "
-            "Give the address that `ray start --head` prints, or leave it out for one on this "
-            "machine"
-        ) from error
+        raise _no_cluster(address, str(error).partition("\n")[0]) from error
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _check_reachable(address: str) -> None:
+    """Raises ValueError where nobody listens at HOST:PORT, which ray.init tries for minutes."""
+    host, _, port = address.rpartition(":")
+    if address.startswith("ray://"):
+        raise _no_cluster(address, "a Ray client cannot follow what tasks say")
+    if not port.isdigit():
+        return  # a word of ray.init's own
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), _CONNECT_SECONDS).close()
+    except OSError as error:
+        raise _no_cluster(address, str(error)) from error
+
+
+def _no_cluster(address: str, problem: str) -> ValueError:
+    return ValueError(
+        f"--ray {address}: no Ray cluster to work on there ({problem}). Give the HOST:PORT that "
+        "`ray start --head` prints, or leave it out for a cluster on this machine"
+    )
 
 
 def _room(gpus_per_task: float) -> int:
@@ -225,7 +236,11 @@ def _share(words: Sequence[str], folder: str, secrets: Mapping[str, str]) -> Ite
             yield line.decode(errors="replace")
     except KeyboardInterrupt:
         worker.send_signal(signal.SIGINT)
-        worker.wait()  # a task that is cancelled can say nothing more
+        # A task that is cancelled can yield nothing more; Ray hands on what it writes.
+        while (line := _next(lines)) is not None:
+            sys.stderr.write(line.decode(errors="replace"))
+            sys.stderr.flush()
+        worker.wait()
         return
     yield worker.wait()
 

@@ -16,6 +16,8 @@ from marked_processes import kill_marked
 from slurm_cluster import wait_until
 from vllm_server import free_port
 
+from mira_megatron.launchers.end_with_parent import end_with_parent
+
 _REPOSITORY = Path(__file__).parents[2]
 _MARK = "MIRA_TEST_RAY"
 _READY_SECONDS = 180
@@ -55,28 +57,32 @@ def running_ray(*, num_cpus: int) -> Iterator[RayCluster]:
         "PYTHONPATH": str(_REPOSITORY),
         "RAY_AUTH_MODE": "disabled",
         "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_DEDUP_LOGS": "0",
+        _MARK: str(folder),
     }
-    ray = str(python.with_name("ray"))
+    # The console script names the folder that the environment was built in.
+    ray = [str(python), "-m", "ray.scripts.scripts"]
     command = [
-        *(ray, "start", "--head", "--block", "--node-ip-address=127.0.0.1"),
+        *(*ray, "start", "--head", "--block", "--node-ip-address=127.0.0.1"),
         *(f"--port={address.rpartition(':')[2]}", f"--num-cpus={num_cpus}", "--num-gpus=0"),
         *("--include-dashboard=false", f"--temp-dir={folder}"),
     ]
     log = folder / "head.log"
+    with log.open("wb") as output:
+        head = subprocess.Popen(
+            command,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            preexec_fn=end_with_parent,
+        )
     try:
-        with log.open("wb") as output:
-            head = subprocess.Popen(
-                command,
-                env={**environment, _MARK: str(folder)},
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
 
         def is_ready() -> bool:
             assert head.poll() is None, log.read_text()
-            asked = [ray, "health-check", f"--address={address}"]
+            asked = [*ray, "health-check", f"--address={address}"]
             return subprocess.run(asked, env=environment, capture_output=True).returncode == 0
 
         wait_until(is_ready, log.read_text, seconds=_READY_SECONDS)

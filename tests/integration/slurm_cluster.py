@@ -74,7 +74,10 @@ class SlurmCluster:
         return self.command("sbatch", "--parsable", *words, **environment).strip()
 
     def jobs(self, number: str) -> dict[str, Job]:
-        """Returns a job, or every element of an array, by name; ended ones for some minutes."""
+        """Returns a job, or every element of an array, by name; ended ones for some minutes.
+
+        Elements that wait are one, named "7_0-3".
+        """
         lines = self.command("scontrol", "--oneliner", "show", "job", number).splitlines()
         jobs = [_job(dict(re.findall(r"(\w+)=(\S*)", line))) for line in lines if line.strip()]
         return {job.name: job for job in jobs}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from ray_cluster import RayCluster, running_ray
 from shared_smoke import IN_FLIGHT, NUM_RECORDS, SharedSmoke, asks
 from slurm_cluster import wait_until
 from smoke_runs import assert_done, mira
+from vllm_server import free_port
 
 pytestmark = pytest.mark.integration
 
@@ -76,8 +78,8 @@ def test_tasks_that_die_are_started_again_and_the_result_is_that_of_one_process(
     for number in (1, 2):
         assert any(line.startswith(f"[{number}] ") for line in said.splitlines()), said
     assert run.digests() == alone
-    # What the one had in flight that nobody could tell to end.
-    assert gated_scorer.asked.total() <= NUM_RECORDS + 2 * IN_FLIGHT
+    # Only what the one had in flight that nobody could tell to end was asked for again.
+    assert gated_scorer.asked.total() <= NUM_RECORDS + IN_FLIGHT
     assert gated_scorer.api_keys == set(KEY.values())
     assert KEY["SMOKE_KEY"] not in said
 
@@ -97,7 +99,8 @@ def test_interrupt_ends_all_tasks_with_what_is_in_flight_kept(
     workers = owners(run)
     assert len(workers) == 2
     os.kill(driver.pid, signal.SIGINT)
-    wait_until(lambda: "stopping: waiting" in output.read_text(), output.read_text)
+    # Both have heard it: of them, not of the driver.
+    wait_until(lambda: output.read_text().count("stopping. Waiting") == 2, output.read_text)
     gated_scorer.gate.set()
     assert driver.wait(300) == 130, output.read_text()
     assert [_parent(pid) for pid in workers] == [0, 0]
@@ -128,7 +131,6 @@ def test_task_that_dies_again_and_again_is_given_up(
     assert driver.returncode == 1
     assert len(killed) == 1 + 3 + 3  # at first, as a task again, and for what is left
     assert "workers died too often" in output.read_text()
-    assert "15 parts" not in run.missing  # three sources, each said to be missing
     assert "0 of them claimed by workers that are alive" in run.missing
 
 
@@ -137,5 +139,8 @@ def test_cluster_that_is_not_there_is_told(
 ) -> None:
     run = SharedSmoke.copy(anchored_smoke, tmp_path / "run")
     output = tmp_path / "driver.log"
-    wrong = cluster.driver(output, "score", *run.words, "--ray=nowhere.invalid:1")
-    assert wrong.wait(300) == 0 or "no Ray cluster" in output.read_text()
+    nowhere = replace(cluster, address=f"127.0.0.1:{free_port()}")
+    driver = nowhere.driver(output, "score", *run.words)
+    assert driver.wait(300) == 2, output.read_text()
+    assert f"--ray {nowhere.address}: no Ray cluster" in output.read_text()
+    assert "Traceback" not in output.read_text()
