@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: venv demo test check vllm bridge nemo smoke-vllm integration bench clean
+.PHONY: venv demo test check vllm bridge nemo ray slurm smoke-vllm integration bench clean
 
 venv: $(READY)
 
@@ -21,7 +21,7 @@ test: $(READY)
 	$(BIN)/python -m pytest -m 'not integration'
 
 # What takes too long for every change, or needs components of its own.
-integration: $(READY) vllm bridge nemo
+integration: $(READY) vllm bridge nemo ray slurm
 	$(BIN)/python -m pytest -m integration
 
 # A real vLLM server on the CPU, in an environment of its own outside the clone (3.4 GB, minutes).
@@ -34,6 +34,14 @@ bridge:
 
 nemo:
 	MIRA_PYTHON=$(PYTHON) tests/environments/nemo.sh
+
+# Ray and what scoring needs beside it (a minute, 1 GB).
+ray:
+	MIRA_PYTHON=$(PYTHON) tests/environments/ray.sh
+
+# SLURM and munge from the distribution, where they are missing (as root, seconds).
+slurm:
+	tests/environments/slurm.sh
 
 smoke-vllm: $(READY) vllm
 	$(BIN)/python -m pytest -m integration tests/integration/test_vllm_teacher.py \

@@ -24,9 +24,9 @@ from rich.text import Text
 from mira_megatron import layout
 from mira_megatron.atomic_files import NO_SPACE
 from mira_megatron.cli_parser import command_parser
+from mira_megatron.cli_sharing import check_sharing, run_sharing_workers
 from mira_megatron.config import Recipe, load_recipe
 from mira_megatron.endpoints import unusable_api_keys
-from mira_megatron.launchers.processes import run_workers
 from mira_megatron.pipeline import STAGES, run_stages, unit_states
 from mira_megatron.stage import Resources
 from mira_megatron.stop_signals import INTERRUPTED, heeding_sigterm
@@ -38,6 +38,7 @@ logger = logging.getLogger(__name__)
 EXTRA_OF_MODULE = {
     "jinja2": "report",
     "megatron": "megatron",
+    "ray": "ray",
     "sentence_transformers": "embeddings",
     "tensorboard": "megatron",
     "torch": "megatron",
@@ -104,10 +105,11 @@ def _run(arguments: argparse.Namespace) -> int:
             export = importlib.import_module("mira_megatron.retention.export")
             export.export_selection(recipe, arguments.output, arguments.arm)
             return 0
+    check_sharing(arguments)
     if arguments.missing:
         missing = importlib.import_module("mira_megatron.launchers.missing")
-        for line in missing.missing_parts(recipe):
-            Console().print(Text(line), soft_wrap=True)
+        for unit in missing.units_left(recipe):
+            Console().print(Text(str(unit)), soft_wrap=True)
         return 0
     stages = list(STAGES) if arguments.command in ("run", "status") else [arguments.command]
     summary = importlib.import_module("mira_megatron.report.summary")
@@ -118,11 +120,11 @@ def _run(arguments: argparse.Namespace) -> int:
     secrets = _secrets(recipe)
     if not arguments.reparse:
         _check_keys(recipe, stages, secrets)
-    if arguments.processes is not None and (code := _run_processes(arguments)):
+    if code := run_sharing_workers(arguments, recipe, secrets):
         return code
     resources = Resources(
         workers=arguments.workers,
-        is_shared=arguments.share or arguments.processes is not None,
+        is_shared=arguments.share or arguments.ray is not None or arguments.processes is not None,
         job=_scheduled_as(),
         reparses=arguments.reparse,
         secrets=secrets,
@@ -133,16 +135,6 @@ def _run(arguments: argparse.Namespace) -> int:
     if arguments.command in ("label", "score") and not arguments.share:
         _print_failures(recipe, stages=[arguments.command])
     return 0
-
-
-def _run_processes(arguments: argparse.Namespace) -> int:
-    """Has processes share a stage; what killed ones leave behind is then this one's to do."""
-    if arguments.processes < 1:
-        raise ValueError(f"--processes {arguments.processes} must be at least 1")
-    words = [arguments.command, str(arguments.recipe), *arguments.overrides, "--share"]
-    workers = max(1, arguments.workers // arguments.processes)
-    words += ["--workers", str(workers), "--log-level", arguments.log_level]
-    return run_workers(words, arguments.processes)
 
 
 def _scheduled_as() -> str:

@@ -50,7 +50,10 @@ def command_parser() -> argparse.ArgumentParser:
         description="Source-aware data selection for Megatron / NeMo mid-training.",
         epilog="Start with: mira run recipes/demo.yaml",
     )
-    parser.set_defaults(share=False, processes=None, missing=False, reparse=False)
+    parser.set_defaults(
+        **{"share": False, "processes": None, "ray": None, "gpus_per_task": None},
+        **{"missing": False, "reparse": False},
+    )
     parser.add_argument("--version", action="version", version=f"mira-megatron {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_recipe_command(commands, "run", "all stages in order, skipping what is done")
@@ -177,6 +180,24 @@ def _add_sharing(command: argparse.ArgumentParser, stage: str) -> None:
             action="store_true",
             help="read the answers that are kept once more, and ask nobody anything",
         )
+        _add_ray(command)
+
+
+def _add_ray(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--ray",
+        nargs="?",
+        const="",
+        metavar="ADDRESS",
+        help="have Ray tasks share the work, --processes of them, on the cluster at ADDRESS "
+        "(default: the one that Ray finds, or this machine)",
+    )
+    command.add_argument(
+        "--gpus-per-task",
+        type=float,
+        metavar="G",
+        help="GPUs that Ray gives each task (default: tensor_parallel_size with engine vllm, or 0)",
+    )
 
 
 def _add_recipe_command(

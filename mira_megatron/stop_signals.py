@@ -68,6 +68,7 @@ def _sigterm_as_interrupt() -> Iterator[list[int]]:
     on_terminate = signal.signal(signal.SIGTERM, hand_over)
     if on_interrupt is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # a Ray task's child has it blocked
     try:
         yield received
     finally:

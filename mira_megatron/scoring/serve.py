@@ -8,7 +8,6 @@ The command is built as a list of words and never passes through a shell.
 
 from __future__ import annotations
 
-import ctypes
 import logging
 import os
 import shlex
@@ -26,6 +25,7 @@ from mira_megatron import layout
 from mira_megatron.config import Recipe, nearest
 from mira_megatron.distill.scorer_card import EXPORT, read_card
 from mira_megatron.grouping.source_groups import source_groups
+from mira_megatron.launchers.end_with_parent import end_with_parent
 from mira_megatron.manifest import read_manifest
 from mira_megatron.scoring.distilled import is_distilled
 from mira_megatron.scoring.scorers import scorer_judge
@@ -50,9 +50,6 @@ _CPU_ENVIRONMENT = {"VLLM_CPU_KVCACHE_SPACE": "1"}  # GiB
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _POLL_SECONDS = 0.2
 _STOP_SECONDS = 30.0  # for a server to end its engine itself
-_IS_LINUX = sys.platform == "linux"
-_LIBC = ctypes.CDLL(None) if _IS_LINUX else None
-_PR_SET_PDEATHSIG = 1  # of <sys/prctl.h>
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -226,19 +223,13 @@ def _start(server: Server) -> subprocess.Popen[bytes]:
             stdin=subprocess.DEVNULL,
             env={**os.environ, **server.environment},
             start_new_session=True,  # a process group, with the engine that vLLM starts
-            preexec_fn=_end_with_parent if _IS_LINUX else None,
+            preexec_fn=end_with_parent,
         )
     except (FileNotFoundError, PermissionError) as error:
         raise FileNotFoundError(
             f"--python {server.words[0]}: cannot be run ({error.strerror}). Give the Python of the "
             "environment that has vLLM"
         ) from error
-
-
-def _end_with_parent() -> None:
-    """Has Linux tell this process to end when its parent is gone, kill -9 included."""
-    assert _LIBC is not None
-    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _first_end(

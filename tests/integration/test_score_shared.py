@@ -6,19 +6,15 @@ make, so that no timing decides who does what.
 
 from __future__ import annotations
 
-import asyncio
 import os
 import signal
 import subprocess
-import threading
-from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 import yaml  # OmegaConf brings it
-from aiohttp import web
 from fake_teacher import FakeTeacher, error, good, serving
+from gated_scorer import GatedScorer
 from jsonl_corpora import write_jsonl
 from smoke_runs import assert_done, assert_refused, mira
 from teacher_recipes import NUM_NOTES, num_stored, part_digests, run_folder, totals
@@ -33,27 +29,9 @@ NOTES = range(480)
 NUM_PARTS = 6
 
 
-@dataclass(slots=True)
-class GatedScorer(FakeTeacher):
-    """Answers while its gate is open."""
-
-    num_waiting: int = 0
-    gate: threading.Event = field(default_factory=threading.Event)
-
-    async def _handle(self, request: web.Request) -> web.StreamResponse:
-        self.num_waiting += 1
-        while not self.gate.is_set():
-            await asyncio.sleep(0.01)
-        self.num_waiting -= 1
-        return await FakeTeacher._handle(self, request)
-
-
 @pytest.fixture
-def scorer() -> Iterator[GatedScorer]:
-    scorer = GatedScorer()
-    scorer.gate.set()
-    with serving(scorer):
-        yield scorer
+def scorer(gated_scorer: GatedScorer) -> GatedScorer:
+    return gated_scorer
 
 
 def shared_recipe(folder: Path, scorer: FakeTeacher) -> Path:

@@ -11,7 +11,7 @@ import pytest
 
 from mira_megatron.config import Recipe
 from mira_megatron.launchers.claims import Claims, this_process
-from mira_megatron.launchers.missing import missing_parts
+from mira_megatron.launchers.missing import units_left
 from mira_megatron.manifest import Part
 from mira_megatron.reliability import reliability
 from mira_megatron.rubric import label
@@ -53,14 +53,14 @@ def test_missing_parts_are_told_with_how_many_are_claimed(judged_recipe: Make) -
     (unit,) = score.units(recipe)
     scratch = recipe.run_folder / unit.folder / SCRATCH
     line = "score notes: 4 of 4 parts missing, {} of them claimed by workers that are alive"
-    assert list(missing_parts(recipe)) == [line.format(0)]
+    assert [str(unit) for unit in units_left(recipe)] == [line.format(0)]
     with Claims(scratch, this_process()) as worker:
         worker.take("part-00002.parquet")
-        assert list(missing_parts(recipe)) == [line.format(1)]
-    assert list(missing_parts(recipe)) == [line.format(0)]
+        assert [str(unit) for unit in units_left(recipe)] == [line.format(1)]
+    assert [str(unit) for unit in units_left(recipe)] == [line.format(0)]
     shutil.rmtree(scratch)
     made(unit, recipe.run_folder, is_shared=True)
-    assert list(missing_parts(recipe)) == []
+    assert [str(unit) for unit in units_left(recipe)] == []
 
 
 def test_ceiling_on_what_one_process_spends_is_refused_when_several_do(
