@@ -126,10 +126,9 @@ def _run(arguments: argparse.Namespace) -> int:
         workers=arguments.workers,
         is_shared=arguments.share or arguments.ray is not None or arguments.processes is not None,
         job=_scheduled_as(),
-        reparses=arguments.reparse,
         secrets=secrets,
     )
-    run_stages(recipe, stages, resources)
+    run_stages(recipe, stages, resources, reparses=arguments.reparse)
     if arguments.command == "run":
         summary.print_summary(console, recipe)
     if arguments.command in ("label", "score") and not arguments.share:

@@ -21,7 +21,7 @@ from mira_megatron.config import Recipe, nearest
 from mira_megatron.grouping.source_groups import source_groups
 from mira_megatron.launchers.sharing import HeldByOthers
 from mira_megatron.manifest import read_manifest
-from mira_megatron.stage import Resources, Run, Unit, check_unit, run_unit, unit_state
+from mira_megatron.stage import Resources, Run, Unit, check_unit, reparse_unit, run_unit, unit_state
 
 logger = logging.getLogger(__name__)
 
@@ -91,10 +91,13 @@ def stage_units(recipe: Recipe, stage: str) -> list[Unit]:
     return cast("list[Unit]", importlib.import_module(STAGES[stage]).units(recipe))
 
 
-def run_stages(recipe: Recipe, stages: Sequence[str], resources: Resources) -> None:
+def run_stages(
+    recipe: Recipe, stages: Sequence[str], resources: Resources, *, reparses: bool = False
+) -> None:
     """Runs every unit of the stages named, skipping what is done.
 
-    Units of earlier stages are not run, but they must be done with this recipe's settings. One that
+    With `reparses` those that are made of kept answers are made again, and nobody is asked. Units
+    of earlier stages are not run, but they must be done with this recipe's settings. One that
     others still work on is left to them, with a line that says so.
     """
     # Workers are forked from a server; what it has imported they need not import, each pool anew.
@@ -107,10 +110,21 @@ def run_stages(recipe: Recipe, stages: Sequence[str], resources: Resources) -> N
             if stage == "anchor":  # the first that reads them; which groups there are is known
                 _warn_of_unused_scorers(recipe)
             for unit in stage_units(recipe, stage):
+                if reparses:
+                    if unit.can_be_reparsed:
+                        reparse_unit(unit, run, resources)
+                    continue
+                if resources.is_shared and not _has_all(unit.waits_for, run):
+                    logger.info("%s: left to whoever ends the last unit before it", unit.label)
+                    continue
                 try:
                     run_unit(unit, run, resources)
                 except HeldByOthers as held:
                     logger.info("%s", held)
+
+
+def _has_all(folders: Sequence[str], run: Run) -> bool:
+    return all(read_manifest(run.folder / folder) is not None for folder in folders)
 
 
 def unit_states(recipe: Recipe, stages: Sequence[str]) -> list[tuple[Unit, str]]:

@@ -51,7 +51,9 @@ from mira_megatron.unit_folder import (
     clear_up,
     config_differences,
     is_under_way,
+    made_beside,
     mark_failed,
+    put_in_place,
     refuse_other_config,
     set_aside,
     superseded_folder,
@@ -68,8 +70,6 @@ class Resources:
     workers: int = 1
     is_shared: bool = False  # others may work on the same units, where these can be shared
     job: str = ""  # of a scheduler, for those who ask whose claims there are
-    # What is finished is made again, of the answers that are kept: nobody is asked anything.
-    reparses: bool = False
     secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
@@ -92,7 +92,9 @@ class Unit:
     config: Mapping[str, Any]  # everything in the recipe that decides its bytes
     upstream: tuple[str, ...] = ()  # folders of the units it reads
     outlives: tuple[str, ...] = ()  # those of them whose later changes do not unmake it
+    waits_for: tuple[str, ...] = ()  # folders of units that those who share are to end first
     can_be_shared: bool = False  # its work function shares the parts where it is given a sharing
+    can_be_reparsed: bool = False  # it is made of answers that are kept
     raw_inputs: Mapping[str, str] = field(default_factory=dict)  # name -> value, from outside
     # Files from outside, name -> digest: only looked at when the unit itself is to be run.
     raw_files: Callable[[], Mapping[str, str]] | None = None
@@ -115,6 +117,7 @@ class Workspace:
     fingerprint: str  # of the unit
     resources: Resources
     sharing: Sharing | None = None  # None: this process works alone
+    earlier: Path | None = None  # the finished unit that is made again of what is kept
 
     @property
     def scratch(self) -> Path:
@@ -164,9 +167,7 @@ def run_unit(unit: Unit, run: Run, resources: Resources) -> Manifest:
     lock, refusal = _lock(run, unit), _refusal(run, unit)
     # What cannot be shared is made by one of those who share the rest; the others need it, too.
     with waited_lock(lock) if resources.is_shared else held_lock(lock, refusal):
-        if resources.reparses:
-            _set_aside_finished(unit, run)
-        begun = _begin(unit, run, takes_over=not resources.reparses)
+        begun = _begin(unit, run)
         if isinstance(begun, Manifest):
             return begun
         return _work(unit, run, resources, begun)
@@ -199,22 +200,45 @@ def _run_shared(unit: Unit, run: Run, resources: Resources) -> Manifest:
                 return ended
 
 
-def _set_aside_finished(unit: Unit, run: Run) -> None:
-    """Keeps a finished unit of the same settings under another name, to be made again.
+def reparse_unit(unit: Unit, run: Run, resources: Resources) -> Manifest:
+    """Returns the manifest of a finished unit made again of the answers that are kept.
 
-    The stage's version may be another one: that its code reads answers otherwise is a reason.
+    What was there is kept under another name, unless it is the same. Its stage's version may be
+    another one: that the code reads answers otherwise is a reason. Raises ValueError, and changes
+    nothing, where the unit is not finished, was made for another recipe or from other inputs, or
+    an answer is not kept.
     """
     folder = run.folder / unit.folder
-    finished = read_manifest(folder)
-    if finished is not None:
-        found = replace(_origin_of(finished), stage_version=unit.version)
-        refuse_other_config(folder, _origin(unit, finished.inputs), found)
-        set_aside(folder, found, _origin_of(finished), reason="made again")
+    with held_lock(_lock(run, unit), _refusal(run, unit)):
+        finished = read_manifest(folder)
+        if finished is None:
+            raise ValueError(
+                f"{folder}: not finished, so there is nothing to read again. The same command "
+                "without --reparse goes on with it, and asks only what is not kept."
+            )
+        raw_files = unit.raw_files() if unit.raw_files else {}
+        origin = _origin(unit, {**raw_files, **read_inputs(unit, run)})
+        found = _origin_of(finished)
+        refuse_other_config(folder, origin, replace(found, stage_version=unit.version))
+        if origin.inputs != found.inputs:
+            raise ValueError(
+                f"{folder}: made from inputs that have changed since. Without --reparse it is made "
+                "anew, and only what is not kept is asked."
+            )
+        verify_parts(folder, finished)
+        with made_beside(folder) as anew:
+            manifest = _work(unit, run, resources, origin, folder=anew, earlier=folder)
+            if (manifest.output_digest, manifest.fingerprint) == (
+                finished.output_digest,
+                finished.fingerprint,
+            ):
+                logger.info("%s: its answers read as before", unit.label)
+                return finished
+            put_in_place(anew, folder, finished.fingerprint)
+        return manifest
 
 
-def _begin(
-    unit: Unit, run: Run, *, are_others_at_work: bool = False, takes_over: bool = True
-) -> Manifest | Origin:
+def _begin(unit: Unit, run: Run, *, are_others_at_work: bool = False) -> Manifest | Origin:
     """Returns the manifest of a unit that is finished or taken over; else what it is made from.
 
     The folder then says so.
@@ -240,7 +264,7 @@ def _begin(
         set_aside(folder, origin, _origin_of(finished))
     set_aside_before = superseded_folder(folder, origin.fingerprint)
     earlier = [set_aside_before, *(reused / unit.folder for reused in run.reuse)]
-    taken_over = take_over(folder, origin.fingerprint, earlier) if takes_over else None
+    taken_over = take_over(folder, origin.fingerprint, earlier)
     if taken_over is not None:
         logger.info("%s: reused from %s", unit.label, taken_over.reused_from)
         return taken_over
@@ -310,10 +334,18 @@ def read_inputs(unit: Unit, run: Run) -> dict[str, str]:
 
 
 def _work(
-    unit: Unit, run: Run, resources: Resources, origin: Origin, shared: Sharing | None = None
+    unit: Unit,
+    run: Run,
+    resources: Resources,
+    origin: Origin,
+    shared: Sharing | None = None,
+    *,
+    folder: Path | None = None,
+    earlier: Path | None = None,
 ) -> Manifest:
+    """Makes a unit in its folder, or another one; `earlier` as in Workspace."""
     started = time.monotonic()
-    folder = run.folder / unit.folder
+    folder = folder or run.folder / unit.folder
     module, _, function = unit.work.partition(":")
     work = cast("Work", getattr(importlib.import_module(module), function))
     workspace = Workspace(
@@ -323,6 +355,7 @@ def _work(
         fingerprint=origin.fingerprint,
         resources=resources,
         sharing=shared,
+        earlier=earlier,
     )
     for name in unit.upstream:
         # Parquet is checked part by part as it is read, tokens by who trains on them; a scorer is
@@ -332,7 +365,8 @@ def _work(
     try:
         result = work(workspace, unit.settings)
     except ValueError as error:
-        if shared is None or shared.is_last():  # else others may yet end it well
+        # Others may yet end it well; and what is made beside the finished one goes.
+        if earlier is None and (shared is None or shared.is_last()):
             mark_failed(folder, origin, str(error))
         raise
     parts = list_parts(folder, result.rows)

@@ -7,6 +7,7 @@ script's trap may both pass it on, and what it asks for is under way. Only Ctrl-
 
 from __future__ import annotations
 
+import asyncio
 import signal
 from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor
@@ -60,6 +61,8 @@ def _sigterm_as_interrupt() -> Iterator[list[int]]:
         if len(received) > 1:
             return
         handler = signal.getsignal(signal.SIGINT)
+        if _is_under_way(handler):
+            return
         if handler is signal.default_int_handler or not callable(handler):
             raise Terminated
         handler(signal.SIGINT, frame)
@@ -74,3 +77,9 @@ def _sigterm_as_interrupt() -> Iterator[list[int]]:
     finally:
         signal.signal(signal.SIGTERM, on_terminate)
         signal.signal(signal.SIGINT, on_interrupt)
+
+
+def _is_under_way(handler: object) -> bool:
+    """Returns whether Ctrl-C has come before, by asyncio's handler of it (asyncio.Runner)."""
+    task = getattr(handler, "keywords", {}).get("main_task")
+    return isinstance(task, asyncio.Task) and task.cancelling() > 0

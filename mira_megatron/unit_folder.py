@@ -9,8 +9,10 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -108,7 +110,7 @@ def config_differences(origin: Origin, found: Origin) -> list[str]:
     ]
 
 
-def set_aside(folder: Path, origin: Origin, found: Origin, *, reason: str = "changed") -> None:
+def set_aside(folder: Path, origin: Origin, found: Origin) -> None:
     """Renames the folder of an origin that is no longer wanted; nothing in it is lost."""
     changed = [
         *config_differences(origin, found),
@@ -122,8 +124,35 @@ def set_aside(folder: Path, origin: Origin, found: Origin, *, reason: str = "cha
     if kept_as.exists():  # the same origin, set aside before and taken back since
         shutil.rmtree(kept_as)
     os.replace(folder, kept_as)
-    what = f"{reason} ({'; '.join(changed)})" if changed else reason
-    logger.info("%s: %s; what lay there is kept as %s", folder, what, kept_as)
+    logger.info(
+        "%s: changed (%s); what lay there is kept as %s", folder, "; ".join(changed), kept_as
+    )
+
+
+@contextmanager
+def made_beside(folder: Path) -> Iterator[Path]:
+    """Yields an empty folder for a unit that is made again; what is left of it at the end goes."""
+    anew = folder.with_name(f".{folder.name}.anew")
+    shutil.rmtree(anew, ignore_errors=True)
+    anew.mkdir()
+    try:
+        yield anew
+    finally:
+        shutil.rmtree(anew, ignore_errors=True)
+
+
+def put_in_place(anew: Path, folder: Path, fingerprint: str) -> None:
+    """Puts a unit that was made again where the one of this fingerprint lies, which is kept."""
+    names = (f"{superseded_folder(folder, fingerprint).name}{more}" for more in _more_names())
+    kept_as = next(path for path in map(folder.with_name, names) if not path.exists())
+    os.replace(folder, kept_as)
+    os.replace(anew, folder)
+    logger.info("%s: made again; what lay there is kept as %s", folder, kept_as)
+
+
+def _more_names() -> Iterator[str]:
+    yield ""
+    yield from (f"-{number}" for number in count(2))
 
 
 def superseded_folder(folder: Path, fingerprint: str) -> Path:

@@ -49,7 +49,7 @@ def main() -> None:
     form = _form(arguments.url, arguments.folder)
     unit = SimpleNamespace(label="score benchmark", stage="score")
     workspace = SimpleNamespace(
-        unit=unit, resources=SimpleNamespace(workers=1, secrets={}, reparses=False)
+        unit=unit, resources=SimpleNamespace(workers=1, secrets={}, is_shared=False)
     )
     started, cpu = time.perf_counter(), time.process_time()
     outcomes = judge_parts(cast(Any, workspace), parts, form, form.judge)

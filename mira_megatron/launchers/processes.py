@@ -10,7 +10,7 @@ from itertools import count
 from threading import Thread
 from typing import IO
 
-from mira_megatron.stop_signals import Terminated
+from mira_megatron.stop_signals import INTERRUPTED, TERMINATED, Terminated
 
 logger = logging.getLogger(__name__)
 
@@ -46,12 +46,17 @@ def run_workers(words: Sequence[str], num_workers: int) -> int:
 
 
 def _exit_code(number: int, worker: subprocess.Popen[bytes], forwarding: Thread) -> int:
-    """Returns the exit code of a worker once it has ended; 0 for one that was killed."""
+    """Returns the exit code of a worker once it has ended; 0 for one that was told to, or killed.
+
+    What it left undone, another takes over.
+    """
     forwarding.join()
     code = worker.wait()
     if code < 0:
         logger.warning("worker %d was killed by signal %d", number, -code)
-    return max(code, 0)
+    elif code in (INTERRUPTED, TERMINATED):
+        logger.warning("worker %d was told to end", number)
+    return 0 if code in (INTERRUPTED, TERMINATED) else max(code, 0)
 
 
 def _forward(output: IO[bytes] | None, prefix: str) -> None:

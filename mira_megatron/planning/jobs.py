@@ -122,7 +122,7 @@ def _score_jobs(recipe: Recipe) -> list[Job]:
 def _jobs_of_group(recipe: Recipe, units: list[tuple[Unit, ScoreSettings]]) -> list[Job]:
     """Returns a group's scoring, and what is asked to know what its answers are worth.
 
-    What an endpoint answers about a sample in the way the corpus is asked, it is not asked again.
+    What is answered about a sample in the way the corpus is asked, is not asked again.
     """
     unit, first = units[0]
     scorer, sources = first.scorer, tuple(settings.source for _, settings in units)
@@ -132,12 +132,8 @@ def _jobs_of_group(recipe: Recipe, units: list[tuple[Unit, ScoreSettings]]) -> l
     if scorer.mode_agreement is not None:
         full = scorer.answering("full", scorer.judge.seed)
         samples.append(("in full, to compare", full, config.mode_agreement_records))
-        if scorer.judge.is_local:
-            samples.append(("to compare", scorer, config.mode_agreement_records))
     if scorer.retest is not None:
         samples.append(("retest", asked_again(scorer), config.retest_records))
-        if scorer.judge.is_local:
-            samples.append(("to retest", scorer, config.retest_records))
     return [
         whole,
         *(

@@ -41,8 +41,7 @@ class Answer:
 
     failure is one of timeout, connection, http_<status>, bad_body (not a chat completion),
     no_content (a completion without text), no_logprobs (asked for, and not given), refused,
-    too_long (for the model's context), unencodable (messages that are not valid Unicode), not_kept
-    (nothing was to be asked, and no earlier answer is kept).
+    too_long (for the model's context), unencodable (messages that are not valid Unicode).
     """
 
     key: str

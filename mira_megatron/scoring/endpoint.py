@@ -189,7 +189,7 @@ class Endpoints:
             key=request.key,
             failure=failure.kind,
             failure_detail=failure.detail,
-            is_lasting=not failure.is_passing,
+            is_lasting=not failure.is_passing and failure.kind != "bad_body",
         )
 
     def _is_last(self, tries: _Tries) -> bool:

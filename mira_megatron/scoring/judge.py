@@ -17,7 +17,7 @@ from mira_megatron.shards import file_digest
 
 # Units that have an answer mode say it themselves; the others are for models on this machine.
 _LOCAL_FIELDS = ("dtype", "max_model_len")
-_MODEL_FILES = (".json", ".safetensors", ".jinja")
+_MODEL_FILES = (".json", ".safetensors", ".jinja", ".model", ".txt")  # SentencePiece, WordPiece
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

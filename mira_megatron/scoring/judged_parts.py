@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -24,7 +25,7 @@ from mira_megatron.records import RECORD_SCHEMA, Record, records_from_table
 from mira_megatron.rubric.views import View
 from mira_megatron.scoring.completion import Answer
 from mira_megatron.scoring.judge import Judge
-from mira_megatron.scoring.questions import Parsed, Reply, outcome
+from mira_megatron.scoring.questions import FAILURE_STATUSES, NOT_KEPT, Parsed, Reply, outcome
 from mira_megatron.shards import map_shards, open_part, read_part
 from mira_megatron.stage import Workspace
 
@@ -88,8 +89,14 @@ class Judging:
     judge: Judge
     title: str
     num_records: int  # of all the unit's parts
-    claims: Claims | None  # None: this process alone
-    asks: bool  # False: only what was answered before
+    claims: Claims | None  # None: this process alone works on the unit
+    is_shared: bool  # others may ask with the same answers, if about other units
+    earlier: Path | None  # the finished unit that is read again: nothing is asked
+
+    @property
+    def asks(self) -> bool:
+        """Returns whether what is not known is asked."""
+        return self.earlier is None
 
     def write(self, part: JudgedPart, rows: pa.Table) -> None:
         """Writes a part, unless another worker has."""
@@ -97,6 +104,25 @@ class Judging:
             self.form.write(part.output, rows)
         else:
             self.claims.deliver(part.output, lambda path: self.form.write(path, rows))
+
+    def settled(self, part: JudgedPart, number: int, reply: Reply) -> Reply:
+        """Returns the reply about a part's record; where none is kept, the failure that it had.
+
+        Raises ValueError where it had none: then an answer is gone.
+        """
+        if self.earlier is None or reply.answer.failure != NOT_KEPT:
+            return reply
+        path = self.earlier / part.output.name
+        row = _row_at(path, number)
+        kind, _, detail = (row["reason"] or "").partition(": ")
+        if row["status"] not in FAILURE_STATUSES:
+            raise ValueError(
+                f"{path}: record {row['record_id']} was answered, but {self.judge.answers} does "
+                "not hold the answer, so it cannot be read again. Nothing is changed. Name the "
+                "folder that it was scored with (score.answers_folder=...)."
+            )
+        answer = Answer(key=reply.key, failure=kind, failure_detail=detail)
+        return Reply(key=reply.key, answer=answer, num_attempts=row["num_attempts"])
 
     def is_lost(self, part: JudgedPart) -> bool:
         """Returns whether another worker has taken a part over from this one."""
@@ -156,6 +182,17 @@ def records_of(part: JudgedPart) -> Iterator[Record]:
             if wanted is not None:
                 table = table.filter(pc.is_in(table["record_id"], value_set=wanted))
             yield from records_from_table(table)
+
+
+def _row_at(path: Path, number: int) -> dict[str, Any]:
+    """Returns how record `number` of a written part ended."""
+    row: dict[str, Any] = _endings(path).slice(number, 1).to_pylist()[0]
+    return row
+
+
+@lru_cache(maxsize=4)
+def _endings(path: Path) -> pa.Table:
+    return pq.read_table(path, columns=["record_id", "status", "reason", "num_attempts"])
 
 
 def outcomes_of(output: Path) -> Counter[str]:

@@ -64,7 +64,8 @@ def judge_parts(
         title=workspace.unit.label,
         num_records=sum(part.num_records for part in parts),
         claims=None if sharing is None else sharing.claims,
-        asks=not workspace.resources.reparses,
+        is_shared=workspace.resources.is_shared,
+        earlier=workspace.earlier,
     )
     if judging.claims is not None:
         _check_no_ceiling(judging)
@@ -82,14 +83,18 @@ def judge_parts(
         case "transformers" | "vllm":
             judge_here(parts, judging)
         case _:
-            section = "teacher" if workspace.unit.stage in _TAUGHT else "score"
-            secrets = workspace.resources.secrets
-            ask_endpoints(parts, judging, api_key_of(judge.config.api_key_env, secrets, section))
+            ask_endpoints(parts, judging, _api_key(workspace, judge) if judging.asks else None)
     if sharing is not None:
         finish(parts, judging.title, sharing)
-    if sharing is not None or judge.config.engine in ("transformers", "vllm"):
+    is_checked = not judging.asks or judge.config.engine in ("transformers", "vllm")
+    if sharing is not None or is_checked:
         _check_usable(parts, judging)
     return [outcomes_of(part.output) for part in parts]
+
+
+def _api_key(workspace: Workspace, judge: Judge) -> str | None:
+    section = "teacher" if workspace.unit.stage in _TAUGHT else "score"
+    return api_key_of(judge.config.api_key_env, workspace.resources.secrets, section)
 
 
 def _judge_in_process(task: _InProcess) -> None:
@@ -126,16 +131,16 @@ def _check_usable(parts: Sequence[JudgedPart], judging: Judging) -> None:
     config = judge.config
     if useless > Ceilings.of(config).most_failures(outcomes.total()):
         kinds = ", ".join(f"{kind} {num:,}" for kind, num in sorted(outcomes.items()))
-        way_out = (
-            "see whether max_tokens cuts them off, or train the scorer for longer"
-            if judge.is_local
-            else "the same command without --share asks again about those that failed"
-        )
+        if not judging.asks:
+            way_out = "What was made of them earlier is left as it was"
+        elif judge.is_local:
+            way_out = "See whether max_tokens cuts them off, or train the scorer for longer"
+        else:
+            way_out = "The same command without --share asks again about those that failed"
         raise ValueError(
             f"{judging.title}: {useless:,} of {outcomes.total():,} records got no usable answer "
             f"from {judge.model} ({kinds}), more than "
             f"max_failed_fraction={config.max_failed_fraction} or "
-            f"max_failures={config.max_failures} allows. The answers lie in "
-            f"{parts[0].output.parent}: {way_out}; a raised max_failed_fraction takes them as they "
-            "are."
+            f"max_failures={config.max_failures} allows. The answers are kept in {judge.answers}. "
+            f"{way_out}; a raised max_failed_fraction takes them as they are."
         )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, nullcontext
 from dataclasses import dataclass, field
 from itertools import islice
 from types import TracebackType
@@ -109,8 +109,8 @@ async def _ask(
                     key=key, record_id=record.record_id, messages=form.messages(view.text)
                 )
 
-    together = judging.claims is not None
-    with asking(judge.answers, together=together), AnswerStore(judge.answers) as store:
+    alone = asking(judge.answers, together=judging.is_shared) if judging.asks else nullcontext()
+    with alone, AnswerStore(judge.answers) as store:
         replies = ask_all(
             questions(),
             judge.config,
@@ -127,6 +127,7 @@ async def _ask(
         async with aclosing(replies), _Writing(judging) as writing:
             async for reply in replies:
                 record, view, opened, number = asked.pop(reply.key)
+                reply = judging.settled(opened.part, number, reply)
                 if opened.add(number, form.row(record, view, reply)):
                     await writing.start(opened)
 

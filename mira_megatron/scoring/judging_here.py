@@ -21,7 +21,6 @@ import pyarrow as pa
 
 from mira_megatron.launchers.claimed_parts import taken_over, unclaimed
 from mira_megatron.progress import Tracker, track
-from mira_megatron.records import Record
 from mira_megatron.rubric.views import ViewMaker
 from mira_megatron.scoring.answer_store import AnswerStore
 from mira_megatron.scoring.completion import Answer
@@ -50,9 +49,9 @@ def judge_here(parts: Sequence[JudgedPart], judging: Judging) -> None:
             if first is None:
                 continue
             with AnswerStore(judge.answers) as store:
-                asking = _Asking(form, judge, store, model, advance, judging.asks)
+                asking = _Asking(judging, store, model, advance)
                 for part in chain([first], stretch):
-                    judging.write(part, asking.table(list(records_of(part))))
+                    judging.write(part, asking.table(part))
 
 
 def only_reply(answer: Answer, form: Form[Any]) -> Reply:
@@ -105,35 +104,37 @@ class _Model:
 class _Asking:
     """Asks about a part's records what the store does not know, and keeps what is answered."""
 
-    form: Form[Any]
-    judge: Judge
+    judging: Judging
     store: AnswerStore
     model: _Model
     advance: Tracker
-    asks: bool  # False: only what was answered before
     keys: QuestionKeys = field(init=False)
     view_maker: ViewMaker = field(init=False)
 
     def __post_init__(self) -> None:
-        self.keys = question_keys(self.judge)
-        self.view_maker = ViewMaker(self.judge.config.max_record_tokens, self.judge.tokenizer)
+        judge = self.judging.judge
+        self.keys = question_keys(judge)
+        self.view_maker = ViewMaker(judge.config.max_record_tokens, judge.tokenizer)
 
-    def table(self, records: Sequence[Record]) -> pa.Table:
-        """Returns the rows of these records, in their order."""
+    def table(self, part: JudgedPart) -> pa.Table:
+        """Returns the rows of a part's records, in their order."""
+        form = self.judging.form
+        records = list(records_of(part))
         views = [self.view_maker.view(record) for record in records]
         questions = [
             Question(
                 key=str(number),  # whatever ids the records have
                 record_id=record.record_id,
-                messages=self.form.messages(view.text),
+                messages=form.messages(view.text),
             )
             for number, (record, view) in enumerate(zip(records, views, strict=True))
         ]
+        replies = [only_reply(answer, form) for answer in self._answers(questions)]
         rows = [
-            self.form.row(record, view, only_reply(answer, self.form))
-            for record, view, answer in zip(records, views, self._answers(questions), strict=True)
+            form.row(record, view, self.judging.settled(part, number, replies[number]))
+            for number, (record, view) in enumerate(zip(records, views, strict=True))
         ]
-        return self.form.table(rows)
+        return form.table(rows)
 
     def _answers(self, questions: Sequence[Question]) -> list[Answer]:
         """Returns the answers in the order of the questions; of equal ones one is asked."""
@@ -146,7 +147,7 @@ class _Asking:
         for question in questions:
             if named[question.key] not in known:
                 asked.setdefault(named[question.key], question)
-        if not self.asks:
+        if not self.judging.asks:
             known |= {name: not_kept(name) for name in asked}
             asked.clear()
         self.advance(len(questions) - len(asked))
@@ -154,7 +155,9 @@ class _Asking:
             for answer in batch:
                 key = stored_as[answer.key]
                 if key is not None and answer.is_completion:
-                    stored = kept(answer, key=key, model=self.judge.model, charged=Charged())
+                    stored = kept(
+                        answer, key=key, model=self.judging.judge.model, charged=Charged()
+                    )
                     self.store.put(stored)
                 known[named[answer.key]] = answer
             self.advance(len(batch))

@@ -43,9 +43,9 @@ def mode_units(scorer: GroupScorer, sources: Sequence[str]) -> list[Unit]:
             config={
                 **scorer.fingerprinted,
                 "full_prompt_key": full.fingerprinted["prompt_key"],
-                "mode_agreement_records": scorer.judge.config.mode_agreement_records,
                 "seed": scorer.judge.seed,
             },
+            raw_inputs={"mode_agreement_records": str(scorer.judge.config.mode_agreement_records)},
             upstream=(*map(layout.records, sources), *scorer.upstream),
             raw_files=scorer.raw_files,
             work="mira_megatron.scoring.mode_agreement:measure",

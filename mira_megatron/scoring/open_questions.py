@@ -64,7 +64,7 @@ class OpenQuestions:
     @property
     def is_hopeless(self) -> bool:
         """Returns whether so much has failed that the run will not end well."""
-        return self.usefulness.is_hopeless
+        return self.asks and self.usefulness.is_hopeless
 
     async def following(self) -> tuple[Pending, Answer | None] | None:
         """Returns what to ask next, with the answer where it need not be asked, or cannot be.

@@ -8,8 +8,10 @@ from typing import Any, Protocol
 
 from mira_megatron.scoring.completion import Answer
 
+NOT_KEPT = "not_kept"  # never a row's: see Judging.settled
 # Failures that are a status of their own; every other one is `failed`.
 _STATUS_OF_FAILURE = {"refused": "refused", "too_long": "too_long"}
+FAILURE_STATUSES = ("failed", *_STATUS_OF_FAILURE.values())
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,8 +44,7 @@ class Reply:
 
 def not_kept(key: str) -> Answer:
     """Returns the answer to a question that is not to be asked, and was not answered before."""
-    detail = "no answer to it is kept; without --reparse it is asked for"
-    return Answer(key=key, failure="not_kept", failure_detail=detail)
+    return Answer(key=key, failure=NOT_KEPT, failure_detail="no answer to it is kept")
 
 
 def failure_status(answer: Answer) -> str | None:

@@ -4,8 +4,8 @@ Reads   records/<source>/part-*.parquet of the group's sources, its anchors, and
 Writes  retest/<rubric>/<group>/<mode>/: the files of asked_sample.py for the askings `first`, as
             the corpus is asked, and `again`, with another seed
 
-A unit within the stage `score`, one per group, after the group's sources: what an endpoint has
-answered about them is in the store by then, so that only the second answers cost anything. It is a
+A unit within the stage `score`, one per group, after all sources: what has been answered about them
+is in the store by then, so that only the second answers cost anything. It is a
 figure for the reader and decides nothing, so a few more failures than the corpus may have do not
 end the run. A judge that does not sample is a function of its input, and is not asked twice.
 """
@@ -27,8 +27,13 @@ _OTHER_SEED = 1 << 20
 _MOST_FAILED = 0.1
 
 
-def retest_units(scorer: GroupScorer, sources: Sequence[str]) -> list[Unit]:
-    """Returns the unit of one group, none where nothing is to be measured."""
+def retest_units(
+    scorer: GroupScorer, sources: Sequence[str], *, ratings: Sequence[str]
+) -> list[Unit]:
+    """Returns the unit of one group, none where nothing is to be measured.
+
+    `ratings` are the folders of its sources' units.
+    """
     if scorer.retest is None:
         return []
     return [
@@ -39,9 +44,11 @@ def retest_units(scorer: GroupScorer, sources: Sequence[str]) -> list[Unit]:
             version=VERSION,
             config={
                 **scorer.fingerprinted,
-                "retest_records": scorer.judge.config.retest_records,
                 "seed": scorer.judge.seed,
             },
+            # An input, so that another number has it measured anew instead of refused.
+            raw_inputs={"retest_records": str(scorer.judge.config.retest_records)},
+            waits_for=tuple(ratings),
             upstream=(*map(layout.records, sources), *scorer.upstream),
             raw_files=scorer.raw_files,
             work="mira_megatron.scoring.retest:measure",
@@ -60,7 +67,13 @@ def measure(workspace: Workspace, settings: SampleSettings) -> WorkResult:
     scorer = settings.scorer
     askings = {"first": _tolerant(scorer), "again": _tolerant(asked_again(scorer))}
     num_records = scorer.judge.config.retest_records
-    return compare_askings(workspace, settings, num_records, askings)
+    try:
+        return compare_askings(workspace, settings, num_records, askings)
+    except ValueError as error:
+        raise ValueError(
+            f"{error} All sources are scored: this was to measure how far the judge repeats itself,"
+            " which score.retest_records=0 leaves out."
+        ) from error
 
 
 def _tolerant(scorer: GroupScorer) -> GroupScorer:

@@ -37,14 +37,28 @@ class ScoreSettings:
 
 
 def units(recipe: Recipe) -> list[Unit]:
-    """Returns one unit per source, those of a group between what is measured of its answers."""
-    return [
-        unit for group in source_groups(recipe).values() for unit in _units_of_group(recipe, group)
+    """Returns one unit per source, those of a group after that of its answer mode, if any.
+
+    What decides nothing, asking again, is the last to cost anything.
+    """
+    groups = source_groups(recipe).values()
+    scorers = {group.name: group_scorer(recipe, group) for group in groups}
+    scored = [
+        unit for group in groups for unit in _units_of_group(recipe, group, scorers[group.name])
     ]
+    again = [
+        unit
+        for group in groups
+        for unit in retest_units(
+            scorers[group.name],
+            group.members,
+            ratings=[layout.ratings(recipe.rubric, source) for source in group.members],
+        )
+    ]
+    return [*scored, *again]
 
 
-def _units_of_group(recipe: Recipe, group: SourceGroup) -> list[Unit]:
-    scorer = group_scorer(recipe, group)
+def _units_of_group(recipe: Recipe, group: SourceGroup, scorer: GroupScorer) -> list[Unit]:
     of_sources = [
         Unit(
             stage="score",
@@ -55,13 +69,13 @@ def _units_of_group(recipe: Recipe, group: SourceGroup) -> list[Unit]:
             upstream=(layout.records(source), *scorer.upstream),
             raw_files=scorer.raw_files,
             can_be_shared=True,
+            can_be_reparsed=True,
             work="mira_megatron.scoring.score:score",
             settings=ScoreSettings(source=source, scorer=scorer),
         )
         for source in group.members
     ]
-    before, after = mode_units(scorer, group.members), retest_units(scorer, group.members)
-    return [*before, *of_sources, *after]
+    return [*mode_units(scorer, group.members), *of_sources]
 
 
 def score(workspace: Workspace, settings: ScoreSettings) -> WorkResult:

@@ -155,44 +155,38 @@ def test_another_run_asks_again_only_for_what_would_be_asked_otherwise(
 def test_reparse_reads_the_kept_answers_once_more_and_asks_nobody(
     tmp_path: Path, scorer: FakeTeacher
 ) -> None:
-    def once_garbage(asked: Asked, text: str) -> web.Response:
-        is_garbage = asked.number % 3 == 0 and (asked.number % 2 == 0 or asked.attempt == 1)
-        return (garbage if is_garbage else good)(asked, text)
-
-    scorer.fault = once_garbage
+    scorer.fault = by_record(*FAULTS)
     recipe = score_recipe(tmp_path, scorer)
-    assert_done(mira("score", recipe, "score.max_attempts=2"))
+    words = ("score", recipe, "score.max_attempts=2")
+    assert_refused(mira(*words, "--reparse"), "not finished", "without --reparse")
+    assert_done(mira(*words))
     num_asked, digests = scorer.asked.total(), part_digests(recipe, RATINGS)
     folder = run_folder(recipe) / RATINGS
     manifest = folder / "manifest.json"
     # As if made by code that read answers in another way.
     written = json.loads(manifest.read_bytes())
     manifest.write_text(json.dumps({**written, "stage_version": 1, "fingerprint": "0" * 32}))
-    assert_refused(mira("score", recipe, "score.max_attempts=2"), "stage_version")
-    for num_kept in (1, 2):
-        assert_done(mira("score", recipe, "score.max_attempts=2", "--reparse"))
+    assert_refused(mira(*words), "stage_version")
+    for _ in range(2):
+        assert_done(mira(*words, "--reparse"))
         assert part_digests(recipe, RATINGS) == digests
-        assert len(list(folder.parent.glob("notes.superseded-*"))) == num_kept
+        (aside,) = folder.parent.glob("notes.superseded-*")
+        assert json.loads((aside / "manifest.json").read_bytes())["stage_version"] == 1
     assert scorer.asked.total() == num_asked
 
 
-def test_reparse_without_the_answers_is_refused_and_loses_nothing(
+def test_reparse_without_the_answers_is_refused_and_changes_nothing(
     tmp_path: Path, scorer: FakeTeacher
 ) -> None:
     recipe = score_recipe(tmp_path, scorer)
     assert_done(mira("score", recipe))
-    digests = part_digests(recipe, RATINGS)
-    answers = run_folder(recipe) / "answers"
-    assert answers.is_dir()
+    folder, answers = run_folder(recipe) / RATINGS, run_folder(recipe) / "answers"
+    before = {path: path.read_bytes() for path in folder.iterdir()}
     answers.rename(tmp_path / "elsewhere")
-    words = ("score", recipe, "score.max_failed_fraction=0.1")
-    assert_refused(mira(*words, "--reparse"), "not_kept 7", "max_failed_fraction=0.1")
-    (aside,) = (run_folder(recipe) / RATINGS).parent.glob("notes.superseded-*")
-    assert {path.name for path in aside.glob("part-*")} == set(digests)
-    shutil.rmtree(answers, ignore_errors=True)
-    (tmp_path / "elsewhere").rename(answers)
-    assert_done(mira(*words, "--reparse"))
-    assert part_digests(recipe, RATINGS) == digests
+    assert_refused(mira("score", recipe, "--reparse"), "Nothing is changed", str(answers))
+    assert {path: path.read_bytes() for path in folder.iterdir()} == before
+    assert list(folder.parent.iterdir()) == [folder]
+    assert_done(mira("score", recipe))
     assert scorer.asked.total() == NUM_NOTES
 
 

@@ -175,6 +175,20 @@ def test_processes_of_one_machine_share_a_stage(
         assert any(line.startswith(f"[{number}] ") for line in lines), result.output
 
 
+def test_processes_measure_how_far_a_judge_that_samples_repeats_itself(
+    tmp_path: Path, scorer: GatedScorer
+) -> None:
+    recipe = shared_recipe(tmp_path, scorer)
+    sampled = ("score.temperature=0.7", "score.retest_records=20")
+    assert_done(mira("score", recipe, *sampled, "--processes=3"))
+    assert totals(recipe, RATINGS) == {"ok": len(NOTES)}
+    (manifest,) = run_folder(recipe).glob("retest/**/manifest.json")
+    assert json.loads(manifest.read_bytes())["counts"]["num_in"] == 20
+    another = ("score.temperature=0.7", "score.retest_records=10")
+    assert_done(mira("score", recipe, *another))
+    assert json.loads(manifest.read_bytes())["counts"]["num_in"] == 10
+
+
 def test_too_many_failures_of_all_workers_together_are_refused_and_asked_again_alone(
     tmp_path: Path, scorer: GatedScorer
 ) -> None:

@@ -47,6 +47,27 @@ def test_command_that_asks_is_cancelled_once_however_often_it_is_terminated() ->
     assert (command(None), drained) == (TERMINATED, [True])
 
 
+def test_command_that_is_interrupted_and_then_terminated_ends_what_it_began() -> None:
+    async def ask() -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            _terminate()
+            await asyncio.sleep(0)
+            drained.append(True)
+            raise
+
+    @heeding_sigterm
+    def command(argv: Sequence[str] | None) -> int:
+        with pytest.raises(KeyboardInterrupt):
+            asyncio.run(ask())
+        return INTERRUPTED
+
+    drained: list[bool] = []
+    assert (command(None), drained) == (TERMINATED, [True])
+
+
 def test_command_that_is_interrupted_or_done_keeps_its_exit_code() -> None:
     @heeding_sigterm
     def interrupted(argv: Sequence[str] | None) -> int:

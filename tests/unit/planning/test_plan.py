@@ -215,17 +215,14 @@ def test_what_is_asked_to_know_the_answers_worth_is_priced_beside_the_corpus(
     assert (in_full["group"], in_full["part"]) == ("text-notes", "in full, to compare")
 
 
-def test_a_model_without_a_store_of_answers_is_priced_for_every_asking(
+def test_a_model_in_process_is_priced_as_an_endpoint_is(
     judged_recipe: Make, tmp_path: Path
 ) -> None:
     local = {"engine": "vllm", "model_path": str(tmp_path), "max_tokens": 100, "top_p": 1}
-    score = {**local, "temperature": 0.7, "retest_records": 4}
-    recipe = judged_recipe(score=score)
-    (job, *samples) = planned_jobs(recipe)
+    recipe = judged_recipe(score={**local, "temperature": 0.7, "retest_records": 4})
+    (job, again) = planned_jobs(recipe)
     assert (job.part, job.records_per_source) == (None, None)
-    assert [(each.part, each.records_per_source) for each in samples] == [
-        *(("retest", 4), ("to retest", 4)),
-    ]
+    assert (again.part, again.records_per_source) == ("retest", 4)
 
 
 def test_what_several_jobs_of_a_group_lack_is_named_once(labelled: Make) -> None:

@@ -82,7 +82,7 @@ def rated_here(
     killed_at: int | None = None,
     claims: Claims | None = None,
     meanwhile: Callable[[], object] = lambda: None,
-    reparses: bool = False,
+    earlier: Path | None = None,
     **settings: Any,
 ) -> list[int]:
     """Rates the parts, those it claims; returns how many prompts each batch had.
@@ -103,8 +103,8 @@ def rated_here(
     )
     generating = Generating(killed_at)
     unit = SimpleNamespace(label="score s", stage="score")
-    resources = SimpleNamespace(workers=1, secrets={}, reparses=reparses)
-    workspace = SimpleNamespace(unit=unit, resources=resources)
+    resources = SimpleNamespace(workers=1, secrets={}, is_shared=False)
+    workspace = SimpleNamespace(unit=unit, resources=resources, earlier=earlier)
     rating = _Watched(family="text", anchors=_anchors(names), judge=judge, meanwhile=meanwhile)
     sharing = None if claims is None else SimpleNamespace(claims=claims, finish=lambda: None)
     with generating.wrapped():

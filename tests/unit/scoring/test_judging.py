@@ -138,8 +138,8 @@ def rated(parts: list[JudgedPart], folder: Path, **changes: Any) -> Counter[int]
         judge = Judge(config=config, seed=3, tokenizer=None, answers=folder / "answers")
         form = RatingForm(family="text", anchors=anchors, judge=judge)
         unit = SimpleNamespace(label="score s", stage="score")
-        resources = SimpleNamespace(workers=1, secrets={}, reparses=False)
-        workspace = SimpleNamespace(unit=unit, resources=resources)
+        resources = SimpleNamespace(workers=1, secrets={}, is_shared=False)
+        workspace = SimpleNamespace(unit=unit, resources=resources, earlier=None)
         judge_parts(cast(Any, workspace), parts, form, judge)
     return scorer.seeds
 

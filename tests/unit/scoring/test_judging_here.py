@@ -140,15 +140,19 @@ def test_part_of_a_worker_that_went_meanwhile_is_not_generated_again(
 
 
 def test_reparsed_part_is_made_of_what_is_kept(scorer: Path, tmp_path: Path) -> None:
-    contents, answers = texts(7), tmp_path / "answers"
-    first = write_records(tmp_path / "first.parquet", contents[:5])
-    rated_here([first], scorer, NAMES, answers)
-    grown = write_records(tmp_path / "grown.parquet", contents)
-    assert rated_here([grown], scorer, NAMES, answers, reparses=True) == []
-    assert raw(grown)[:5] == raw(first)
-    rows = pq.read_table(grown.output, columns=["status", "reason"]).to_pylist()[5:]
-    assert [row["status"] for row in rows] == ["failed"] * 2
-    assert all(row["reason"].startswith("not_kept: ") for row in rows)
+    contents, answers = [*texts(5), "far too long " * 500], tmp_path / "answers"
+    part = write_records(tmp_path / "records.parquet", contents)
+    rated_here([part], scorer, NAMES, answers, max_model_len=256)
+    before = tmp_path / "before"
+    before.mkdir()
+    part.output.rename(before / part.output.name)
+    assert rated_here([part], scorer, NAMES, answers, earlier=before, max_model_len=256) == []
+    assert part.output.read_bytes() == (before / part.output.name).read_bytes()
+    statuses = pq.read_table(part.output, columns=["status"])["status"].to_pylist()
+    assert [number for number, status in enumerate(statuses) if status == "too_long"] == [5]
+    part.output.unlink()
+    with pytest.raises(ValueError, match="does not hold the answer"):
+        rated_here([part], scorer, NAMES, tmp_path / "other", earlier=before, max_model_len=256)
 
 
 def test_model_is_not_loaded_where_all_is_known(scorer: Path, tmp_path: Path) -> None:
