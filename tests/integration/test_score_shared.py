@@ -6,6 +6,7 @@ make, so that no timing decides who does what.
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
