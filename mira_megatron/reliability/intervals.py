@@ -67,8 +67,9 @@ def bootstrap_intervals(
     """Returns the intervals of one cell, its scores given record by record, none missing.
 
     The ends are the quantiles (1 - confidence) / 2 and (1 + confidence) / 2 of the resamples'
-    figures. A resample in which either gave one score throughout has no rho: it counts as -1 at
-    the lower end and as 1 at the upper, so that not knowing widens the interval.
+    figures, each the next figure outwards. A resample in which either gave one score throughout has
+    no rho: it counts as -1 at the lower end and as 1 at the upper, so that not knowing widens the
+    interval.
     """
     scorer, teacher = _ValueOrder(scorer_R), _ValueOrder(teacher_R)
     units_R = _error_units(scorer_R, teacher_R)
@@ -77,15 +78,26 @@ def bootstrap_intervals(
         maes.append(counts_BR @ units_R / (len(units_R) * UNITS_PER_POINT))
         rhos.append(_rhos(counts_BR, scorer, teacher))
     mae_B, rho_B = np.concatenate(maes), np.concatenate(rhos)
-    ends = ((1 - resampling.confidence) / 2, (1 + resampling.confidence) / 2)
-    has_rho = scorer.num_values > 1 and teacher.num_values > 1
     is_open_B = np.isnan(rho_B)
-    return Intervals(
-        mae_low=float(np.quantile(mae_B, ends[0])),
-        mae_high=float(np.quantile(mae_B, ends[1])),
-        rho_low=float(np.quantile(np.where(is_open_B, -1.0, rho_B), ends[0])) if has_rho else None,
-        rho_high=float(np.quantile(np.where(is_open_B, 1.0, rho_B), ends[1])) if has_rho else None,
+    has_rho = scorer.num_values > 1 and teacher.num_values > 1
+    mae_low, mae_high = _ends(mae_B, mae_B, resampling.confidence)
+    rho_low, rho_high = _ends(
+        np.where(is_open_B, -1.0, rho_B), np.where(is_open_B, 1.0, rho_B), resampling.confidence
     )
+    return Intervals(
+        mae_low=mae_low,
+        mae_high=mae_high,
+        rho_low=rho_low if has_rho else None,
+        rho_high=rho_high if has_rho else None,
+    )
+
+
+def _ends(
+    low_B: npt.NDArray[np.float64], high_B: npt.NDArray[np.float64], confidence: float
+) -> tuple[float, float]:
+    tail = (1 - confidence) / 2
+    low = np.quantile(low_B, tail, method="lower")
+    return float(low), float(np.quantile(high_B, 1 - tail, method="higher"))
 
 
 def _drawn(num_records: int, resamples: int, seed: int) -> Iterator[npt.NDArray[np.int64]]:
