@@ -62,6 +62,8 @@ def decided(mae: Interval | None, rho: Interval | None, n: int = 100, **settings
         (BAD_MAE, GOOD_RHO, "masked", "keep"),
         (BAD_MAE, OPEN_RHO, "masked", "undecided"),
         (BAD_MAE, BAD_RHO, "masked", "masked"),
+        ((1.0, 1.2, 1.4), GOOD_RHO, "undecided", "keep"),  # begins at the limit itself
+        (GOOD_MAE, (0.3, 0.4, 0.5), "undecided", "keep"),  # ends at it
         (GOOD_MAE, None, "too_few", "keep"),  # neither interval nor estimate can tell
         (OPEN_MAE, None, "too_few", "undecided"),  # by its estimate it holds
         (OPEN_BAD_MAE, None, "undecided", "too_few"),

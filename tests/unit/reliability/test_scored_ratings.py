@@ -174,6 +174,12 @@ def test_score_ratings_is_the_exact_mean_of_what_is_neither_masked_nor_cut(
         assert found == (None if exact is None else float(np.float32(float(exact))))
 
 
+def test_score_ratings_counts_thousandths_in_double_precision() -> None:
+    # The float32 nearest to 0.0005 is above it: one thousandth, though in float32 it would be none.
+    (row,) = scored(("a", [0.0005] * 3, "ok"))
+    assert row["score"] == float(np.float32(0.001))
+
+
 def test_score_ratings_of_more_records_than_are_held_at_once() -> None:
     number = 3 * scored_ratings._RECORDS_AT_ONCE + 5
     scores = np.tile(np.arange(number, dtype=np.float32)[:, np.newaxis] % 11, NUM_SLOTS)
