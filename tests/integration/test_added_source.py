@@ -81,6 +81,7 @@ def test_source_added_recomputes_only_itself_its_scorer_and_the_selection(
         "joined/smoke/added",
         "teacher_ratings/smoke/added",
         "reliability/smoke/added",
+        "reliability_masks/smoke/added",
         "ratings/smoke/added",
         "record_scores/smoke/added",
         "tokens/added",
