@@ -1,9 +1,9 @@
 """One page about a whole run, for people.
 
-Reads   records, ratings, record_scores, tokens and reliability of every source; anchors, scorer,
-        mode_agreement and retest of every group; keep, blends and checkpoints of every arm: as far
-        as the recipe makes them
-Writes  report/index.html: self-contained, no script, nothing fetched from elsewhere
+Reads   groups of every family; records, ratings, record_scores, tokens and reliability of every
+        source; anchors, scorer, mode_agreement and retest of every group; keep, blends and
+        checkpoints of every arm: as far as the recipe makes them
+Writes  report/index.html: self-contained, nothing fetched from elsewhere
         report/sources.csv: one row per arm and source
         report/answers.csv: one row per source group, where the recipe scores
 
@@ -17,7 +17,8 @@ from dataclasses import dataclass
 
 from mira_megatron import layout
 from mira_megatron.config import Recipe
-from mira_megatron.grouping.source_groups import group_of_source
+from mira_megatron.corpus.recipe_sources import recipe_sources
+from mira_megatron.grouping.source_groups import families, group_of_source
 from mira_megatron.report.agreement import is_measured
 from mira_megatron.report.answers_section import (
     AskedGroup,
@@ -28,7 +29,7 @@ from mira_megatron.report.answers_section import (
 from mira_megatron.stage import Unit
 from mira_megatron.tokenization.adopted import adopted_sources
 
-VERSION = 5
+VERSION = 6
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,6 +40,8 @@ class ReportSettings:
     seed: int  # of the records shown as examples
     rubric: str
     groups: Mapping[str, str]  # source -> source group, of those with records
+    families: Mapping[str, str]  # source -> family, of those with records
+    grouped: tuple[str, ...]  # families whose groups were found here
     adopted: Mapping[str, tuple[str, ...]]  # source -> its score tables, of those without
     score_tables: Mapping[str, str]  # arm -> name of its record scores
     has_training: bool  # a blend may be trained on elsewhere
@@ -54,6 +57,8 @@ def units(recipe: Recipe) -> list[Unit]:
         seed=recipe.seed,
         rubric=recipe.rubric,
         groups=group_of_source(recipe),
+        families={name: config.family for name, (config, _) in recipe_sources(recipe).items()},
+        grouped=families(recipe) if "group" in recipe.values else (),
         adopted={name: tuple(entry.scores) for name, entry in adopted_sources(recipe).items()},
         score_tables={arm: str(entry["score"]) for arm, entry in recipe.mapping("arms").items()},
         has_training="midtrain" in recipe.values,
@@ -85,6 +90,7 @@ def _upstream(settings: ReportSettings) -> tuple[str, ...]:
     if settings.has_scorers:
         of_groups += [layout.scorer(settings.rubric, group) for group in settings.groups.values()]
     of_groups += read_folders(settings.asked)
+    of_groups += [layout.groups(settings.rubric, family) for family in settings.grouped]
     of_sources = [
         folder
         for source in settings.groups
