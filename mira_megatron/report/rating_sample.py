@@ -2,6 +2,8 @@
 
 Ratings are thousandths of a point as uint16, which is how aggregation counts them; 65535 stands for
 a rating that is missing. Drawn per source among all that may be trained on, each alike.
+
+Shape letters: R records of a sample, A anchor slots.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +22,7 @@ import xxhash
 
 from mira_megatron import layout
 from mira_megatron.records import NUM_SLOTS
+from mira_megatron.reliability.trimmed_mean import trimmed_mean
 from mira_megatron.stage import Workspace
 
 MAX_RECORDS = 6000  # of all sources; some 200 kB in the page
@@ -31,8 +35,27 @@ class RatingSample:
     """Some records of one source, or all of them."""
 
     num_documents: int  # it was drawn from
-    tokens: str  # base64 of little-endian uint32, one per record
-    ratings: str  # base64 of little-endian uint16, NUM_SLOTS per record
+    rows_R: npt.NDArray[np.int64]  # documents, ascending
+    tokens_R: npt.NDArray[np.uint32]
+    ratings_RA: npt.NDArray[np.uint16]  # thousandths; MISSING_RATING
+
+    def encoded(self) -> dict[str, Any]:
+        """Returns the sample for JSON: its arrays as base64 of little-endian numbers."""
+        return {
+            "numDocuments": self.num_documents,
+            "tokens": base64.b64encode(self.tokens_R.astype("<u4").tobytes()).decode(),
+            "ratings": base64.b64encode(self.ratings_RA.astype("<u2").tobytes()).decode(),
+        }
+
+    def scores(
+        self, is_masked_A: Sequence[bool], *, trim_fraction: float, min_slots: int
+    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
+        """Returns the records' scores by a trim and masks, and which of them have one."""
+        is_usable_RA = (self.ratings_RA != MISSING_RATING) & ~np.array(is_masked_A, dtype=np.bool_)
+        ratings_RA = (self.ratings_RA / _UNITS_PER_POINT).astype(np.float32)
+        return trimmed_mean(
+            ratings_RA, is_usable_RA, trim_fraction=trim_fraction, min_slots=min_slots
+        )
 
 
 def draw(positions: npt.NDArray[np.int64], number: int, key: str) -> npt.NDArray[np.int64]:
@@ -60,12 +83,11 @@ def read_rating_samples(
         table = documents[source]
         trainable = np.flatnonzero(~table["repeats_held_out"].to_numpy())
         rows = draw(trainable, MAX_RECORDS // len(sources), f"{seed}:ratings:{source}")
-        tokens = table["num_tokens"].to_numpy()[rows].astype("<u4")
-        ratings = _read_ratings(workspace, layout.ratings(rubric, source), rows)
         samples[source] = RatingSample(
             num_documents=len(trainable),
-            tokens=base64.b64encode(tokens.tobytes()).decode(),
-            ratings=base64.b64encode(ratings.tobytes()).decode(),
+            rows_R=rows,
+            tokens_R=table["num_tokens"].to_numpy()[rows].astype(np.uint32),
+            ratings_RA=_read_ratings(workspace, layout.ratings(rubric, source), rows),
         )
     return samples
 
@@ -74,7 +96,7 @@ def _read_ratings(
     workspace: Workspace, folder: str, rows: npt.NDArray[np.int64]
 ) -> npt.NDArray[np.uint16]:
     """Returns the ratings of these rows over all parts of a folder, (len(rows), NUM_SLOTS)."""
-    found = [np.empty((0, NUM_SLOTS), dtype="<u2")]
+    found = [np.empty((0, NUM_SLOTS), dtype=np.uint16)]
     start = 0
     for path, _ in workspace.upstream_parts(folder, ".parquet"):
         # Not shards.read_part: a digest would read the rationales of the whole corpus for one
@@ -86,7 +108,7 @@ def _read_ratings(
         units = np.rint(
             pc.fill_null(slots, 0.0).to_numpy(zero_copy_only=False).astype(np.float64)
             * _UNITS_PER_POINT
-        ).astype("<u2")
+        ).astype(np.uint16)
         units[pc.is_null(slots).to_numpy(zero_copy_only=False)] = MISSING_RATING
         found.append(units.reshape(-1, NUM_SLOTS))
     return np.concatenate(found)

@@ -6,7 +6,6 @@ otherwise bins are a hundredth of a point wide. Shape letters: D documents, B bi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -54,16 +53,7 @@ def source_bins(judged: JudgedSource, width: float) -> SourceBins:
     tokens_B = np.zeros(len(lows_B), dtype=np.int64)
     np.add.at(tokens_B, bin_D, judged.tokens_D[is_ranked_D])  # float weights would round
     return SourceBins(
-        scores=_best_first(lows_B),
-        num_documents=_best_first(np.bincount(bin_D, minlength=len(lows_B))),
-        tokens=_best_first(tokens_B),
+        scores=tuple(lows_B[::-1].tolist()),
+        num_documents=tuple(np.bincount(bin_D, minlength=len(lows_B))[::-1].tolist()),
+        tokens=tuple(tokens_B[::-1].tolist()),
     )
-
-
-def _best_first(values_B: npt.NDArray[np.generic]) -> tuple[float, ...]:
-    return tuple(values_B[::-1].tolist())
-
-
-def ranked_sources(arm: JudgedArm) -> Sequence[JudgedSource]:
-    """Returns the sources of an arm that are ranked, not pinned or left out."""
-    return [judged for judged in arm.sources if judged.source_group is not None]

@@ -107,11 +107,11 @@ function trimmedMean(ratings, start, isMasked, { trimPermille, minSlots }) {
 }
 
 // Returns which slots of a source are masked: by thresholds {maxMae, minRho, combine}, or where
-// those are null as the run masked them. A cell that was not measured is not masked.
-function maskedSlots(cells, thresholds) {
+// those are null as the run masked them. A cell that was not measured is not masked by thresholds.
+function maskedSlots(cells, thresholds, own) {
   return Array.from({ length: NUM_SLOTS }, (_, slot) => {
+    if (!thresholds) return own[slot];
     if (!cells) return false;
-    if (!thresholds) return cells.isMasked[slot];
     const isWrong = cells.mae[slot] !== null && cells.mae[slot] > thresholds.maxMae;
     const isUnranked = cells.rho[slot] !== null && cells.rho[slot] < thresholds.minRho;
     return thresholds.combine === "either" ? isWrong && isUnranked : isWrong || isUnranked;
@@ -121,7 +121,7 @@ function maskedSlots(cells, thresholds) {
 // Returns the bins of a source's sampled records under another trim and other masks, blown up to
 // all of its candidates, and what is needed for the sampling error.
 function sampledBins(source, sample, rule, thresholds) {
-  const isMasked = maskedSlots(sample.cells, thresholds);
+  const isMasked = maskedSlots(sample.cells, thresholds, rule.masked[source.name]);
   const numSampled = sample.tokens.length;
   const sampledTokens = sample.tokens.reduce((sum, tokens) => sum + tokens, 0);
   const isAll = numSampled === sample.numDocuments;

@@ -83,8 +83,15 @@ function startWhatIf() {
   });
 
   function sentence(arm, choice, found) {
-    if (isRun(arm, choice)) return "These are the run’s own numbers, as its certificate has them.";
     const told = [];
+    if (arm.rule === null) {
+      told.push(
+        "Trim and thresholds cannot be tried here: the arm’s scores are no trimmed means of this run’s ratings, or it chose among fewer documents.",
+      );
+    }
+    if (isRun(arm, choice)) {
+      return ["These are the run’s own numbers, as its certificate has them.", ...told].join(" ");
+    }
     if (found.isEstimate) {
       const used = arm.sources.filter((source) => source.bins).map(({ name }) => samples[name]);
       const numSampled = used.reduce((sum, sample) => sum + sample.tokens.length, 0);

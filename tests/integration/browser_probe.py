@@ -82,7 +82,7 @@ def what_if(page: Page, choices: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def shown_records(page: Page) -> int:
-    return page.locator("#records-list details").count()
+    return int(page.locator("#records-list details").count())
 
 
 def records(page: Page) -> dict[str, Any]:
@@ -187,7 +187,7 @@ def screenshots(browser: Browser, address: str, folder: Path) -> dict[str, Any]:
     seen: dict[str, Any] = {}
     for name, scheme, width in VIEWS:
         page = browser.new_page(
-            color_scheme=scheme,  # type: ignore[arg-type]  # one of its literals
+            color_scheme=scheme,
             viewport={"width": width, "height": 900},
         )
         page.goto(address)
@@ -226,11 +226,11 @@ def main(address: str, chromium: str, folder: Path, choices: list[dict[str, Any]
         page.goto(address)
         seen: dict[str, Any] = {"what_if": what_if(page, choices), "records": records(page)}
         page.reload()
-        seen["keyboard"] = keyboard(page)
+        seen["keyboard"] = keyboard(page) if choices else {}
         seen["console"] = list(said)
         seen["requests"] = [each for each in left if each not in (address, "data:,")]
         seen["attacks"] = attacks(page)
-        seen["views"] = screenshots(browser, address, folder)
+        seen["views"] = screenshots(browser, address, folder) if choices else {}
         browser.close()
     (folder / "result.json").write_text(json.dumps(seen))
 

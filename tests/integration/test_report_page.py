@@ -102,6 +102,7 @@ def choice(
 SHORT_ATTACK = "</script><img src=x onerror='window.attacked = 7'><!--"  # an anchor's name is short
 
 
+DECISIONS = ("keep", "keep", "keep", "undecided", "too_few", *["keep"] * 10)  # none is masked
 THRESHOLDS = {"maxMae": 10, "minRho": 0.3, "combine": "both"}
 CHOICES = [
     *(choice(budget, scope) for scope in ("global", "group", "source") for budget in BUDGETS[1:]),
@@ -123,7 +124,9 @@ def probe(page: str, folder: Path, choices: Sequence[Mapping[str, object]] = ())
     python = environment_python("browser")
     if chromium is None:
         message = "no Chromium on this machine (Debian: apt-get install chromium)"
-        pytest.fail(message) if os.environ.get("CI") == "true" else pytest.skip(message)
+        if os.environ.get("CI") == "true":
+            pytest.fail(message)
+        pytest.skip(message)
     folder.mkdir(exist_ok=True)
     (folder / "index.html").write_text(page)
     arguments = [str(folder / "index.html"), chromium, str(folder), json.dumps(choices)]
@@ -138,7 +141,7 @@ def seen(tmp_path_factory: pytest.TempPathFactory, artefacts: Path) -> Any:
     recipe = with_scorers(write_run(folder, found, budget_tokens=300))
     for source in found:
         write_scorer(recipe.run_folder, f"text-{source}")
-        write_reliability(recipe.run_folder, source, decisions=["keep"] * 15)
+        write_reliability(recipe.run_folder, source, decisions=DECISIONS)
     return probe(write_report(recipe), artefacts / "plain", CHOICES)
 
 
