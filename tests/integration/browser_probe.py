@@ -16,6 +16,9 @@ from typing import Any
 from playwright.sync_api import Browser, Page, sync_playwright
 
 VIEWS = (("light", "light", 1280), ("dark", "dark", 1280), ("narrow", "light", 400))
+SHOWN = "document.querySelectorAll('#records-list details').length"
+OPEN = "document.querySelectorAll('#records-list .body').length"
+PATIENCE_MS = 120_000  # a loaded machine is no fault of the page
 SECTIONS = ("what-if", "browse", "reliability", "overlap", "groups")
 # Text whose colour is too near to what is behind it: WCAG 2 AA, 4.5 to 1. Opacity is disabled form
 # controls, which the rule leaves out.
@@ -81,6 +84,28 @@ def what_if(page: Page, choices: list[dict[str, Any]]) -> dict[str, Any]:
     return seen
 
 
+def from_half_of_the_sample(page: Page, choices: list[dict[str, Any]]) -> Any:
+    """Returns what the choices keep by every other record of the sample."""
+    return page.evaluate(
+        """choices => {
+          const data = dataOf("what-if-data");
+          const halved = (sample) => {
+            const { tokens, ratings } = decoded(sample);
+            const isIn = (record) => record % 2 === 0;
+            return {
+              ...sample,
+              tokens: tokens.filter((_, record) => isIn(record)),
+              ratings: ratings.filter((_, index) => isIn(Math.floor(index / NUM_SLOTS))),
+            };
+          };
+          const samples = Object.fromEntries(
+            Object.entries(data.samples).map(([source, sample]) => [source, halved(sample)]));
+          return choices.map((choice) => whatIf(data.arms[0], samples, choice).sources);
+        }""",
+        choices,
+    )
+
+
 def shown_records(page: Page) -> int:
     return int(page.locator("#records-list details").count())
 
@@ -102,13 +127,15 @@ def records(page: Page) -> dict[str, Any]:
     page.fill("#records-words", "NEEDLE")
     seen["words"] = shown_records(page)
     page.click("text=Clear filters")
-    page.wait_for_timeout(50)
+    page.wait_for_function(f"{SHOWN} === {seen['all']}")  # the fields change after the event
     seen["cleared"] = shown_records(page)
     while page.is_visible("#records-more"):
         page.click("#records-more")
     seen["with_more"] = shown_records(page)
     for summary in page.locator("#records-list summary").all():
         summary.click()
+    # Told of by an event that comes later.
+    page.wait_for_function(f"{OPEN} === {seen['with_more']}")
     seen["open"] = page.locator("#records-list .body").count()
     seen["text"] = page.inner_text("#records-list")
     return seen
@@ -142,7 +169,7 @@ def keyboard(page: Page) -> dict[str, Any]:
             and page.evaluate("document.activeElement.closest('#records-list') !== null")
         ):
             page.keyboard.press("Enter")
-            page.wait_for_timeout(50)
+            page.locator("#records-list .body").first.wait_for()
             seen["opened"] = page.locator("#records-list .body").count()
         reached.add(name)
     controls = page.eval_on_selector_all(
@@ -190,6 +217,7 @@ def screenshots(browser: Browser, address: str, folder: Path) -> dict[str, Any]:
             color_scheme=scheme,
             viewport={"width": width, "height": 900},
         )
+        page.set_default_timeout(PATIENCE_MS)
         page.goto(address)
         page.screenshot(path=folder / f"{name}.png", full_page=True)
         if page.locator("#records-list summary").count():
@@ -213,6 +241,7 @@ def main(address: str, chromium: str, folder: Path, choices: list[dict[str, Any]
         # Chromium's own sandbox wants user namespaces, which a container may not have.
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         page = browser.new_page()
+        page.set_default_timeout(PATIENCE_MS)
         said: list[str] = []
         left: list[str] = []
         page.on("console", lambda message: said.append(f"{message.type}: {message.text}"))
@@ -225,6 +254,7 @@ def main(address: str, chromium: str, folder: Path, choices: list[dict[str, Any]
         )
         page.goto(address)
         seen: dict[str, Any] = {"what_if": what_if(page, choices), "records": records(page)}
+        seen["from_half"] = from_half_of_the_sample(page, choices)
         page.reload()
         seen["keyboard"] = keyboard(page) if choices else {}
         seen["console"] = list(said)

@@ -112,13 +112,19 @@ def test_sample_is_as_large_as_there_is_room(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(rating_sample, "MAX_RECORDS", 8)
-    records = [HELD_OUT, *(SmallRecord(text=str(n), score=5.0, num_tokens=n) for n in range(9))]
+    numbers = range(9)
+    records = [
+        HELD_OUT,
+        *(SmallRecord(text=str(n), score=float(n), num_tokens=n) for n in numbers),
+    ]
     workspace = report_workspace(write_run(tmp_path, {"wiki": records, "qa": records[:3]}))
     documents = read_documents(workspace, ["qa", "wiki"])
     samples = read_rating_samples(workspace, TABLE, ["qa", "wiki"], documents, seed=7)
     assert [len(samples[source].rows_R) for source in ("qa", "wiki")] == [2, 4]
     wiki = samples["wiki"]
-    assert wiki.tokens_R.tolist() == [row - 1 for row in wiki.rows_R.tolist()]  # its own rows
+    drawn = [row - 1 for row in wiki.rows_R.tolist()]
+    assert wiki.tokens_R.tolist() == drawn
+    assert wiki.ratings_RA[:, 0].tolist() == [1000 * number for number in drawn]  # of any part
 
 
 def test_drawing_is_even_repeatable_and_in_order() -> None:
