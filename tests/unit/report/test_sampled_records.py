@@ -37,13 +37,14 @@ def test_sample_is_half_kept_half_dropped_and_a_fifth_unscored(
     assert len({each["id"] for each in found}) == 10
 
 
+@pytest.mark.parametrize(("budget", "num_kept"), [(10, 1), (200, 9)])
 def test_sample_takes_more_of_one_kind_where_the_other_is_short(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, budget: int, num_kept: int
 ) -> None:
     monkeypatch.setattr(sampled_records, "MAX_RECORDS", 10)
-    found = records(tmp_path, RECORDS[:21], budget=10)["records"]
+    found = records(tmp_path, RECORDS[:21], budget=budget)["records"]
     kinds = [each["judged"][0]["decision"] for each in found]
-    assert (len(found), kinds.count("kept")) == (10, 1)
+    assert (len(found), kinds.count("kept")) == (10, num_kept)
 
 
 def test_record_carries_text_ratings_and_reason(
