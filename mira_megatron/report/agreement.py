@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -15,6 +15,8 @@ from mira_megatron.config import Recipe
 from mira_megatron.manifest import Manifest, read_manifest
 from mira_megatron.reliability.cells import Cell, follows
 from mira_megatron.reliability.reliability import CELLS, MIN_RHO
+
+MASKS = "reliability_masks"  # of runs whose recipe decides about cells
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -112,6 +114,22 @@ def read_agreement(run_folder: Path, rubric: str, source: str) -> SourceAgreemen
         cells=tuple(Cell(**_columns_of(Cell, row)) for row in rows),
         bounds=tuple(CellBounds(**_columns_of(CellBounds, row)) for row in rows),
     )
+
+
+def with_decisions(
+    agreement: SourceAgreement, run_folder: Path, scorings: Iterable[str]
+) -> SourceAgreement:
+    """Returns the agreement with the decisions of the first score table that has some of its own.
+
+    They lie beside the table, in reliability_masks/<scoring>/<source>: each table has its own.
+    """
+    for scoring in scorings:
+        path = run_folder / MASKS / scoring / agreement.source / CELLS
+        if path.is_file():
+            rows = pq.read_table(path).to_pylist()
+            bounds = tuple(CellBounds(**_columns_of(CellBounds, row)) for row in rows)
+            return replace(agreement, bounds=bounds)
+    return agreement
 
 
 def _columns_of(row_type: type, row: dict[str, Any]) -> dict[str, Any]:

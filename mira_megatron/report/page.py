@@ -15,7 +15,7 @@ from mira_megatron.records import NUM_SLOTS, RATING_STATUSES
 from mira_megatron.reliability.cells import follows
 from mira_megatron.reliability.reliability import MIN_RHO
 from mira_megatron.report import figures
-from mira_megatron.report.agreement import SourceAgreement, read_agreement
+from mira_megatron.report.agreement import SourceAgreement, read_agreement, with_decisions
 from mira_megatron.report.answers_section import answers_csv, read_answers
 from mira_megatron.report.arm_overlap import (
     drift,
@@ -202,7 +202,8 @@ def _agreements(workspace: Workspace, settings: ReportSettings) -> list[SourceAg
         return []
     folder, rubric = workspace.run.folder, settings.rubric
     found = [read_agreement(folder, rubric, source) for source in sorted(settings.groups)]
-    return [agreement for agreement in found if agreement]
+    tables = tuple(dict.fromkeys(settings.score_tables.values()))
+    return [with_decisions(agreement, folder, tables) for agreement in found if agreement]
 
 
 def _scorer_context(

@@ -13,11 +13,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 VIEWS = (("light", "light", 1280), ("dark", "dark", 1280), ("narrow", "light", 400))
-SHOWN = "document.querySelectorAll('#records-list details').length"
-OPEN = "document.querySelectorAll('#records-list .body').length"
 PATIENCE_MS = 120_000  # a loaded machine is no fault of the page
 SECTIONS = ("what-if", "browse", "reliability", "overlap", "groups")
 # Text whose colour is too near to what is behind it: WCAG 2 AA, 4.5 to 1. Opacity is disabled form
@@ -127,7 +125,8 @@ def records(page: Page) -> dict[str, Any]:
     page.fill("#records-words", "NEEDLE")
     seen["words"] = shown_records(page)
     page.click("text=Clear filters")
-    page.wait_for_function(f"{SHOWN} === {seen['all']}")  # the fields change after the event
+    # The fields change after the event.
+    expect(page.locator("#records-list details")).to_have_count(seen["all"], timeout=PATIENCE_MS)
     seen["cleared"] = shown_records(page)
     while page.is_visible("#records-more"):
         page.click("#records-more")
@@ -135,7 +134,8 @@ def records(page: Page) -> dict[str, Any]:
     for summary in page.locator("#records-list summary").all():
         summary.click()
     # Told of by an event that comes later.
-    page.wait_for_function(f"{OPEN} === {seen['with_more']}")
+    bodies = page.locator("#records-list .body")
+    expect(bodies).to_have_count(seen["with_more"], timeout=PATIENCE_MS)
     seen["open"] = page.locator("#records-list .body").count()
     seen["text"] = page.inner_text("#records-list")
     return seen

@@ -3,10 +3,11 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from small_run import HELD_OUT, SmallRecord, write_report, write_run
+from small_run import HELD_OUT, TABLE, SmallRecord, write_report, write_run
 from small_scorers import with_scorers, write_reliability, write_scorer
 from test_page import HOSTILE, Outline
 
+from mira_megatron.atomic_files import write_bytes
 from mira_megatron.config import Recipe
 from mira_megatron.report import report
 from mira_megatron.report.judge_names import judge_names
@@ -65,6 +66,20 @@ def test_page_marks_the_anchors_that_a_scorer_follows_in_words_too(tmp_path: Pat
     assert "A3 Anchor 3 50 1.25 0.40 0.30 yes A4 Anchor 4 50 1.25 0.45 -0.60 no: not above" in text
     assert "n/a 0.10 no: the scorer gave every record the same score" in text
     assert "wiki: follows on 3 anchors with 2 names; 50 records, 96.0% of the answers read" in text
+
+
+def test_decisions_beside_a_score_table_are_those_of_the_page(tmp_path: Path) -> None:
+    recipe = scored_run(tmp_path)
+    measured = recipe.run_folder / "reliability" / TABLE / "wiki" / "cells.parquet"
+    shutil.rmtree(recipe.run_folder / "reliability")
+    write_reliability(recipe.run_folder, "wiki", decisions=["masked"] * 15)
+    beside = recipe.run_folder / "reliability_masks" / TABLE / "wiki" / "cells.parquet"
+    write_bytes(beside, measured.read_bytes())
+    shutil.rmtree(recipe.run_folder / "reliability")
+    write_reliability(recipe.run_folder, "wiki")
+    text = page_text(recipe)
+    assert "0.901.25 M 0.501.25 M" in text
+    assert "3 of 15 15" in text
 
 
 def test_page_names_who_answered_in_the_comparison(tmp_path: Path) -> None:
