@@ -111,7 +111,7 @@ def shown_records(page: Page) -> int:
 def records(page: Page) -> dict[str, Any]:
     seen: dict[str, Any] = {"all": shown_records(page), "count": page.inner_text("#records-count")}
     for name, selector, value in (
-        ("source", "#records-source", "wiki"),
+        ("source", "#records-source", "qa"),
         ("decision", "#records-decision", "kept"),
         ("status", "#records-status", "failed"),
     ):
@@ -253,10 +253,12 @@ def main(address: str, chromium: str, folder: Path, choices: list[dict[str, Any]
             lambda route: route.continue_() if route.request.url == address else route.abort(),
         )
         page.goto(address)
-        seen: dict[str, Any] = {"what_if": what_if(page, choices), "records": records(page)}
+        seen: dict[str, Any] = {"what_if": what_if(page, choices)}
         seen["from_half"] = from_half_of_the_sample(page, choices)
         page.reload()
         seen["keyboard"] = keyboard(page) if choices else {}
+        page.reload()
+        seen["records"] = records(page)  # leaves them open: what is in them is looked at next
         seen["console"] = list(said)
         seen["requests"] = [each for each in left if each not in (address, "data:,")]
         seen["attacks"] = attacks(page)

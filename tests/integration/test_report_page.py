@@ -31,8 +31,8 @@ TRIM, MIN_SLOTS = 0.1, 5
 NONE_MASKED = (False,) * NUM_SLOTS
 BUDGETS = (1, 57, 400, 100_000)
 ATTACK = (
-    "</script></style></pre><script>window.attacked = 1; alert(1)</script><!-- <script>"
-    "<img src=x onerror='window.attacked = 2'><svg onload=alert(3)>\u2028alert(4)\u2029"
+    "</script></style></pre><script>window.attacked = 1; alert(1)</script>"
+    "<img src=x onerror='window.attacked = 2'><!-- <script><svg onload=alert(3)>\u2028alert(4)\u2029"
     '<a href=\'javascript:window.attacked = 5\'>here</a>" onmouseover="window.attacked = 6" ${7*7}'
     " \u202egnp.exe &lt;b&gt; ]]> {{ 7*7 }}"
 )
@@ -233,7 +233,7 @@ def test_filters_of_records_find_what_they_say(seen: Any, attacked: Any) -> None
     assert (records["all"], records["with_more"], records["open"]) == (40, 67, 67)
     assert records["count"] == "67 of 67 sampled records, the first 40 shown."
     assert records["cleared"] == 40
-    assert records["source"] == 40  # of 46: the first
+    assert records["source"] == 21
     assert 0 < records["decision"] < 40
     assert records["words"] == 1
     assert attacked["records"]["status"] == 1
