@@ -32,7 +32,8 @@ NONE_MASKED = (False,) * NUM_SLOTS
 BUDGETS = (1, 57, 400, 100_000)
 ATTACK = (
     "</script></style></pre><script>window.attacked = 1; alert(1)</script>"
-    "<img src=x onerror='window.attacked = 2'><!-- <script><svg onload=alert(3)>\u2028alert(4)\u2029"
+    "<img src=x onerror='window.attacked = 2'><!-- <script>"
+    "<svg onload=alert(3)>\u2028alert(4)\u2029"
     '<a href=\'javascript:window.attacked = 5\'>here</a>" onmouseover="window.attacked = 6" ${7*7}'
     " \u202egnp.exe &lt;b&gt; ]]> {{ 7*7 }}"
 )
