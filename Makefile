@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: venv demo test check vllm bridge nemo ray slurm smoke-vllm integration bench clean
+.PHONY: venv demo test check vllm bridge nemo ray slurm browser smoke-vllm smoke-browser integration bench clean
 
 venv: $(READY)
 
@@ -21,7 +21,7 @@ test: $(READY)
 	$(BIN)/python -m pytest -m 'not integration'
 
 # What takes too long for every change, or needs components of its own.
-integration: $(READY) vllm bridge nemo ray slurm
+integration: $(READY) vllm bridge nemo ray slurm browser
 	$(BIN)/python -m pytest -m integration
 
 # A real vLLM server on the CPU, in an environment of its own outside the clone (3.4 GB, minutes).
@@ -42,6 +42,13 @@ ray:
 # SLURM and munge from the distribution, where they are missing (as root, seconds).
 slurm:
 	tests/environments/slurm.sh
+
+# What drives the machine's Chromium (Debian: apt-get install chromium) through the report: seconds.
+browser:
+	MIRA_PYTHON=$(PYTHON) tests/environments/browser.sh
+
+smoke-browser: $(READY) browser
+	$(BIN)/python -m pytest -m integration tests/integration/test_report_page.py
 
 smoke-vllm: $(READY) vllm
 	$(BIN)/python -m pytest -m integration tests/integration/test_vllm_teacher.py \

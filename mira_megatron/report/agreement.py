@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import pyarrow.parquet as pq
 
@@ -14,6 +15,17 @@ from mira_megatron.config import Recipe
 from mira_megatron.manifest import Manifest, read_manifest
 from mira_megatron.reliability.cells import Cell, follows
 from mira_megatron.reliability.reliability import MIN_RHO
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CellBounds:
+    """How sure a cell is, and what follows; None where it was measured without that."""
+
+    mae_low: float | None
+    mae_high: float | None
+    rho_low: float | None
+    rho_high: float | None
+    decision: str | None  # keep | masked | undecided | too_few
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -26,11 +38,22 @@ class SourceAgreement:
     num_ok: int  # answers read in full
     num_partial: int  # answers of which some slots could be read
     cells: tuple[Cell, ...]  # in slot order
+    bounds: tuple[CellBounds, ...]  # likewise
 
     @property
     def followed(self) -> tuple[Cell, ...]:
         """Returns the anchors on which the scorer ranks as the teacher does."""
         return tuple(cell for cell in self.cells if follows(cell, MIN_RHO))
+
+    @property
+    def has_decisions(self) -> bool:
+        """Returns whether it was decided which cells count."""
+        return any(bounds.decision is not None for bounds in self.bounds)
+
+    @property
+    def num_masked(self) -> int:
+        """Returns how many cells were decided against."""
+        return sum(bounds.decision == "masked" for bounds in self.bounds)
 
     @property
     def num_names_followed(self) -> int:
@@ -79,14 +102,37 @@ def read_agreement(run_folder: Path, rubric: str, source: str) -> SourceAgreemen
     manifest = read_manifest(folder)
     if manifest is None:
         return None
+    rows = pq.read_table(folder / layout.CELLS).to_pylist()
     return SourceAgreement(
         source=source,
         models=_models(folder, manifest),
         num_records=manifest.counts.num_out,
         num_ok=int(manifest.counts.totals.get("ok", 0)),
         num_partial=int(manifest.counts.totals.get("partial", 0)),
-        cells=tuple(Cell(**row) for row in pq.read_table(folder / layout.CELLS).to_pylist()),
+        cells=tuple(Cell(**_columns_of(Cell, row)) for row in rows),
+        bounds=tuple(CellBounds(**_columns_of(CellBounds, row)) for row in rows),
     )
+
+
+def with_decisions(
+    agreement: SourceAgreement, run_folder: Path, scorings: Iterable[str]
+) -> SourceAgreement:
+    """Returns the agreement with the decisions of the first score table that has some of its own.
+
+    They lie beside the table, in reliability_masks/<scoring>/<source>: each table has its own.
+    """
+    for scoring in scorings:
+        path = run_folder / layout.reliability_mask(scoring, agreement.source) / layout.CELLS
+        if path.is_file():
+            rows = pq.read_table(path).to_pylist()
+            bounds = tuple(CellBounds(**_columns_of(CellBounds, row)) for row in rows)
+            return replace(agreement, bounds=bounds)
+    return agreement
+
+
+def _columns_of(row_type: type, row: dict[str, Any]) -> dict[str, Any]:
+    """Returns what a row says of a type's fields; an older table says less."""
+    return {field.name: row.get(field.name) for field in fields(row_type)}
 
 
 def _models(folder: Path, manifest: Manifest) -> tuple[str, ...]:

@@ -160,10 +160,10 @@ def _read_source(
 ) -> list[Example]:
     documents = [choice.document for choice in choices]
     parts = workspace.upstream_parts(layout.records(source), ".parquet")
-    records = read_rows(parts, _num_rows(parts), documents, _RECORD_COLUMNS)
+    records = read_rows(parts, num_rows(parts), documents, _RECORD_COLUMNS)
     ratings_folder = layout.ratings(rubric, source)
     ratings_parts = workspace.upstream_parts(ratings_folder, ".parquet")
-    ratings = read_rows(ratings_parts, _num_rows(parts), documents, _RATING_COLUMNS)
+    ratings = read_rows(ratings_parts, num_rows(parts), documents, _RATING_COLUMNS)
     return [
         _example(choice, records[choice.document], ratings[choice.document], names)
         for choice in choices
@@ -188,7 +188,7 @@ def read_rows(
     return rows
 
 
-def _num_rows(parts: Sequence[tuple[Path, Part]]) -> list[int]:
+def num_rows(parts: Sequence[tuple[Path, Part]]) -> list[int]:
     """Returns the rows of each part of records; all that is co-partitioned has the same."""
     return [part.num_rows for _, part in parts if part.num_rows is not None]
 

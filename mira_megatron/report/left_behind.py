@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -53,6 +53,7 @@ class RatingsOverview:
     num_ratings: int
     models: tuple[str, ...]
     unanswered: tuple[UnansweredRatings, ...]
+    by_source: tuple[tuple[str, Mapping[str, int]], ...]  # records by status, of every source
 
 
 def read_ingest_drops(workspace: Workspace, sources: Sequence[str]) -> list[IngestDrops]:
@@ -80,14 +81,22 @@ def read_ratings_overview(
     """Returns the models named in the ratings and, per source and status, what is not ok."""
     models: set[str] = set()
     unanswered: list[UnansweredRatings] = []
+    by_source: list[tuple[str, Mapping[str, int]]] = []
     num_ratings = 0
     for source in sources:
         answers = _count_answers(workspace, rubric, source)
         num_ratings += answers.total()
         models.update(model for model, _, _ in answers)
         unanswered.extend(_unanswered(source, answers))
+        statuses: Counter[str] = Counter()
+        for (_, status, _), number in answers.items():
+            statuses[status] += number
+        by_source.append((source, statuses))
     return RatingsOverview(
-        num_ratings=num_ratings, models=tuple(sorted(models)), unanswered=tuple(unanswered)
+        num_ratings=num_ratings,
+        models=tuple(sorted(models)),
+        unanswered=tuple(unanswered),
+        by_source=tuple(by_source),
     )
 
 

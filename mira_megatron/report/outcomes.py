@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
@@ -19,6 +19,7 @@ from mira_megatron.retention.documents import (
     scope_name,
     score_table,
     texts_of_arms,
+    token_dataset,
 )
 from mira_megatron.stage import Workspace
 from mira_megatron.written_numbers import decimal
@@ -33,6 +34,22 @@ class Outcome(IntEnum):
     IN_ANOTHER_ARM = 3  # one that this arm goes without, itself or as a copy
     NO_SCORE = 4
     NOT_SELECTED = 5  # behind the cut of its scope
+    DENIED = 6  # by a mask made elsewhere
+    BEYOND_CAP = 7  # of its source
+
+
+# What a selection that writes its decisions calls them; `denied_by_<mask>` is Outcome.DENIED.
+_OUTCOME_OF_DECISION = {
+    "kept": Outcome.KEPT,
+    "held_out": Outcome.HELD_OUT,
+    "duplicate_of_held_out": Outcome.REPEATS_HELD_OUT,
+    "in_another_arm": Outcome.IN_ANOTHER_ARM,
+    "source_not_trained_on": Outcome.NO_SCORE,
+    "no_score": Outcome.NO_SCORE,
+    "beyond_cap": Outcome.BEYOND_CAP,
+    "not_selected": Outcome.NOT_SELECTED,
+}
+_DENIED = "denied_by_"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -65,6 +82,8 @@ class JudgedSource:
     no_score_reasons: pa.ChunkedArray
     outcomes_D: npt.NDArray[np.uint8]
     tokens_seen: int  # in one pass, each document as often as it is seen
+    decisions_D: npt.NDArray[np.uint8] | None = None  # where the selection wrote them
+    decision_names: tuple[str, ...] = ()
 
     def score(self, document: int) -> float | None:
         """Returns a document's score, 0-10."""
@@ -76,6 +95,10 @@ class JudgedSource:
         match Outcome(self.outcomes_D[document]):
             case Outcome.KEPT if self.source_group is None:
                 return f"kept: its source is {self.scope.name}"
+            case Outcome.KEPT if not self.is_scored_D[document]:
+                return "kept without a score, as the arm treats those"
+            case Outcome.KEPT if self._is_below_cutoff(document):
+                return f"kept for its source’s floor, though below {cutoff}"
             case Outcome.KEPT:
                 return f"kept: not below {cutoff}"
             case Outcome.HELD_OUT:
@@ -91,6 +114,16 @@ class JudgedSource:
                     return f"the budget of {self.scope.name} holds no document"
                 is_tie = self.scores_D[document] == self.scope.cutoff
                 return f"at {cutoff}, behind it by the tie rule" if is_tie else f"below {cutoff}"
+            case Outcome.DENIED:
+                assert self.decisions_D is not None
+                name = self.decision_names[self.decisions_D[document]].removeprefix(_DENIED)
+                return f"denied by the mask {name}"
+            case Outcome.BEYOND_CAP:
+                return "beyond the cap of its source"
+
+    def _is_below_cutoff(self, document: int) -> bool:
+        cutoff = self.scope.cutoff
+        return cutoff is not None and bool(self.scores_D[document] < np.float32(cutoff))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -105,6 +138,8 @@ class JudgedArm:
     without: tuple[str, ...]  # arms whose documents are no candidates here
     scopes: tuple[Scope, ...]
     sources: tuple[JudgedSource, ...]
+    shares: str = "proportional"  # of the budget, by a scope's candidate tokens; or equal
+    beside_ranking: tuple[str, ...] = ()  # in words: what else than rank and budget decides
 
     def score_of(self, record_id: str | None) -> float | None:
         """Returns the score of a record of any source; None where it is unknown or has none."""
@@ -159,7 +194,21 @@ def read_arm(workspace: Workspace, arm: str, documents: Mapping[str, pa.Table]) 
             _judged_source(workspace, certificate, scopes, source, table, taken)
             for source, table in documents.items()
         ),
+        shares=certificate.get("shares", "proportional"),
+        beside_ranking=_beside_ranking(certificate),
     )
+
+
+def _beside_ranking(certificate: Mapping[str, Any]) -> tuple[str, ...]:
+    sources = certificate["sources"].values()
+    found = {
+        "floors": any(decided.get("floor_tokens") for decided in sources),
+        "caps": any(decided.get("cap_tokens") for decided in sources),
+        "repeats": certificate["repeat_times"] is not None,
+        "documents kept without a score": certificate.get("nulls", "drop") != "drop",
+        "sharing of what a scope leaves unspent": certificate.get("unspent", "leave") != "leave",
+    }
+    return tuple(words for words, holds in found.items() if holds)
 
 
 def _judged_source(
@@ -173,6 +222,8 @@ def _judged_source(
     decided = certificate["sources"][source]
     scores = _record_scores(workspace, certificate, source, documents)
     is_scored = pc.is_valid(scores["score"]).to_numpy()
+    decisions_D = _decisions(workspace, certificate, source)
+    names = tuple(certificate.get("decisions", ()))
     return JudgedSource(
         source=source,
         source_group=decided["source_group"],
@@ -183,7 +234,11 @@ def _judged_source(
         is_scored_D=is_scored,
         no_score_reasons=scores["reason"],
         tokens_seen=decided["tokens_kept"],
-        outcomes_D=outcomes(
+        decisions_D=decisions_D,
+        decision_names=names,
+        outcomes_D=outcomes_of_decisions(decisions_D, names)
+        if decisions_D is not None
+        else outcomes(
             is_kept_D=kept_by_arm(workspace, certificate["arm"], source),
             is_held_out_D=documents["is_validation"].to_numpy(),
             repeats_held_out_D=documents["repeats_held_out"].to_numpy(),
@@ -191,6 +246,31 @@ def _judged_source(
             is_scored_D=is_scored,
         ),
     )
+
+
+def outcomes_of_decisions(
+    decisions_D: npt.NDArray[np.uint8], names: Sequence[str]
+) -> npt.NDArray[np.uint8]:
+    """Returns one Outcome per document from the codes that a selection wrote."""
+    outcome_of_code = np.array(
+        [
+            Outcome.DENIED if name.startswith(_DENIED) else _OUTCOME_OF_DECISION[name]
+            for name in names
+        ],
+        dtype=np.uint8,
+    )
+    return outcome_of_code[decisions_D]
+
+
+def _decisions(
+    workspace: Workspace, certificate: Mapping[str, Any], source: str
+) -> npt.NDArray[np.uint8] | None:
+    """Returns the codes of what became of each document; None where the selection wrote none."""
+    if "decisions" not in certificate:
+        return None
+    folder = workspace.run.folder / layout.keep(certificate["arm"])
+    names = [prefix.name for prefix in token_dataset(workspace, source).prefixes]
+    return np.concatenate([np.load(folder / f"{name}.decisions.npy") for name in names])
 
 
 def _record_scores(

@@ -11,12 +11,17 @@ import pyarrow.compute as pc
 from mira_megatron import layout
 from mira_megatron.atomic_files import write_bytes
 from mira_megatron.manifest import Counts
-from mira_megatron.records import NUM_SLOTS
+from mira_megatron.records import NUM_SLOTS, RATING_STATUSES
 from mira_megatron.reliability.cells import follows
 from mira_megatron.reliability.reliability import MIN_RHO
 from mira_megatron.report import figures
-from mira_megatron.report.agreement import read_agreement
+from mira_megatron.report.agreement import SourceAgreement, read_agreement, with_decisions
 from mira_megatron.report.answers_section import answers_csv, read_answers
+from mira_megatron.report.arm_overlap import (
+    drift,
+    overlaps,
+    read_languages,
+)
 from mira_megatron.report.examples import (
     EXCERPT_CHARS,
     NUM_EXAMPLES,
@@ -24,12 +29,15 @@ from mira_megatron.report.examples import (
     choose_examples,
     read_examples,
 )
+from mira_megatron.report.groups_section import read_families
 from mira_megatron.report.judge_names import judge_names
 from mira_megatron.report.left_behind import read_ingest_drops, read_ratings_overview
 from mira_megatron.report.outcomes import JudgedArm, read_arm
+from mira_megatron.report.page_script import embedded_json, page_script
 from mira_megatron.report.rendering import render
 from mira_megatron.report.report import ReportSettings
 from mira_megatron.report.rubric_section import RubricGroup, read_rubric
+from mira_megatron.report.sampled_records import MAX_RECORDS, TEXT_CHARS, records_data
 from mira_megatron.report.scorer_section import TrainedScorer, read_scorers
 from mira_megatron.report.source_table import (
     SourceSummary,
@@ -43,6 +51,7 @@ from mira_megatron.report.training_course import (
     read_course,
     read_coverage,
 )
+from mira_megatron.report.what_if_data import what_if_data
 from mira_megatron.retention.documents import read_documents
 from mira_megatron.stage import WorkResult, Workspace
 
@@ -75,10 +84,12 @@ def write_report(workspace: Workspace, settings: ReportSettings) -> WorkResult:
         _arm_section(workspace, settings, rubric, arm, documents) for arm in settings.score_tables
     ]
     answers = read_answers(workspace.run.folder, settings.asked)
-    context = {
-        **_context(workspace, settings, documents, sections),
+    context = _context(workspace, settings, documents, sections)
+    context |= _choice_context(workspace, settings, rubric, documents, sections)
+    context |= {
         "rubric": rubric.values(),
         "answers": answers,
+        "families": read_families(workspace.run.folder, settings.rubric, settings.grouped),
     }
     write_bytes(workspace.folder / PAGE, render("page.html.j2", context).encode())
     csv_text = sources_csv(section.judged for section in sections)
@@ -121,6 +132,7 @@ def _context(
         "sections": sections,
         "ratings": ratings,
         "judges": judge_names(ratings.models, own_scorers),
+        "statuses": RATING_STATUSES,
         "ingest_drops": read_ingest_drops(workspace, tuple(settings.groups)),
         "num_examples": NUM_EXAMPLES,
         "excerpt_chars": EXCERPT_CHARS,
@@ -129,13 +141,76 @@ def _context(
     }
 
 
+def _choice_context(
+    workspace: Workspace,
+    settings: ReportSettings,
+    rubric: Mapping[str, RubricGroup],
+    documents: Mapping[str, pa.Table],
+    sections: Sequence[ArmSection],
+) -> dict[str, object]:
+    """Returns what the page needs to try another choice, to compare arms and to browse records."""
+    arms = [section.judged for section in sections]
+    sources = tuple(sorted(settings.groups))
+    script, script_source = page_script()
+    languages = read_languages(workspace, sources, documents, settings.seed)
+    return {
+        "script": script,
+        "script_source": script_source,
+        "overlaps": overlaps(arms),
+        "drifts": [drift(arm, settings.families, languages) for arm in arms],
+        "num_language_records": sum(len(rows) for rows, _ in languages.values()),
+        "has_records": bool(settings.groups),
+        "max_browsed": MAX_RECORDS,
+        "browsed_chars": TEXT_CHARS,
+        "records": embedded_json(
+            records_data(
+                workspace,
+                rubric=settings.rubric,
+                seed=settings.seed,
+                anchor_names=_anchor_names(settings, rubric),
+                arms=arms,
+            )
+        ),
+        "what_if": embedded_json(
+            what_if_data(
+                workspace,
+                rubric=settings.rubric,
+                seed=settings.seed,
+                sources=sources,
+                documents=documents,
+                arms=arms,
+                agreements=_agreements(workspace, settings),
+                min_rho=MIN_RHO,
+            )
+        ),
+    }
+
+
+def _anchor_names(
+    settings: ReportSettings, rubric: Mapping[str, RubricGroup]
+) -> dict[str, list[str]]:
+    """Returns the fifteen anchors' names of every source that has records."""
+    return {
+        source: [anchor.name for anchor in rubric[group].anchors]
+        for source, group in settings.groups.items()
+    }
+
+
+def _agreements(workspace: Workspace, settings: ReportSettings) -> list[SourceAgreement]:
+    """Returns what was measured of every source; nothing where the recipe measures nothing."""
+    if not settings.has_reliability:
+        return []
+    folder, rubric = workspace.run.folder, settings.rubric
+    found = [read_agreement(folder, rubric, source) for source in sorted(settings.groups)]
+    tables = tuple(dict.fromkeys(settings.score_tables.values()))
+    return [with_decisions(agreement, folder, tables) for agreement in found if agreement]
+
+
 def _scorer_context(
     workspace: Workspace, settings: ReportSettings, scorers: Sequence[TrainedScorer]
 ) -> dict[str, object]:
     """Returns what the page says of the scorers; nothing of what the recipe does not make."""
-    folder, rubric, sources = workspace.run.folder, settings.rubric, sorted(settings.groups)
-    found = [read_agreement(folder, rubric, source) for source in sources]
-    agreements = [agreement for agreement in found if agreement and settings.has_reliability]
+    agreements = _agreements(workspace, settings)
     models = {model for agreement in agreements for model in agreement.models}
     return {
         "scorers": scorers,
@@ -159,10 +234,7 @@ def _arm_section(
     rows = tuple(summarise_source(source) for source in judged.sources)
     checkpoints = workspace.run.folder / layout.checkpoints(arm)
     course = read_course(checkpoints) if settings.has_training else None
-    anchor_names = {
-        source: [anchor.name for anchor in rubric[group].anchors]
-        for source, group in settings.groups.items()
-    }
+    anchor_names = _anchor_names(settings, rubric)
     kept, dropped = (
         read_examples(
             workspace,

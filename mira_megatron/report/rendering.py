@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -44,6 +45,12 @@ def visible(value: object) -> object:
 
 def render(template: str, context: Mapping[str, object]) -> str:
     """Returns a template of this folder filled in; every value is made visible, then escaped."""
+    return _environment().get_template(template).render(context)
+
+
+@cache
+def _environment() -> Environment:
+    """Returns the engine; made once, because compiling the templates takes longer than a page."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,  # by name it would be off: the templates end in .j2
@@ -55,4 +62,4 @@ def render(template: str, context: Mapping[str, object]) -> str:
     )
     environment.filters.update({"grouped": grouped, "decimal": decimal})
     environment.globals.update({"percent": percent})
-    return environment.get_template(template).render(context)
+    return environment

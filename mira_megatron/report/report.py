@@ -1,9 +1,9 @@
 """One page about a whole run, for people.
 
-Reads   records, ratings, record_scores, tokens and reliability of every source; anchors, scorer,
-        mode_agreement and retest of every group; keep, blends and checkpoints of every arm: as far
-        as the recipe makes them
-Writes  report/index.html: self-contained, no script, nothing fetched from elsewhere
+Reads   groups of every family; records, ratings, record_scores, tokens and reliability of every
+        source; anchors, scorer, mode_agreement and retest of every group; keep, blends and
+        checkpoints of every arm: as far as the recipe makes them
+Writes  report/index.html: self-contained, nothing fetched from elsewhere
         report/sources.csv: one row per arm and source
         report/answers.csv: one row per source group, where the recipe scores
 
@@ -17,7 +17,9 @@ from dataclasses import dataclass
 
 from mira_megatron import layout
 from mira_megatron.config import Recipe
-from mira_megatron.grouping.source_groups import group_of_source
+from mira_megatron.corpus.recipe_sources import recipe_sources
+from mira_megatron.grouping.source_groups import families, group_of_source
+from mira_megatron.reliability.mask import masks_are_asked_for
 from mira_megatron.report.agreement import is_measured
 from mira_megatron.report.answers_section import (
     AskedGroup,
@@ -28,7 +30,7 @@ from mira_megatron.report.answers_section import (
 from mira_megatron.stage import Unit
 from mira_megatron.tokenization.adopted import adopted_sources
 
-VERSION = 5
+VERSION = 6
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,11 +41,14 @@ class ReportSettings:
     seed: int  # of the records shown as examples
     rubric: str
     groups: Mapping[str, str]  # source -> source group, of those with records
+    families: Mapping[str, str]  # source -> family, of those with records
+    grouped: tuple[str, ...]  # families whose groups were found here
     adopted: Mapping[str, tuple[str, ...]]  # source -> its score tables, of those without
     score_tables: Mapping[str, str]  # arm -> name of its record scores
     has_training: bool  # a blend may be trained on elsewhere
     has_scorers: bool  # distilled here
     has_reliability: bool  # there are labels to compare the scorers with
+    masking: str | None  # the score table whose anchors are masked by that
     asked: tuple[AskedGroup, ...]  # the groups that are scored here
 
 
@@ -54,11 +59,14 @@ def units(recipe: Recipe) -> list[Unit]:
         seed=recipe.seed,
         rubric=recipe.rubric,
         groups=group_of_source(recipe),
+        families={name: config.family for name, (config, _) in recipe_sources(recipe).items()},
+        grouped=families(recipe) if "group" in recipe.values else (),
         adopted={name: tuple(entry.scores) for name, entry in adopted_sources(recipe).items()},
         score_tables={arm: str(entry["score"]) for arm, entry in recipe.mapping("arms").items()},
         has_training="midtrain" in recipe.values,
         has_scorers="distill" in recipe.values,
         has_reliability=is_measured(recipe),
+        masking=_masking(recipe),
         asked=asked_groups(recipe),
     )
     return [
@@ -85,6 +93,7 @@ def _upstream(settings: ReportSettings) -> tuple[str, ...]:
     if settings.has_scorers:
         of_groups += [layout.scorer(settings.rubric, group) for group in settings.groups.values()]
     of_groups += read_folders(settings.asked)
+    of_groups += [layout.groups(settings.rubric, family) for family in settings.grouped]
     of_sources = [
         folder
         for source in settings.groups
@@ -104,9 +113,18 @@ def _upstream(settings: ReportSettings) -> tuple[str, ...]:
     ]
     if settings.has_reliability:
         of_sources += [layout.reliability(settings.rubric, source) for source in settings.groups]
+    if settings.masking is not None:
+        of_sources += [
+            layout.reliability_mask(settings.masking, source) for source in settings.groups
+        ]
     of_arms = [
         folder for arm in settings.score_tables for folder in (layout.keep(arm), layout.blend(arm))
     ]
     if settings.has_training:
         of_arms += [layout.checkpoints(arm) for arm in settings.score_tables]
     return tuple(dict.fromkeys([*of_groups, *of_sources, *of_arms]))
+
+
+def _masking(recipe: Recipe) -> str | None:
+    scoring = recipe.mapping("aggregate").get("scoring")
+    return str(scoring) if scoring is not None and masks_are_asked_for(recipe) else None

@@ -26,6 +26,8 @@ CSV_COLUMNS = (
     "num_in_another_arm",
     "num_no_score",
     "num_not_selected",
+    "num_denied",
+    "num_beyond_cap",
     "num_scored",
     "mean_score",
 )
@@ -47,6 +49,8 @@ class SourceSummary:
     num_in_another_arm: int
     num_no_score: int
     num_not_selected: int
+    num_denied: int  # by masks made elsewhere
+    num_beyond_cap: int
     num_scored: int
     score_sum: float
 
@@ -73,6 +77,8 @@ def summarise_source(judged: JudgedSource) -> SourceSummary:
         num_in_another_arm=counts[Outcome.IN_ANOTHER_ARM],
         num_no_score=counts[Outcome.NO_SCORE],
         num_not_selected=counts[Outcome.NOT_SELECTED],
+        num_denied=counts[Outcome.DENIED],
+        num_beyond_cap=counts[Outcome.BEYOND_CAP],
         num_scored=int(judged.is_scored_D.sum()),
         score_sum=float(judged.scores_D[judged.is_scored_D].sum(dtype=np.float64)),
     )
@@ -93,6 +99,8 @@ def total(rows: Sequence[SourceSummary]) -> SourceSummary:
         num_in_another_arm=sum(row.num_in_another_arm for row in rows),
         num_no_score=sum(row.num_no_score for row in rows),
         num_not_selected=sum(row.num_not_selected for row in rows),
+        num_denied=sum(row.num_denied for row in rows),
+        num_beyond_cap=sum(row.num_beyond_cap for row in rows),
         num_scored=sum(row.num_scored for row in rows),
         score_sum=sum(row.score_sum for row in rows),
     )
@@ -125,6 +133,8 @@ def _csv_row(arm: str, row: SourceSummary) -> list[object]:
         row.num_in_another_arm,
         row.num_no_score,
         row.num_not_selected,
+        row.num_denied,
+        row.num_beyond_cap,
         row.num_scored,
         "" if mean_score is None else f"{mean_score:.6f}",
     ]

@@ -39,6 +39,7 @@ ARM = "mira_group"
 TABLE = "rule_judge"
 ANCHORS = tuple(f"Anchor {slot}" for slot in range(1, NUM_SLOTS + 1))
 ROWS_PER_PART = 3
+AGGREGATED = {"trim_fraction": 0.1, "min_slots": 5}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,6 +56,7 @@ class SmallRecord:
     origin: str = "corpus.jsonl:1"
     meta: str | None = None
     model: str = "rule-judge-1"
+    ratings: tuple[float | None, ...] | None = None  # None: the score on every anchor
 
 
 # Of every source at least one document is held out; that is a contract of tokenize.
@@ -68,12 +70,13 @@ def write_run(
     budget_tokens: int = 20,
     scope: str = "group",
     bad_rows: Sequence[Mapping[str, str]] = (),
+    anchor_names: Sequence[str] = ANCHORS,
 ) -> Recipe:
     """Writes every stage up to midtrain, select by its own code, and returns the recipe."""
     recipe = write_recipe(folder, list(sources), budget_tokens=budget_tokens, scope=scope)
     for source, records in sources.items():
         _write_source(recipe.run_folder, source, records, bad_rows)
-        _write_anchors(recipe.run_folder, f"text-{source}")
+        _write_anchors(recipe.run_folder, f"text-{source}", anchor_names)
     (unit,) = selection.units(recipe)
     run_unit(unit, Run(folder=recipe.run_folder), Resources())
     write_training(recipe.run_folder)
@@ -114,7 +117,7 @@ def write_recipe(
         },
         "rubric": TABLE,
         "midtrain": {},
-        "aggregate": {"scoring": TABLE, "trim_fraction": 0.1, "min_slots": 5},
+        "aggregate": {"scoring": TABLE, **AGGREGATED},
         "select": {"budget_tokens": budget_tokens},
         "arms": {ARM: {"score": TABLE, "scope": scope}},
     }
@@ -181,7 +184,7 @@ def write_training(run_folder: Path) -> None:
     finish(checkpoints, "midtrain", ARM)
 
 
-def _write_anchors(run_folder: Path, group: str) -> None:
+def _write_anchors(run_folder: Path, group: str, names: Sequence[str]) -> None:
     folder = run_folder / layout.anchors(TABLE, group)
     found = [
         Anchor(
@@ -195,7 +198,7 @@ def _write_anchors(run_folder: Path, group: str) -> None:
             references=(),
             rubric_version="",
         )
-        for slot, name in enumerate(ANCHORS, start=1)
+        for slot, name in enumerate(names, start=1)
     ]
     write_anchors(folder / layout.ANCHORS, with_version(TABLE, found))
     finish(folder, "anchor", group)
@@ -229,7 +232,14 @@ def _write_source(
     counts = Counts(num_in=len(records) + len(bad_rows), num_out=len(records), dropped=dropped)
     finish(folders["ingest"], "ingest", source, counts=counts, rows=rows)
     finish(folders["score"], "score", source, rows=rows)
-    finish(folders["aggregate"], "aggregate", source, num_rows=len(records), rows=rows)
+    finish(
+        folders["aggregate"],
+        "aggregate",
+        source,
+        num_rows=len(records),
+        config=AGGREGATED,
+        rows=rows,
+    )
     _write_tokens(run_folder, source, numbered)
 
 
@@ -292,7 +302,7 @@ def _rating_row(source: str, number: int, record: SmallRecord) -> dict[str, Any]
         "answer_mode": "full",
         "view_policy": "whole",
         "num_attempts": 1,
-        "scores": [record.score] * NUM_SLOTS,
+        "scores": list(record.ratings or [record.score] * NUM_SLOTS),
         "rationales": [record.rationale] * NUM_SLOTS,
         "status": "ok" if record.reason is None else record.reason,
         "reason": None if record.reason is None else record.status_reason,

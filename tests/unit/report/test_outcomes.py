@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 from small_run import ARM, SmallRecord, report_workspace, write_run
 
-from mira_megatron.report.outcomes import JudgedArm, Outcome, outcomes, read_arm
+from mira_megatron.report.outcomes import (
+    JudgedArm,
+    Outcome,
+    outcomes,
+    outcomes_of_decisions,
+    read_arm,
+)
 from mira_megatron.report.source_table import summarise_source, total
 from mira_megatron.retention.documents import read_documents
 
@@ -106,3 +112,15 @@ def test_score_of_a_record_is_found_in_any_source(tmp_path: Path) -> None:
     assert arm.score_of("wiki-0005") is None
     assert arm.score_of("unknown") is None
     assert arm.score_of(None) is None
+
+
+def test_outcomes_are_those_that_the_selection_wrote() -> None:
+    names = ("kept", "held_out", "no_score", "not_selected", "denied_by_licence", "beyond_cap")
+    codes = np.array([0, 4, 5, 3, 1], dtype=np.uint8)
+    assert outcomes_of_decisions(codes, names).tolist() == [
+        Outcome.KEPT,
+        Outcome.DENIED,
+        Outcome.BEYOND_CAP,
+        Outcome.NOT_SELECTED,
+        Outcome.HELD_OUT,
+    ]

@@ -3,10 +3,11 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from small_run import HELD_OUT, SmallRecord, write_report, write_run
+from small_run import HELD_OUT, TABLE, SmallRecord, write_report, write_run
 from small_scorers import with_scorers, write_reliability, write_scorer
 from test_page import HOSTILE, Outline
 
+from mira_megatron.atomic_files import write_bytes
 from mira_megatron.config import Recipe
 from mira_megatron.report import report
 from mira_megatron.report.judge_names import judge_names
@@ -55,15 +56,30 @@ def test_page_marks_the_anchors_that_a_scorer_follows_in_words_too(tmp_path: Pat
     page = write_report(scored_run(tmp_path))
     outline = Outline(page)
     tiles = [attrs for tag, attrs in outline.tags if "tile" in str(attrs.get("class"))]
-    assert ["followed" in str(attrs["class"]) for attrs in tiles[:4]] == [True, True, True, False]
+    assert ["keep" in str(attrs["class"]) for attrs in tiles[:4]] == [True, True, True, False]
     assert [attrs["style"] for attrs in tiles[4:7]] == [
-        *("--share: 25%", "--share: 0%", "--share: 0%"),
+        *("--rho: 25%; --mae: 42%", "--rho: 0%; --mae: 42%", "--rho: 0%; --mae: 42%"),
     ]
+    assert tiles[2]["title"] == "A3 Anchor 3: Spearman 0.40, error 1.25, n 50"
     text = " ".join(outline.text.split())
-    assert "wiki 0.90 0.50 0.40 0.45 0.25 n/a -0.10" in text
+    assert "wiki 0.901.25 K 0.501.25 K 0.401.25 K 0.451.25 · 0.251.25 · n/a1.25 ·" in text
     assert "A3 Anchor 3 50 1.25 0.40 0.30 yes A4 Anchor 4 50 1.25 0.45 -0.60 no: not above" in text
     assert "n/a 0.10 no: the scorer gave every record the same score" in text
     assert "wiki: follows on 3 anchors with 2 names; 50 records, 96.0% of the answers read" in text
+
+
+def test_decisions_beside_a_score_table_are_those_of_the_page(tmp_path: Path) -> None:
+    recipe = scored_run(tmp_path)
+    measured = recipe.run_folder / "reliability" / TABLE / "wiki" / "cells.parquet"
+    shutil.rmtree(recipe.run_folder / "reliability")
+    write_reliability(recipe.run_folder, "wiki", decisions=["masked"] * 15)
+    beside = recipe.run_folder / "reliability_masks" / TABLE / "wiki" / "cells.parquet"
+    write_bytes(beside, measured.read_bytes())
+    shutil.rmtree(recipe.run_folder / "reliability")
+    write_reliability(recipe.run_folder, "wiki")
+    text = page_text(recipe)
+    assert "0.901.25 M 0.501.25 M" in text
+    assert "3 of 15 15" in text
 
 
 def test_page_names_who_answered_in_the_comparison(tmp_path: Path) -> None:
@@ -99,9 +115,27 @@ def test_page_with_hostile_names_in_the_comparison_gets_no_markup(tmp_path: Path
     write_reliability(recipe.run_folder, "wiki", names=[HOSTILE] * 15, model=HOSTILE)
     outline = Outline(write_report(recipe))
     assert (outline.unbalanced, outline.open) == ([], [])
-    assert {"script", "img"}.isdisjoint(tag for tag, _ in outline.tags)
+    tags = [tag for tag, _ in outline.tags]
+    assert (tags.count("script"), tags.count("img")) == (3, 0)
     assert not [name for _, attrs in outline.tags for name in attrs if name.startswith("on")]
     assert outline.text.count("<script>alert('x')</script>") == 16
+
+
+def test_page_with_decisions_marks_them_by_letter_and_shows_intervals(tmp_path: Path) -> None:
+    recipe = scored_run(tmp_path)
+    shutil.rmtree(recipe.run_folder / "reliability")
+    decisions = ("keep", "masked", "undecided", "too_few", *["masked"] * 11)
+    write_reliability(recipe.run_folder, "wiki", decisions=decisions)
+    outline = Outline(write_report(recipe))
+    tiles = [attrs for tag, attrs in outline.tags if "tile" in str(attrs.get("class"))]
+    assert [str(attrs["class"]).split()[1] for attrs in tiles[:4]] == list(decisions[:4])
+    assert tiles[1]["title"] == (
+        "A2 Anchor 1: Spearman 0.50 (0.40 to 0.60), error 1.25 (1.00 to 1.50), n 50, masked"
+    )
+    text = " ".join(outline.text.split())
+    assert "0.901.25 K 0.501.25 M 0.401.25 U 0.451.25 F" in text
+    assert "3 of 15 12" in text  # followed, and masked
+    assert "50 1.25 (1.00 to 1.50) 0.45 (0.35 to 0.55) -0.60" in text
 
 
 def test_page_with_scorers_is_balanced_and_described(tmp_path: Path) -> None:

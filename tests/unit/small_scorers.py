@@ -79,6 +79,7 @@ def write_reliability(
     names: Sequence[str] = NAMES,
     model: str = "mira-scorer",
     n: int = 50,
+    decisions: Sequence[str] | None = None,
 ) -> None:
     """Writes what reliability leaves of a source: 40 answers in full, 8 in part, 2 unreadable."""
     folder = run_folder / layout.reliability(TABLE, source)
@@ -105,7 +106,10 @@ def write_reliability(
         )
         for slot, (name, rho, length) in enumerate(zip(names, rhos, LENGTHS, strict=True), start=1)
     ]
-    write_parquet(folder / "cells.parquet", pa.Table.from_pylist(rows, schema=CELL_SCHEMA))
+    table = pa.Table.from_pylist(rows, schema=CELL_SCHEMA)
+    if decisions is not None:
+        table = _with_decisions(table, rhos, decisions)
+    write_parquet(folder / "cells.parquet", table)
     rating = {
         "record_id": "r",
         "content_key": "0" * 32,
@@ -121,3 +125,20 @@ def write_reliability(
     write_parquet(folder / part_name(0), pa.Table.from_pylist([rating], schema=RATING_SCHEMA))
     totals = {"ok": 40, "partial": 8, "unparsed": 2, "anchors followed": 3}
     finish(folder, "reliability", source, counts=Counts(num_in=50, num_out=50, totals=totals))
+
+
+def _with_decisions(
+    table: pa.Table, rhos: Sequence[float | None], decisions: Sequence[str]
+) -> pa.Table:
+    columns = {
+        "mae_low": [1.0] * len(rhos),
+        "mae_high": [1.5] * len(rhos),
+        "rho_low": [None if rho is None else rho - 0.1 for rho in rhos],
+        "rho_high": [None if rho is None else rho + 0.1 for rho in rhos],
+        "decision": list(decisions),
+    }
+    for name, values in columns.items():
+        if name in table.column_names:
+            table = table.drop_columns(name)
+        table = table.append_column(name, pa.array(values))
+    return table
