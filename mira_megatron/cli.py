@@ -100,6 +100,10 @@ def _run(arguments: argparse.Namespace) -> int:
         case "failures":
             _print_failures(recipe, is_json=arguments.json)
             return 0
+        case "export":
+            export = importlib.import_module("mira_megatron.retention.export")
+            export.export_selection(recipe, arguments.output, arguments.arm)
+            return 0
     if arguments.missing:
         missing = importlib.import_module("mira_megatron.launchers.missing")
         for line in missing.missing_parts(recipe):

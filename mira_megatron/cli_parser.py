@@ -57,6 +57,7 @@ def command_parser() -> argparse.ArgumentParser:
     _add_recipe_command(commands, "status", "what is done, with counts, sizes and times")
     _add_plan(commands)
     _add_failures(commands)
+    _add_export(commands)
     for stage in STAGES:
         command = _add_recipe_command(commands, stage, STAGE_HELP[stage])
         if stage in _SHARED:
@@ -86,6 +87,16 @@ def _add_failures(commands: Commands[argparse.ArgumentParser]) -> None:
     command = commands.add_parser("failures", help=text, description=text)
     add_recipe(command)
     add_json(command)
+    add_log_level(command)
+
+
+def _add_export(commands: Commands[argparse.ArgumentParser]) -> None:
+    text = "one row per document with an arm's decision, as .parquet, .jsonl or .csv"
+    command = commands.add_parser("export", help=text, description=text)
+    command.add_argument("recipe", type=Path, metavar="RECIPE", help="a YAML file, see recipes/")
+    command.add_argument("output", type=Path, metavar="OUT", help="the file to write")
+    command.add_argument("overrides", nargs="*", metavar="key=value", help="a setting to change")
+    command.add_argument("--arm", help="which one, where the recipe has several")
     add_log_level(command)
 
 

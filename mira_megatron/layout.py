@@ -90,6 +90,11 @@ def keep(arm: str) -> str:
     return f"keep/{arm}"
 
 
+def decisions(prefix: str) -> str:
+    """Returns the file in keep(arm) that says what became of each document of a prefix."""
+    return f"{prefix}.decisions.npy"
+
+
 def blend(arm: str) -> str:
     """Returns the folder of what Megatron reads for an arm."""
     return f"blends/{arm}"

@@ -1,6 +1,6 @@
-"""Which documents fit a token budget: ranked, cut at the first that does not fit.
+"""What a budget buys: documents in one ranking, and the shares of scopes in the whole.
 
-Shape letters: D documents.
+Shape letters: D documents, K of them kept when each is seen once.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from fractions import Fraction
 import numpy as np
 import numpy.typing as npt
 
+from mira_megatron.retention.ranking import Ties, best_prefix, ranked
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Repeats:
@@ -23,12 +25,10 @@ class Repeats:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Cut:
-    """Where the ranking of one scope was cut."""
+class Ranked:
+    """How often each ranked document is seen, and where the ranking was cut."""
 
-    budget_tokens: int
-    num_candidates: int
-    candidate_tokens: int  # of the documents that could be trained on, scored or not
+    times_D: npt.NDArray[np.uint8]  # 0 = dropped
     num_kept: int
     tokens_kept: int  # a repeated document's count each time
     cutoff: float | None  # score of the last document kept
@@ -38,52 +38,70 @@ class Cut:
 
 def times_within_budget(
     scores_D: npt.NDArray[np.float32],
-    is_scored_D: npt.NDArray[np.bool_],
     tokens_D: npt.NDArray[np.int64],
-    ties_D: npt.NDArray[np.uint64],
+    ties: Ties,
     budget_tokens: int,
     repeats: Repeats | None = None,
-) -> tuple[npt.NDArray[np.uint8], Cut]:
-    """Returns how often each document is seen (D,), 0 = dropped, and where the ranking was cut.
+) -> Ranked:
+    """Returns how often each document is seen under a budget, and where the ranking was cut.
 
-    Documents are ranked by score, highest first, equal scores by their tie value, lowest first.
-    Kept is the longest prefix of that ranking whose tokens fit the budget: it is never exceeded,
-    and no lower-ranked document fills the gap. A document without a score is never kept. With
-    `repeats`, the longest prefix of the kept documents that holds at most that fraction of their
-    tokens is seen several times, and the budget holds all of it.
+    Kept is the longest prefix of the ranking whose tokens fit the budget: it is never exceeded,
+    and no lower-ranked document fills the gap. With `repeats`, the longest prefix of the kept
+    documents that holds at most that fraction of their tokens is seen several times, and the
+    budget holds all of it.
     """
-    scored = np.flatnonzero(is_scored_D)
-    ranking = scored[np.lexsort((ties_D[scored], -scores_D[scored].astype(np.float64)))]
-    ends = np.cumsum(tokens_D[ranking])
-    num_repeated = _num_repeated(ends, repeats)
-    passes = ends
-    if repeats is not None:
-        ends_from_none = np.concatenate([[0], ends])
-        passes = ends + (repeats.times - 1) * ends_from_none[num_repeated]
-    num_kept = int(np.searchsorted(passes, budget_tokens, side="right"))
-    times = np.zeros(len(scores_D), dtype=np.uint8)
-    times[ranking[:num_kept]] = 1
-    if repeats is not None and num_kept:
-        times[ranking[: num_repeated[num_kept - 1]]] = repeats.times
-    return times, Cut(
-        budget_tokens=budget_tokens,
-        num_candidates=len(scores_D),
-        candidate_tokens=int(tokens_D.sum()),
-        num_kept=num_kept,
-        tokens_kept=int(passes[num_kept - 1]) if num_kept else 0,
-        cutoff=float(scores_D[ranking[num_kept - 1]]) if num_kept else None,
-        first_out=int(ranking[num_kept]) if num_kept < len(ranking) else None,
-        num_repeated=int(num_repeated[num_kept - 1]) if num_kept else 0,
+    prefix = best_prefix(scores_D, tokens_D, ties, budget_tokens)
+    once = Ranked(
+        times_D=prefix.is_kept_K.view(np.uint8),
+        num_kept=prefix.num_kept,
+        tokens_kept=prefix.tokens_kept,
+        cutoff=prefix.cutoff,
+        first_out=prefix.first_out,
+    )
+    return (
+        once
+        if repeats is None
+        else _repeated(once, scores_D, tokens_D, ties, budget_tokens, repeats)
     )
 
 
-def _num_repeated(ends_K: npt.NDArray[np.int64], repeats: Repeats | None) -> npt.NDArray[np.int64]:
+def _repeated(
+    once: Ranked,
+    scores_D: npt.NDArray[np.float32],
+    tokens_D: npt.NDArray[np.int64],
+    ties: Ties,
+    budget_tokens: int,
+    repeats: Repeats,
+) -> Ranked:
+    """Returns the prefix within the budget when its best documents are seen several times.
+
+    It is a prefix of what fits when each is seen once.
+    """
+    kept = np.flatnonzero(once.times_D)
+    ranking_K = kept[ranked(scores_D[kept], ties(kept))]
+    ends_K = np.cumsum(tokens_D[ranking_K])
+    num_repeated_K = _num_repeated(ends_K, repeats)
+    ends_from_none = np.concatenate([[0], ends_K])
+    passes_K = ends_K + (repeats.times - 1) * ends_from_none[num_repeated_K]
+    num_kept = int(np.searchsorted(passes_K, budget_tokens, side="right"))
+    num_repeated = int(num_repeated_K[num_kept - 1]) if num_kept else 0
+    times_D = np.zeros(len(scores_D), dtype=np.uint8)
+    times_D[ranking_K[:num_kept]] = 1
+    times_D[ranking_K[:num_repeated]] = repeats.times
+    return Ranked(
+        times_D=times_D,
+        num_kept=num_kept,
+        tokens_kept=int(passes_K[num_kept - 1]) if num_kept else 0,
+        cutoff=float(scores_D[ranking_K[num_kept - 1]]) if num_kept else None,
+        first_out=int(ranking_K[num_kept]) if num_kept < len(ranking_K) else once.first_out,
+        num_repeated=num_repeated,
+    )
+
+
+def _num_repeated(ends_K: npt.NDArray[np.int64], repeats: Repeats) -> npt.NDArray[np.int64]:
     """Returns, for each number of ranked documents kept, how many of them are repeated (K,)."""
-    if repeats is None:
-        return np.zeros(len(ends_K), dtype=np.int64)
     # Whole-number arithmetic: a share of 0.1 of 10 tokens is one token, whatever 0.1 is in binary.
-    share = Fraction(str(repeats.fraction))
-    limits = _scaled(ends_K, share)
+    limits = _scaled(ends_K, Fraction(str(repeats.fraction)))
     return np.searchsorted(ends_K, limits, side="right")
 
 
@@ -94,12 +112,39 @@ def _scaled(ends_K: npt.NDArray[np.int64], share: Fraction) -> npt.NDArray[np.in
     return ends_K * share.numerator // share.denominator
 
 
-def proportional_budgets(budget_tokens: int, candidate_tokens: Mapping[str, int]) -> dict[str, int]:
-    """Returns each scope's share of the budget, in proportion to its candidate tokens.
+def shared_budgets(
+    budget_tokens: int,
+    weights: Mapping[str, int],
+    *,
+    floors: Mapping[str, int] | None = None,
+    capacities: Mapping[str, int] | None = None,
+) -> dict[str, int]:
+    """Returns each scope's share of the budget, in proportion to its weight, within its bounds.
 
-    Shares are rounded down to whole tokens, so their sum never exceeds the budget.
+    A scope whose share is below its floor gets the floor, one whose share is above its capacity
+    the capacity, and the others share what is left in proportion, until none is out of bounds.
+    Shares are rounded down to whole tokens, so their sum never exceeds the budget. No floor is
+    above its capacity, and together they fit the budget.
     """
-    total = sum(candidate_tokens.values())
-    if not total:
-        return dict.fromkeys(candidate_tokens, 0)
-    return {scope: budget_tokens * tokens // total for scope, tokens in candidate_tokens.items()}
+    floors, capacities = floors or {}, capacities or {}
+    fixed = {scope: floors.get(scope, 0) for scope, weight in weights.items() if not weight}
+    while True:
+        room = budget_tokens - sum(fixed.values())
+        shared = {scope: weight for scope, weight in weights.items() if scope not in fixed}
+        total = sum(shared.values())
+        shares = {scope: Fraction(room * weight, total) for scope, weight in shared.items()}
+        lacking = {scope: floors[scope] for scope in shared if shares[scope] < floors.get(scope, 0)}
+        exceeding = {
+            scope: capacities[scope]
+            for scope in shared
+            if scope in capacities and shares[scope] > capacities[scope]
+        }
+        if not lacking and not exceeding:
+            break
+        # Only the side that moves more tokens is sure to stay out of bounds once the rest moved.
+        lack = sum(floor - shares[scope] for scope, floor in lacking.items())
+        excess = sum(shares[scope] - capacity for scope, capacity in exceeding.items())
+        fixed |= lacking if lack >= excess else {}
+        fixed |= exceeding if excess >= lack else {}
+    found = {scope: math.floor(share) for scope, share in shares.items()}
+    return {scope: fixed[scope] if scope in fixed else found[scope] for scope in weights}

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +16,29 @@ from mira_megatron.retention.keep_masks import read_keep_mask
 from mira_megatron.shards import read_part
 from mira_megatron.stage import Workspace
 from mira_megatron.tokenization.token_dataset import TokenDataset, read_token_dataset
+
+logger = logging.getLogger(__name__)
+
+Read = TypeVar("Read")
+
+
+class SharedTables:
+    """Tables that several arms of one run of the stage read: each is read once.
+
+    Lives as long as the units that hold it. What was read is known by the digests of its files, so
+    that a table made anew in between is read anew.
+    """
+
+    def __init__(self) -> None:
+        self._read: dict[tuple[object, ...], object] = {}
+
+    def once(self, key: tuple[object, ...], read: Callable[[], Read]) -> Read:
+        """Returns what `read` returns, or what it returned for an equal key before."""
+        if key not in self._read:
+            # Of an older state of the same table, only one is of use.
+            self._read = {old: table for old, table in self._read.items() if old[:-1] != key[:-1]}
+            self._read[key] = read()
+        return cast("Read", self._read[key])
 
 
 def read_documents(workspace: Workspace, sources: Iterable[str]) -> dict[str, pa.Table]:
@@ -53,7 +78,8 @@ def score_table(
 ) -> pa.Table:
     """Returns columns of a source's record scores, row i of document i.
 
-    Raises ValueError where scores and documents do not align.
+    Rows in the order of the documents are taken as they are; in another order they are joined by
+    id. Raises ValueError where they are not the same records.
     """
     folder = layout.record_scores(score, source)
     scores = pa.concat_tables(
@@ -62,13 +88,20 @@ def score_table(
             for path, part in workspace.upstream_parts(folder, ".parquet")
         ]
     )
-    if not scores["record_id"].equals(documents["record_id"]):
+    if scores["record_id"].equals(documents["record_id"]):
+        return scores.select(columns)
+    where = workspace.run.folder / folder
+    rows = pc.index_in(documents["record_id"], scores["record_id"])
+    if rows.null_count or scores.num_rows != documents.num_rows:
+        missing = documents["record_id"].filter(pc.is_null(rows))
+        tail = f", such as {missing[0].as_py()!r}" if len(missing) else ""
         raise ValueError(
-            f"{workspace.run.folder / folder}: its {scores.num_rows:,} records are not the "
-            f"{documents.num_rows:,} documents of {layout.tokens(source)} in the same order. Score "
-            "and tokenise the same records again."
+            f"{where}: its {scores.num_rows:,} records are not the {documents.num_rows:,} "
+            f"documents of {layout.tokens(source)}: {len(missing):,} of these have no row{tail}. "
+            "Score and tokenise the same records again."
         )
-    return scores
+    logger.info("%s: in another order than %s, joined by id", where, layout.tokens(source))
+    return scores.select(columns).take(rows)
 
 
 def token_dataset(workspace: Workspace, source: str) -> TokenDataset:

@@ -126,6 +126,22 @@ def read_keep_mask(path: Path) -> KeepMask:
     return KeepMask(path=path, is_kept=is_kept, info=info, repeats_D=repeats_D)
 
 
+def write_decisions(path: Path, decisions_D: npt.NDArray[np.uint8]) -> None:
+    """Writes what became of each document, one code each; the certificate names the codes."""
+    _write_array(path, decisions_D)
+
+
+def read_decisions(path: Path, num_documents: int) -> npt.NDArray[np.uint8]:
+    """Returns the codes of a prefix's documents; ValueError when there is not one for each."""
+    decisions_D = _read_array(path, "decisions of a selection")
+    if decisions_D.dtype != np.uint8 or decisions_D.shape != (num_documents,):
+        raise ValueError(
+            f"{path}: expected {num_documents:,} decisions as uint8, got {decisions_D.dtype} "
+            f"{decisions_D.shape}. Rebuild it with `mira select`."
+        )
+    return decisions_D
+
+
 def check_keep_mask(
     mask: KeepMask, path_prefix: Path, *, num_documents: int, idx_fingerprint: str
 ) -> None:

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from adopted_datasets import write_adopting_recipe
-from test_selection import CANDIDATES, documents, selected, settings_of, write_recipe
+from test_selection import CANDIDATES, chosen, documents, selected, write_recipe
 
 from mira_megatron.config import load_recipe
 from mira_megatron.retention.arms import arm_configs
 from mira_megatron.retention.keep_masks import read_keep_mask
-from mira_megatron.retention.selection import choose, units
+from mira_megatron.retention.selection import units
 
 # Its name sorts before that of the arm it waits for.
 PHASES = {
@@ -95,25 +94,24 @@ def test_repeats_out_of_range_are_refused(tmp_path: Path, wrong: dict[str, Any])
 
 def test_pinned_source_is_kept_whole_and_leaves_the_rest_of_the_budget() -> None:
     pinned = documents("notes", (None, 4), (None, 3), (None, 9), untrainable=[2])
-    settings = replace(settings_of("global"), pinned=("notes",))
-    times, cuts = choose([*CANDIDATES, pinned], settings, 27)
-    assert times["notes"].tolist() == [1, 1, 0]
-    assert cuts["all"][0].budget_tokens == 20
-    assert cuts["all"][0].tokens_kept == 20
+    choice = chosen([*CANDIDATES, pinned], "global", 27, pinned=["notes"])
+    assert choice.sources["notes"].times_D.tolist() == [1, 1, 0]
+    assert choice.cuts["all"].budget_tokens == 20
+    assert choice.cuts["all"].tokens_kept == 20
 
 
 def test_pinned_source_beyond_the_budget_is_refused() -> None:
     pinned = documents("notes", (None, 40))
-    with pytest.raises(ValueError, match="notes hold 40 tokens, more than the whole budget of 39"):
-        choose([*CANDIDATES, pinned], replace(settings_of("global"), pinned=("notes",)), 39)
+    message = r"recipe.yaml: arms.a: .* notes hold 40 tokens, more than the whole budget of 39"
+    with pytest.raises(ValueError, match=message):
+        chosen([*CANDIDATES, pinned], "global", 39, pinned=["notes"])
 
 
 def test_source_left_out_takes_no_share_of_the_budget() -> None:
     left_out = documents("notes", (None, 1_000))
-    settings = replace(settings_of("group"), left_out=("notes",))
-    times, cuts = choose([*CANDIDATES, left_out], settings, 20)
-    assert not np.any(times["notes"])
-    assert sum(cut.budget_tokens for cut, _ in cuts.values()) == 20
+    choice = chosen([*CANDIDATES, left_out], "group", 20)
+    assert not np.any(choice.sources["notes"].times_D)
+    assert sum(cut.budget_tokens for cut in choice.cuts.values()) == 20
 
 
 def test_score_that_no_adopted_source_has_is_refused_with_the_nearest(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mira_megatron import layout
@@ -22,8 +22,11 @@ from mira_megatron.manifest import Counts, Manifest
 from mira_megatron.records import RECORD_SCORE_SCHEMA
 from mira_megatron.retention.arms import SCOPES, ArmConfig
 from mira_megatron.retention.candidates import SourceDocuments
+from mira_megatron.retention.choosing import Choice, choose
+from mira_megatron.retention.decisions import Decision
 from mira_megatron.retention.keep_masks import read_keep_mask
-from mira_megatron.retention.selection import SelectSettings, choose, tie_values, units
+from mira_megatron.retention.selection import units
+from mira_megatron.retention.ties import tie_values
 from mira_megatron.shards import json_digest, write_parquet
 from mira_megatron.stage import Resources, Run, Unit, WorkResult, Workspace, run_unit
 from mira_megatron.tokenization import tokenize
@@ -47,25 +50,55 @@ def documents(source: str, *scored: Scored, untrainable: Sequence[int] = ()) -> 
         tokens_D=np.array([tokens for _, tokens in scored], dtype=np.int64),
         scores_D=np.array([score or 0 for score, _ in scored], dtype=np.float32),
         is_scored_D=np.array([score is not None for score, _ in scored]),
-        is_trainable_D=np.array([number not in untrainable for number in numbers]),
-        num_held_out=len(untrainable),
-        num_duplicates=0,
+        barred_D=np.array(
+            [Decision.HELD_OUT if number in untrainable else 0 for number in numbers], np.uint8
+        ),
         scores_fingerprint="s",
     )
 
 
-def settings_of(scope: str, *, seed: int = 1) -> SelectSettings:
-    config = ArmConfig(score="s", scope=scope, budget_tokens=1)
-    return SelectSettings(arm="a", config=config, seed=seed, groups=GROUPS)
+def chosen(
+    corpus: Sequence[SourceDocuments],
+    scope: str,
+    budget_tokens: int,
+    *,
+    seed: int = 1,
+    pinned: Sequence[str] = (),
+    **settings: Any,
+) -> Choice:
+    """The choice of an arm with these settings."""
+    return choose(
+        corpus,
+        ArmConfig(score="s", scope=scope, budget_tokens=1, **settings),
+        seed=seed,
+        groups=GROUPS,
+        pinned=pinned,
+        budget_tokens=budget_tokens,
+        where="recipe.yaml: arms.a",
+    )
+
+
+def kept_ids(corpus: Sequence[SourceDocuments], choice: Choice) -> set[str]:
+    """Ids of the records kept."""
+    return {
+        name
+        for entry in corpus
+        for name in entry.record_ids.filter(
+            pa.array(choice.sources[entry.source].times_D > 0)
+        ).to_pylist()
+    }
 
 
 def kept(
-    corpus: Sequence[SourceDocuments], scope: str, budget_tokens: int, *, seed: int = 1
+    corpus: Sequence[SourceDocuments],
+    scope: str,
+    budget_tokens: int,
+    *,
+    seed: int = 1,
+    **settings: Any,
 ) -> set[str]:
-    """Ids of the records kept."""
-    times, _ = choose(corpus, settings_of(scope, seed=seed), budget_tokens)
-    kept_ids = [entry.record_ids.filter(pa.array(times[entry.source] > 0)) for entry in corpus]
-    return {name for ids in kept_ids for name in ids.to_pylist()}
+    """Ids of the records that an arm with these settings keeps."""
+    return kept_ids(corpus, chosen(corpus, scope, budget_tokens, seed=seed, **settings))
 
 
 # 20 tokens of prose in two sources and 20 of code: a budget of 20 is half of everything.
@@ -91,15 +124,15 @@ def test_choose_by_source_gives_each_source_its_share() -> None:
 
 @pytest.mark.parametrize(("scope", "num_scopes"), [("global", 1), ("group", 2), ("source", 3)])
 def test_choose_reports_a_cut_per_scope(scope: str, num_scopes: int) -> None:
-    _, cuts = choose(CANDIDATES, settings_of(scope), HALF)
+    cuts = chosen(CANDIDATES, scope, HALF).cuts
     assert len(cuts) == num_scopes
-    assert sum(cut.candidate_tokens for cut, _ in cuts.values()) == 40
-    assert sum(cut.budget_tokens for cut, _ in cuts.values()) == HALF
+    assert sum(cut.candidate_tokens for cut in cuts.values()) == 40
+    assert sum(cut.budget_tokens for cut in cuts.values()) == HALF
 
 
 def test_choose_names_the_first_record_left_out() -> None:
-    _, cuts = choose(CANDIDATES, settings_of("group"), HALF)
-    assert {scope: first_out for scope, (_, first_out) in cuts.items()} == {
+    cuts = chosen(CANDIDATES, "group", HALF).cuts
+    assert {scope: cut.first_out for scope, cut in cuts.items()} == {
         "text-prose": "wiki0",
         "text-code": "code2",
     }
@@ -110,9 +143,8 @@ def test_choose_never_keeps_what_is_not_to_be_trained_on() -> None:
         documents("books", (9.0, 5), (1.0, 5), (8.0, 5), untrainable=[0]),
         documents("code", (7.0, 5), untrainable=[0]),
     ]
-    _, cuts = choose(corpus, settings_of("global"), 1000)
     assert kept(corpus, "global", 1000) == {"books1", "books2"}
-    assert cuts["all"][0].candidate_tokens == 10
+    assert chosen(corpus, "global", 1000).cuts["all"].candidate_tokens == 10
 
 
 def test_choose_counts_a_budgets_share_without_what_is_not_to_be_trained_on() -> None:
@@ -144,11 +176,12 @@ def test_choose_among_equal_scores_takes_the_lowest_tie_values() -> None:
 
 def test_choose_among_equal_scores_depends_on_the_seed() -> None:
     books = documents("books", *[(5.0, 1)] * 20)
-    chosen = {frozenset(kept([books], "global", 7, seed=seed)) for seed in range(5)}
-    assert len(chosen) > 1
-    assert all(len(names) == 7 for names in chosen)
+    choices = {frozenset(kept([books], "global", 7, seed=seed)) for seed in range(5)}
+    assert len(choices) > 1
+    assert all(len(names) == 7 for names in choices)
 
 
+@settings(deadline=None)
 @given(
     corpus=CORPUS,
     scope=st.sampled_from(SCOPES),
@@ -163,14 +196,15 @@ def test_choose_does_not_depend_on_the_order_of_sources(
     assert kept(forth, scope, budget_tokens) == kept(back, scope, budget_tokens)
 
 
+@settings(deadline=None)
 @given(corpus=CORPUS, scope=st.sampled_from(SCOPES), budget_tokens=st.integers(0, 120))
 def test_choose_never_exceeds_the_budget_nor_keeps_what_has_no_score(
     corpus: Mapping[str, list[Scored]], scope: str, budget_tokens: int
 ) -> None:
-    chosen = kept([documents(name, *corpus[name]) for name in GROUPS], scope, budget_tokens)
+    found = kept([documents(name, *corpus[name]) for name in GROUPS], scope, budget_tokens)
     by_id = {f"{name}{n}": entry for name in GROUPS for n, entry in enumerate(corpus[name])}
-    assert sum(by_id[name][1] for name in chosen) <= budget_tokens
-    assert all(by_id[name][0] is not None for name in chosen)
+    assert sum(by_id[name][1] for name in found) <= budget_tokens
+    assert all(by_id[name][0] is not None for name in found)
 
 
 # The stage itself: three real sources, their scores given by a unit of this module.
@@ -203,6 +237,8 @@ def write_scores(workspace: Workspace, settings: object) -> WorkResult:
         ids = pq.read_table(path)["record_id"].to_pylist()
         if settings == "in another order":
             ids.reverse()
+        if settings == "of another record":
+            ids[0] = f"other {path.name}"
         numbers = range(len(ids))
         scores = [None if number % 2 else float(number % 5) for number in numbers]
         reasons = ["failed" if number % 2 else None for number in numbers]
@@ -374,12 +410,31 @@ def test_select_budget_fraction_is_of_the_tokens_that_could_be_trained_on(
     assert certificate["budget_tokens"] == 3 * candidate_tokens // 10
 
 
-def test_select_of_scores_in_another_order_is_refused_with_both_folders(tmp_path: Path) -> None:
-    arm = {"score": "given", "scope": "global", "budget_tokens": 10}
+def test_select_joins_scores_in_another_order_by_id(tmp_path: Path) -> None:
+    arm = {"score": "given", "scope": "global", "budget_tokens": 100}
     path = write_recipe(tmp_path, {"a": arm})
     run = run_until_scored(path, {"wiki": "in another order"})
     (unit,) = units(load_recipe(path))
-    message = r"record_scores/given/wiki: its 40 records are not the 40 documents of tokens/wiki"
+    run_unit(unit, run, Resources())
+    is_kept = read_keep_mask(run.folder / "keep/a/wiki.keep.npy").is_kept
+    (documents,) = (run.folder / "tokens/wiki").glob("*.records.parquet")
+    ids = pq.read_table(documents)["record_id"].filter(pa.array(is_kept)).to_pylist()
+    paths = sorted((run.folder / "record_scores/given/wiki").glob("part-*.parquet"))
+    scores = pa.concat_tables(map(pq.read_table, paths)).to_pylist()
+    by_id = {row["record_id"]: row["score"] for row in scores}
+    assert ids
+    assert {by_id[name] for name in ids} <= {4.0, 3.0}
+
+
+def test_select_of_other_records_scores_is_refused_with_both_folders(tmp_path: Path) -> None:
+    arm = {"score": "given", "scope": "global", "budget_tokens": 10}
+    path = write_recipe(tmp_path, {"a": arm})
+    run = run_until_scored(path, {"wiki": "of another record"})
+    (unit,) = units(load_recipe(path))
+    message = (
+        r"record_scores/given/wiki: its 40 records are not the 40 documents of tokens/wiki: "
+        r"3 of these have no row, such as '[0-9a-f]+'"
+    )
     with pytest.raises(ValueError, match=message):
         run_unit(unit, run, Resources())
 
