@@ -38,6 +38,7 @@ SECTIONS = (
     "distill",
     "score",
     "scorers",
+    "reliability",
     "plan",
     "aggregate",
     "tokenize",

@@ -17,6 +17,7 @@ BLEND = "blend.json"  # in blend(arm)
 SOURCE_GROUPS = "source_groups.json"  # in groups(rubric, family)
 SOURCE_GROUP = "source_group.json"  # in joined(rubric, source)
 ANCHORS = "anchors.jsonl"  # in anchors(rubric, group)
+CELLS = "cells.parquet"  # in reliability(rubric, source) and reliability_mask(scoring, source)
 ANSWERS = "answers"  # what was paid for: no unit's folder, read by every unit that asks
 
 
@@ -63,6 +64,11 @@ def scorer(rubric: str, group: str) -> str:
 def reliability(rubric: str, source: str) -> str:
     """Returns the folder of a scorer's answers about a source's held-back labels, and its cells."""
     return f"reliability/{rubric}/{source}"
+
+
+def reliability_mask(scoring: str, source: str) -> str:
+    """Returns the folder that says which anchors of a source count in a score table."""
+    return f"reliability_masks/{scoring}/{source}"
 
 
 def mode_agreement(rubric: str, group: str, mode: str) -> str:

@@ -88,8 +88,9 @@ def refuse_other_config(folder: Path, origin: Origin, found: Origin) -> None:
         raise ValueError(
             f"{folder}: made with another configuration: {'; '.join(differences)}. Nothing is "
             "overwritten: set the old value again, delete the folder, or choose another "
-            "run_folder=... (for another budget or threshold, add an arm; after an upgrade that "
-            "changed stage_version, only the last two)."
+            "run_folder=... (for another budget, add an arm; for another trim or reliability "
+            "threshold, name another aggregate.scoring; after an upgrade that changed "
+            "stage_version, only the last two)."
         )
 
 

@@ -3,8 +3,9 @@
 Reads   records/<source>/part-*.parquet, teacher_ratings/<rubric>/<source>/part-*.parquet (the
         reliability half), anchors/<rubric>/<group>/anchors.jsonl, and the group's scorer
 Writes  reliability/<rubric>/<source>/part-*.parquet: the scorer's ratings of those records
-        reliability/<rubric>/<source>/cells.parquet: per anchor n, mean absolute error, Spearman's
-        rank correlation, and that of the record's length alone (cells.CELL_SCHEMA)
+        reliability/<rubric>/<source>/cells.parquet: per anchor n, mean absolute error and
+        Spearman's rank correlation with bootstrap intervals, the correlation of the record's
+        length alone, and how the ratings were made (cells.CELL_SCHEMA)
 Keeps   part names and order of records; parts without such a record have no file
 """
 
@@ -25,17 +26,20 @@ from mira_megatron import layout
 from mira_megatron.config import Recipe
 from mira_megatron.grouping.source_groups import source_groups
 from mira_megatron.manifest import Counts
-from mira_megatron.records import NUM_SLOTS, RELIABILITY, Anchor
-from mira_megatron.reliability.cells import CELL_SCHEMA, Cell, cells, follows
+from mira_megatron.records import NUM_SLOTS, RELIABILITY
+from mira_megatron.reliability.cells import CELL_SCHEMA, Cell, RatedAs, cells, follows
+from mira_megatron.reliability.decisions import resampling
+from mira_megatron.reliability.intervals import Resampling
+from mira_megatron.rubric.prompts import score_prompt_key
 from mira_megatron.scoring.group_scorer import GroupScorer, group_scorer, rating_form
 from mira_megatron.scoring.judging import JudgedPart, judge_parts
+from mira_megatron.scoring.rating import RatingForm
 from mira_megatron.shards import read_part, write_parquet
 from mira_megatron.stage import Unit, WorkResult, Workspace
 
 logger = logging.getLogger(__name__)
 
-VERSION = 2
-CELLS = "cells.parquet"
+VERSION = 3
 MIN_RHO = 0.4  # what the log counts as followed; it decides nothing
 
 
@@ -46,12 +50,14 @@ class ReliabilitySettings:
     rubric: str
     source: str
     scorer: GroupScorer
+    resampling: Resampling
 
 
 def units(recipe: Recipe) -> list[Unit]:
     """Returns one unit per source; none where there are no labels to compare with."""
     if "label" not in recipe.values:
         return []
+    intervals = resampling(recipe)
     scorers = {group.name: group_scorer(recipe, group) for group in source_groups(recipe).values()}
     return [
         Unit(
@@ -59,7 +65,7 @@ def units(recipe: Recipe) -> list[Unit]:
             name=source,
             folder=layout.reliability(recipe.rubric, source),
             version=VERSION,
-            config=scorers[group.name].fingerprinted,
+            config={**scorers[group.name].fingerprinted, "intervals": asdict(intervals)},
             upstream=(
                 layout.records(source),
                 layout.teacher_ratings(recipe.rubric, source),
@@ -69,7 +75,10 @@ def units(recipe: Recipe) -> list[Unit]:
             can_be_shared=True,
             work="mira_megatron.reliability.reliability:reliability",
             settings=ReliabilitySettings(
-                rubric=recipe.rubric, source=source, scorer=scorers[group.name]
+                rubric=recipe.rubric,
+                source=source,
+                scorer=scorers[group.name],
+                resampling=intervals,
             ),
         )
         for group in source_groups(recipe).values()
@@ -84,9 +93,9 @@ def reliability(workspace: Workspace, settings: ReliabilitySettings) -> WorkResu
     parts = _parts(workspace, settings.source, set(labels))
     judged = judge_parts(workspace, parts, form, form.judge, workspace.sharing)
     outcomes: Counter[str] = sum(judged, Counter())
-    found = _compare(settings, form.anchors, labels, parts)
+    found = _compare(settings, form, labels, parts)
     write_parquet(
-        workspace.folder / CELLS,
+        workspace.folder / layout.CELLS,
         pa.Table.from_pylist([asdict(cell) for cell in found], schema=CELL_SCHEMA),
     )
     _log(settings, found)
@@ -97,7 +106,7 @@ def reliability(workspace: Workspace, settings: ReliabilitySettings) -> WorkResu
             num_out=outcomes.total(),
             totals={**dict(sorted(outcomes.items())), "anchors followed": num_followed},
         ),
-        rows={**{part.output.name: part.num_records for part in parts}, CELLS: len(found)},
+        rows={**{part.output.name: part.num_records for part in parts}, layout.CELLS: len(found)},
     )
 
 
@@ -142,7 +151,7 @@ def _parts(workspace: Workspace, source: str, wanted: set[str]) -> list[JudgedPa
 
 def _compare(
     settings: ReliabilitySettings,
-    anchors: tuple[Anchor, ...],
+    form: RatingForm,
     labels: dict[str, tuple[float | None, ...]],
     parts: list[JudgedPart],
 ) -> list[Cell]:
@@ -156,10 +165,15 @@ def _compare(
         _array([labels[record_id] for record_id in ids]),
         _array([rated[record_id] for record_id in ids]),
         np.array([num_chars[record_id] for record_id in ids], np.int64),
-        anchors=anchors,
+        anchors=form.anchors,
         source=settings.source,
         group=settings.scorer.group,
-        answer_mode=settings.scorer.judge.config.answer_mode,
+        rated_as=RatedAs(  # as the form writes it into every rating
+            model=form.judge.model,
+            prompt_key=score_prompt_key(form.family, form.judge.form),
+            answer_mode=form.judge.config.answer_mode,
+        ),
+        resampling=settings.resampling,
     )
 
 
@@ -176,13 +190,14 @@ def _array(scores: list[tuple[float | None, ...]]) -> npt.NDArray[np.float64]:
 def _log(settings: ReliabilitySettings, found: list[Cell]) -> None:
     for cell in found:
         logger.info(
-            "reliability %s: %s %s: n %d, mean absolute error %s, Spearman %s (length alone %s)%s",
+            "reliability %s: %s %s: n %d, mean absolute error %s [%s, %s], Spearman %s [%s, %s] "
+            "(length alone %s)%s",
             settings.source,
             cell.anchor_id,
             cell.anchor_name,
             cell.n,
-            _shown(cell.mae),
-            _shown(cell.rho),
+            *map(_shown, (cell.mae, cell.mae_low, cell.mae_high)),
+            *map(_shown, (cell.rho, cell.rho_low, cell.rho_high)),
             _shown(cell.rho_of_length),
             f": {cell.reason}" if cell.reason else "",
         )

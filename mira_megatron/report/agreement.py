@@ -13,7 +13,7 @@ from mira_megatron import layout
 from mira_megatron.config import Recipe
 from mira_megatron.manifest import Manifest, read_manifest
 from mira_megatron.reliability.cells import Cell, follows
-from mira_megatron.reliability.reliability import CELLS, MIN_RHO
+from mira_megatron.reliability.reliability import MIN_RHO
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -85,13 +85,13 @@ def read_agreement(run_folder: Path, rubric: str, source: str) -> SourceAgreemen
         num_records=manifest.counts.num_out,
         num_ok=int(manifest.counts.totals.get("ok", 0)),
         num_partial=int(manifest.counts.totals.get("partial", 0)),
-        cells=tuple(Cell(**row) for row in pq.read_table(folder / CELLS).to_pylist()),
+        cells=tuple(Cell(**row) for row in pq.read_table(folder / layout.CELLS).to_pylist()),
     )
 
 
 def _models(folder: Path, manifest: Manifest) -> tuple[str, ...]:
     names: set[str] = set()
     for part in manifest.parts:
-        if part.path.endswith(".parquet") and part.path != CELLS:
+        if part.path.endswith(".parquet") and part.path != layout.CELLS:
             names.update(pq.read_table(folder / part.path, columns=["model"])["model"].to_pylist())
     return tuple(sorted(names))

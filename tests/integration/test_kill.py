@@ -63,7 +63,8 @@ MIDDLE_WAY = {  # a call in the middle of a unit, another setting, and how the r
         "reliability.engine was 'rule_judge' and is 'endpoint'",
     ),
     "score": (2, f"score={OTHER_JUDGE}", "score.engine was 'rule_judge' and is 'endpoint'"),
-    "aggregate": (2, "aggregate.trim_fraction=0.2", "aggregate.trim_fraction was 0.1 and is 0.2"),
+    # After three masks of three calls each.
+    "aggregate": (11, "aggregate.trim_fraction=0.2", "aggregate.trim_fraction was 0.1 and is 0.2"),
     "tokenize": (8, "tokenize.eod_token=<|im_end|>", "tokenize.eod_token was '<|endoftext|>'"),
     "select": (3, f"arms.{ARM}.scope=global", "select.scope was 'group' and is 'global'"),
     "blend": (4, "blend.handover=physical_copy", "blend.handover was 'index_view'"),

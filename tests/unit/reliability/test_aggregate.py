@@ -8,50 +8,13 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from rated_tables import COLUMNS, Rating, ratings
 
 from mira_megatron.config import load_recipe
 from mira_megatron.manifest import Counts, Manifest
-from mira_megatron.records import (
-    NUM_SLOTS,
-    RATING_SCHEMA,
-    RATING_STATUSES,
-    RECORD_SCORE_SCHEMA,
-)
-from mira_megatron.reliability.aggregate import AggregateConfig, score_ratings, units
+from mira_megatron.reliability.aggregate import AggregateConfig, units
 from mira_megatron.shards import part_name, write_parquet
 from mira_megatron.stage import Resources, Run, Unit, WorkResult, Workspace, run_unit
-
-# Record id, the slots that were answered (the rest is null), status.
-Rating = tuple[str, Sequence[float], str]
-
-RATED_AS = {"model": "m", "prompt_key": "0123", "answer_mode": "full"}
-CONFIG = AggregateConfig(scoring="s", trim_fraction=0.2, min_slots=3)
-NAMES = ("record_id", "model", "prompt_key", "answer_mode", "scores", "status")
-COLUMNS = pa.schema([RATING_SCHEMA.field(name) for name in NAMES])
-
-
-def ratings(rows: Sequence[Rating]) -> pa.Table:
-    return pa.Table.from_pylist(
-        [
-            {
-                "record_id": record_id,
-                **RATED_AS,
-                "scores": [*answered, *[None] * (NUM_SLOTS - len(answered))],
-                "status": status,
-            }
-            for record_id, answered, status in rows
-        ],
-        schema=COLUMNS,
-    )
-
-
-def scored(*rows: Rating) -> list[dict[str, Any]]:
-    table = score_ratings(ratings(rows), CONFIG)
-    assert table.schema == RECORD_SCORE_SCHEMA
-    rows_scored: list[dict[str, Any]] = table.to_pylist()
-    return rows_scored
 
 
 def write_ratings(workspace: Workspace, settings: Mapping[str, Sequence[Rating]]) -> WorkResult:
@@ -106,70 +69,6 @@ def aggregated(
     run_unit(given_ratings, run, Resources())
     (unit,) = units(load_recipe(path))
     return run_unit(unit, run, Resources(workers=workers))
-
-
-def test_score_ratings_keeps_order_and_ids_and_scores_each_record() -> None:
-    assert scored(("b", [0, 4, 5, 6, 10], "ok"), ("a", [1, 1, 1], "ok")) == [
-        {"record_id": "b", "score": 5.0, "reason": None},
-        {"record_id": "a", "score": 1.0, "reason": None},
-    ]
-
-
-@pytest.mark.parametrize(
-    ("answered", "status", "reason"),
-    [
-        ([7, 8], "ok", "too_few_slots"),
-        ([7, 8], "partial", "too_few_slots"),
-        ([], "ok", "too_few_slots"),
-        ([], "partial", "partial"),
-        ([], "failed", "failed"),
-        ([], "unparsed", "unparsed"),
-        ([], "too_long", "too_long"),
-        ([], "refused", "refused"),
-    ],
-)
-def test_score_ratings_of_too_little_is_null_and_says_why(
-    answered: list[float], status: str, reason: str
-) -> None:
-    assert scored(("a", answered, status)) == [{"record_id": "a", "score": None, "reason": reason}]
-
-
-def test_score_ratings_scores_a_partial_answer_that_has_enough_slots() -> None:
-    assert scored(("a", [7, 8, 9], "partial")) == [{"record_id": "a", "score": 8.0, "reason": None}]
-
-
-def test_score_ratings_takes_a_score_of_zero_for_a_score() -> None:
-    assert scored(("a", [0, 0, 0], "ok")) == [{"record_id": "a", "score": 0.0, "reason": None}]
-
-
-def test_score_ratings_of_no_rows_is_an_empty_table() -> None:
-    assert scored() == []
-
-
-@given(
-    rows=st.lists(
-        st.tuples(
-            st.text(),
-            st.lists(st.integers(0, 10).map(float), max_size=NUM_SLOTS),
-            st.sampled_from(RATING_STATUSES),
-        ),
-        max_size=6,
-    )
-)
-def test_score_ratings_gives_a_row_per_rating_with_either_a_score_or_a_reason(
-    rows: list[Rating],
-) -> None:
-    found = scored(*rows)
-    assert [row["record_id"] for row in found] == [record_id for record_id, _, _ in rows]
-    assert all((row["score"] is None) == (row["reason"] is not None) for row in found)
-
-
-def test_score_ratings_does_not_depend_on_how_the_table_is_chunked() -> None:
-    rows: list[Rating] = [(str(n), [n, n, n], "ok") for n in range(6)]
-    whole = ratings(rows)
-    chunked = pa.concat_tables([whole.slice(0, 1), whole.slice(1, 3), whole.slice(4)])
-    assert score_ratings(chunked, CONFIG).to_pylist() == scored(*rows)
-    assert score_ratings(whole.slice(2, 2), CONFIG).to_pylist() == scored(*rows[2:4])
 
 
 PARTS: dict[str, Sequence[Rating]] = {

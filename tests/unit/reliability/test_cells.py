@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 from scipy.stats import spearmanr
 
 from mira_megatron.records import Anchor
-from mira_megatron.reliability.cells import Cell, cells, follows, spearman
+from mira_megatron.reliability.cells import Cell, RatedAs, cells, follows, spearman
+from mira_megatron.reliability.intervals import Resampling
 
 NAN = float("nan")
 
@@ -33,7 +34,8 @@ def cells_of(teacher: list[float], scorer: list[float], num_chars: list[int]) ->
         anchors=[anchor(1)],
         source="s",
         group="g",
-        answer_mode="expected",
+        rated_as=RatedAs(model="m", prompt_key="p", answer_mode="expected"),
+        resampling=Resampling(confidence=0.9, resamples=50, seed=1),
     )
     return cell
 
@@ -43,6 +45,9 @@ def test_cells_scores_given_by_both_are_compared() -> None:
 
     assert (cell.n, cell.mae, cell.rho, cell.rho_of_length) == (3, 1.0, 1.0, -1.0)
     assert (cell.anchor_id, cell.anchor_name, cell.reason) == ("A1", "name 1", None)
+    assert (cell.mae_low, cell.mae_high) == (1.0, 1.0)  # whichever of the three are drawn
+    assert (cell.rho_low, cell.rho_high) == (-1.0, 1.0)  # one record drawn three times has no rho
+    assert cell.rated_as == RatedAs(model="m", prompt_key="p", answer_mode="expected")
 
 
 def test_cells_no_pair_is_null_with_a_reason() -> None:
@@ -50,6 +55,7 @@ def test_cells_no_pair_is_null_with_a_reason() -> None:
 
     assert (cell.n, cell.mae, cell.rho) == (0, None, None)
     assert cell.reason == "too few records: 0 of at least 3"
+    assert (cell.mae_low, cell.mae_high, cell.rho_low, cell.rho_high) == (None,) * 4
 
 
 @pytest.mark.parametrize(
@@ -61,8 +67,14 @@ def test_cells_constant_scores_have_no_rank_correlation(
 ) -> None:
     cell = cells_of(teacher, scorer, [1, 2, 3])
 
-    assert cell.rho is None
+    assert (cell.rho, cell.rho_low, cell.rho_high) == (None, None, None)
+    assert cell.mae_low is not None
     assert cell.reason == f"the {who} gave every record the same score"
+
+
+def test_cells_two_records_have_an_error_and_no_interval() -> None:
+    cell = cells_of([1, 2], [2, 4], [1, 2])
+    assert (cell.n, cell.mae, cell.mae_low, cell.mae_high) == (2, 1.5, None, None)
 
 
 values = st.lists(st.tuples(st.integers(0, 10), st.integers(0, 10)), min_size=3, max_size=30)

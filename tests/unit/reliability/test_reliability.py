@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -44,6 +45,11 @@ def cells_of(recipe: Recipe) -> list[dict[str, Any]]:
     return rows
 
 
+def columns(path: Path, names: list[str]) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = pq.read_table(path, columns=names).to_pylist()
+    return rows
+
+
 def rows_of(manifest: Manifest) -> dict[str, int | None]:
     return {part.path: part.num_rows for part in manifest.parts}
 
@@ -81,8 +87,33 @@ def test_reliability_scorer_that_judges_as_the_teacher_agrees_in_every_cell(labe
     ranked = [cell for cell in found if cell["rho"] is not None]
     assert {round(cell["rho"], 9) for cell in ranked} == {1.0}
     assert all(cell["reason"] for cell in found if cell["rho"] is None)
+    assert {(cell["mae_low"], cell["mae_high"]) for cell in found if cell["n"] >= 3} == {(0.0, 0.0)}
+    assert {cell["rho_high"] for cell in ranked} == {1.0}
+    assert all(-1 <= cell["rho_low"] <= cell["rho_high"] for cell in ranked)
     num_followed = sum(abs(cell["rho_of_length"] or 0) < cell["rho"] for cell in ranked)
     assert 0 < manifest.counts.totals["anchors followed"] == num_followed
+
+
+def test_reliability_cells_say_how_the_ratings_beside_them_were_made(labelled: Make) -> None:
+    recipe = labelled(reliability_fraction=0.5)
+    done(recipe, "reliability")
+    names = ["model", "prompt_key", "answer_mode"]
+    paths = sorted((recipe.run_folder / FOLDER).glob("part-*.parquet"))
+    made = {tuple(row.values()) for path in paths for row in columns(path, names)}
+    assert {tuple(cell[name] for name in names) for cell in cells_of(recipe)} == made
+
+
+def test_reliability_intervals_follow_the_recipes_settings(labelled: Make) -> None:
+    recipe = labelled(reliability_fraction=0.5)
+    done(recipe, "reliability")
+    for settings, named in (
+        ({"resamples": 10}, "reliability.intervals.resamples was 1000 and is 10"),
+        ({"confidence": 0.5}, "reliability.intervals.confidence was 0.95 and is 0.5"),
+    ):
+        with pytest.raises(ValueError, match=named):
+            done(replace(recipe, values={**recipe.values, "reliability": settings}), "reliability")
+    thresholds = {"max_mae": 0.1, "min_rho": 0.9, "combine": "rho"}  # another matter
+    done(replace(recipe, values={**recipe.values, "reliability": thresholds}), "reliability")
 
 
 def test_reliability_own_scorer_that_answers_nothing_has_cells_that_say_so(labelled: Make) -> None:

@@ -1,16 +1,18 @@
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from fractions import Fraction
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mira_megatron.records import NUM_SLOTS
-from mira_megatron.reliability.trimmed_mean import trimmed_mean
+from mira_megatron.reliability.trimmed_mean import NO_SCORE, sorting_network, trimmed_mean
 
 Slots = list[int | None]
 
@@ -19,15 +21,21 @@ SLOTS = st.lists(st.none() | st.integers(0, 10_000), min_size=1, max_size=NUM_SL
 PERCENT_TRIMMED = st.integers(0, 49)
 
 
+def columns(records: Sequence[Sequence[float | None]]) -> list[npt.NDArray[np.uint16]]:
+    """Scores in points, record by record, as the columns of thousandths that are averaged."""
+    units = [
+        [NO_SCORE if score is None else round(score * 1000) for score in record]
+        for record in records
+    ]
+    return list(np.array(units, np.uint16).T)
+
+
 def mean_of(
     scores: Sequence[float | None], *, trim_fraction: float = 0.0, min_slots: int = 1
 ) -> float | None:
     """The trimmed mean of one record, None where it has none."""
     mean_R, has_mean_R = trimmed_mean(
-        np.array([[0 if score is None else score for score in scores]], dtype=np.float32),
-        np.array([[score is not None for score in scores]]),
-        trim_fraction=trim_fraction,
-        min_slots=min_slots,
+        columns([scores]), trim_fraction=trim_fraction, min_slots=min_slots
     )
     return float(mean_R[0]) if has_mean_R[0] else None
 
@@ -80,10 +88,7 @@ def test_trimmed_mean_needs_min_slots_scores(min_slots: int, expected: float | N
 
 def test_trimmed_mean_of_no_records_is_empty() -> None:
     mean_R, has_mean_R = trimmed_mean(
-        np.empty((0, NUM_SLOTS), np.float32),
-        np.empty((0, NUM_SLOTS), bool),
-        trim_fraction=0.1,
-        min_slots=1,
+        [np.empty(0, np.uint16)] * NUM_SLOTS, trim_fraction=0.1, min_slots=1
     )
     assert mean_R.shape == has_mean_R.shape == (0,)
 
@@ -115,14 +120,30 @@ def test_trimmed_mean_of_a_record_does_not_depend_on_the_others(
     records: list[Slots], min_slots: int
 ) -> None:
     padded = [points([*slots, *[None] * (NUM_SLOTS - len(slots))]) for slots in records]
-    mean_R, has_mean_R = trimmed_mean(
-        np.array([[score or 0 for score in record] for record in padded], dtype=np.float32),
-        np.array([[score is not None for score in record] for record in padded]),
-        trim_fraction=0.1,
-        min_slots=min_slots,
-    )
+    mean_R, has_mean_R = trimmed_mean(columns(padded), trim_fraction=0.1, min_slots=min_slots)
     together = [
         mean if has_mean else None
         for mean, has_mean in zip(mean_R.tolist(), has_mean_R.tolist(), strict=True)
     ]
     assert together == [mean_of(r, trim_fraction=0.1, min_slots=min_slots) for r in padded]
+
+
+def test_trimmed_mean_leaves_its_columns_as_they_were() -> None:
+    given_AR = columns([[3, 1, 2], [None, 5, 4]])
+    kept = [column.copy() for column in given_AR]
+    trimmed_mean(given_AR, trim_fraction=0.1, min_slots=1)
+    for column, before in zip(given_AR, kept, strict=True):
+        np.testing.assert_array_equal(column, before)
+
+
+@pytest.mark.parametrize("num_values", range(1, 17))
+def test_sorting_network_orders_whatever_is_given(num_values: int) -> None:
+    # A network that sorts all zeros and ones sorts everything (Knuth's zero-one principle).
+    numbers = np.arange(2**num_values)
+    places = [(numbers >> place) & 1 for place in range(num_values)]
+    for low, high in sorting_network(num_values):
+        places[low], places[high] = (
+            np.minimum(places[low], places[high]),
+            np.maximum(places[low], places[high]),
+        )
+    assert all((low <= high).all() for low, high in itertools.pairwise(places))
