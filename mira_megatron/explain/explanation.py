@@ -24,11 +24,13 @@ from mira_megatron.explain.rated_records import (
     scored_record,
 )
 from mira_megatron.grouping.source_groups import NotYetKnown, group_of_source
-from mira_megatron.pipeline import unit_states
+from mira_megatron.pipeline import stage_units
 from mira_megatron.reliability.aggregate import AggregateConfig
 from mira_megatron.retention.arms import arm_configs
+from mira_megatron.stage import Run, unit_state
 from mira_megatron.tokenization.adopted import adopted_sources
 
+WAITING = "waiting"  # the state of an arm that nothing is selected for yet
 _RECORD = ("family", "content_hash", "num_chars", "origin", "meta")
 
 
@@ -135,13 +137,22 @@ def _arms(
     recipe: Recipe, located: LocatedRecord, scores: Mapping[str, ScoredRecord]
 ) -> tuple[ArmExplanation, ...]:
     arms = arm_configs(recipe) if recipe.mapping("arms") else {}
-    states = {unit.name: state for unit, state in unit_states(recipe, ["select"])} if arms else {}
+    states = _selection_states(recipe) if arms else {}
     return tuple(
         ArmExplanation(
             arm=arm,
-            state=states[arm],
+            state=states.get(arm, WAITING),
             decided=decided(recipe.run_folder, arm, located, scores.get(config.score)),
             blend=blend_place(recipe.run_folder, arm, located),
         )
         for arm, config in arms.items()
     )
+
+
+def _selection_states(recipe: Recipe) -> dict[str, str]:
+    """Returns the state of each arm's selection; none while source groups are not found."""
+    run = Run(folder=recipe.run_folder, reuse=recipe.reuse)
+    try:
+        return {unit.name: unit_state(unit, run) for unit in stage_units(recipe, "select")}
+    except NotYetKnown:
+        return {}

@@ -34,6 +34,8 @@ from mira_megatron.retention.offers import lower_median
 from mira_megatron.retention.ties import tie_values
 from mira_megatron.tokenization.token_dataset import TokenPrefix, read_token_dataset
 
+_RANKED_DECISIONS = (Decision.KEPT, Decision.NOT_SELECTED)
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Distance:
@@ -112,10 +114,16 @@ def _ranked(run_folder: Path, certificate: Mapping[str, Any], source: str) -> _R
             for prefix in prefixes
         ]
     )
-    scores = _scores(run_folder, certificate["score"], source, prefixes)
+    folder = run_folder / layout.record_scores(certificate["score"], source)
+    paths = sorted(folder.glob("part-*.parquet"))
+    scores = _column(paths, "score")
+    # Ids take many times as long to read as scores. In nearly every table they are in order, which
+    # shows; where floors, caps or missing scores decided as well, they are compared all the same.
+    if not _explain_decisions(scores, decisions_D):
+        scores = _joined_by_id(paths, prefixes, scores)
     is_scored_D = pc.is_valid(scores).to_numpy(zero_copy_only=False)
     scores_D = pc.fill_null(scores, 0.0).to_numpy()
-    is_offered_D = np.isin(decisions_D, (Decision.KEPT, Decision.NOT_SELECTED))
+    is_offered_D = np.isin(decisions_D, _RANKED_DECISIONS)
     is_ranked_D = is_offered_D & is_scored_D
     if certificate["nulls"] == NULLS_MEDIAN and is_ranked_D.any():
         is_candidate_D = is_ranked_D | (is_scored_D & (decisions_D == Decision.BEYOND_CAP))
@@ -131,16 +139,27 @@ def _ranked(run_folder: Path, certificate: Mapping[str, Any], source: str) -> _R
     )
 
 
-def _scores(
-    run_folder: Path, table: str, source: str, prefixes: Sequence[TokenPrefix]
+def _explain_decisions(scores: pa.ChunkedArray, decisions_D: npt.NDArray[np.uint8]) -> bool:
+    """Returns whether scores in this order could have led to these decisions by rank alone."""
+    if len(scores) != len(decisions_D):
+        return False
+    is_null_D = pc.is_null(scores).to_numpy()
+    if (is_null_D & np.isin(decisions_D, _RANKED_DECISIONS)).any():
+        return False
+    scores_D = pc.fill_null(scores, 0.0).to_numpy()
+    worst_kept = scores_D[decisions_D == Decision.KEPT].min(initial=np.inf)
+    best_dropped = scores_D[decisions_D == Decision.NOT_SELECTED].max(initial=-np.inf)
+    has_score = ~is_null_D[decisions_D == Decision.NO_SCORE]
+    return bool(worst_kept >= best_dropped) and not has_score.any()
+
+
+def _joined_by_id(
+    paths: Sequence[Path], prefixes: Sequence[TokenPrefix], scores: pa.ChunkedArray
 ) -> pa.ChunkedArray:
     """Returns a source's scores in the order of its documents."""
-    paths = sorted((run_folder / layout.record_scores(table, source)).glob("part-*.parquet"))
-    scores = _column(paths, "score")
-    documents = [prefix.documents for prefix in prefixes]
-    ids, ids_of_documents = _column(paths, "record_id"), _column(documents, "record_id")
-    if ids.equals(ids_of_documents):
-        return scores
+    ids, ids_of_documents = (
+        _column(of, "record_id") for of in (paths, [prefix.documents for prefix in prefixes])
+    )
     return scores.take(pc.index_in(ids_of_documents, ids))
 
 

@@ -1,14 +1,15 @@
 """A record's fifteen scores, and how they became its record score.
 
 Reads   ratings/<rubric>/<source>/part-*.parquet, anchors/<rubric>/<group>/anchors.jsonl,
-        reliability/<rubric>/<source>/cells.parquet, record_scores/<scoring>/<source>/
+        record_scores/<scoring>/<source>/, and cells.parquet of reliability_masks/<scoring>/<source>
+        or, where no mask was made, of reliability/<rubric>/<source>
 
 Which settings a score was made with is told by its manifest, not by the recipe of today.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,10 +25,8 @@ from mira_megatron.explain.slots import COUNTED, MISSING, Arithmetic, slot_roles
 from mira_megatron.manifest import Manifest, read_manifest
 from mira_megatron.provenance.traced_records import UNSCORED, read_rows
 from mira_megatron.records import NUM_SLOTS
-from mira_megatron.reliability.reliability import CELLS
 from mira_megatron.rubric.anchor_files import read_draft
 
-MASKED = "masked"  # the decision of a cell that aggregation leaves out
 _RATING = (
     "scores",
     "rationales",
@@ -45,7 +44,8 @@ _RATING = (
 class Reliability:
     """How far the scorer agrees with the teacher about one anchor on the record's source."""
 
-    decision: str | None  # keep, masked, undecided, too_few; None where cells decide nothing
+    decision: str | None  # keep, masked, undecided, too_few; None where nothing is masked
+    is_masked: bool
     n: int
     mae: float | None
     rho: float | None
@@ -128,14 +128,18 @@ def rated_record(
     rating = row_of(run_folder / layout.ratings(rubric, located.source), located, _RATING)
     if rating is None:
         return None
-    cells = _cells(run_folder, rubric, located.source)
+    cells = _cells(run_folder / layout.reliability(rubric, located.source))
     roles = [MISSING if score is None else COUNTED for score in rating["scores"]]
     arithmetic = None
     manifest = _aggregated(run_folder, rubric, located.source, scoring)
-    if manifest is not None:
+    if manifest is not None and scoring is not None:
+        mask = layout.reliability_mask(scoring, located.source)
+        if mask in manifest.inputs:
+            cells = _cells(run_folder / mask)
+        masked = [cells.get(f"A{number + 1}") for number in range(NUM_SLOTS)]
         roles, arithmetic = slot_roles(
             rating["scores"],
-            _is_masked(manifest, cells, layout.reliability(rubric, located.source)),
+            [cell is not None and cell.is_masked for cell in masked],
             trim_fraction=manifest.config["trim_fraction"],
             min_slots=manifest.config["min_slots"],
         )
@@ -177,24 +181,18 @@ def _anchor_names(run_folder: Path, rubric: str, group: str | None) -> Sequence[
     return [anchor.name for anchor in read_draft(path)]
 
 
-def _cells(run_folder: Path, rubric: str, source: str) -> dict[str, Reliability]:
-    """Returns the reliability of each anchor on a source by the anchor's id; none if unmeasured."""
-    path = run_folder / layout.reliability(rubric, source) / CELLS
+def _cells(folder: Path) -> dict[str, Reliability]:
+    """Returns the reliability of each anchor of a source by the anchor's id; none if unmeasured."""
+    path = folder / layout.CELLS
     if not path.is_file():
         return {}
     return {
         cell["anchor_id"]: Reliability(
-            decision=cell.get("decision"), n=cell["n"], mae=cell["mae"], rho=cell["rho"]
+            decision=cell.get("decision"),
+            is_masked=cell.get("is_masked", False),
+            n=cell["n"],
+            mae=cell["mae"],
+            rho=cell["rho"],
         )
         for cell in pq.read_table(path).to_pylist()
     }
-
-
-def _is_masked(
-    manifest: Manifest, cells: Mapping[str, Reliability], reliability: str
-) -> list[bool]:
-    """Returns which slots aggregation left out; none where it did not read the cells."""
-    if reliability not in manifest.inputs:
-        return [False] * NUM_SLOTS
-    decisions = [cells.get(f"A{number + 1}") for number in range(NUM_SLOTS)]
-    return [cell is not None and cell.decision == MASKED for cell in decisions]
