@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -76,9 +77,11 @@ def arm_of(content: dict[str, Any], arm: str) -> dict[str, Any]:
     return dict(entry)
 
 
-def some(run: Path, arm: str, decision: str) -> str:
-    """Returns the id of a record that an arm decided on so."""
-    for source in ("modules", "questions", "traces"):
+def some(
+    run: Path, arm: str, decision: str, sources: Sequence[str] = ("modules", "questions", "traces")
+) -> str:
+    """Returns the id of a record of these sources that an arm decided on so."""
+    for source in sources:
         for name, decided in zip(ids(run, source), decisions(run, arm, source), strict=True):
             if decided == decision:
                 return name
@@ -148,7 +151,8 @@ def test_record_in_another_arm_names_that_arm(run: Path) -> None:
 
 
 def test_masked_slots_are_those_of_the_mask(run: Path) -> None:
-    content = found(run, some(run, "masked", "kept"), *MASKED)
+    # Some anchors of questions have one score throughout, so that nothing can be measured.
+    content = found(run, some(run, "masked", "kept", ["questions"]), *MASKED)
     folder = run / "reliability_masks" / "masked" / content["source"]
     cells = pq.read_table(folder / "cells.parquet").to_pylist()
     masked = {cell["anchor_id"] for cell in cells if cell["is_masked"]}
