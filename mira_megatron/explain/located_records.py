@@ -12,12 +12,11 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import accumulate
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -89,20 +88,16 @@ def over_row_groups(
     paths: Sequence[Path],
     columns: Sequence[str],
     look: Callable[[int, int, pa.Table], Found],
-    *,
-    rows: Sequence[npt.NDArray[np.intp]] | None = None,
 ) -> Iterator[Found]:
     """Yields, in order, what `look` makes of each row group: file number, first row, its table.
 
-    Rows count from 0 in each file. With `rows`, rising ones per file, only groups that hold one of
-    these are read. In threads: what is yielded is small, or waits in memory.
+    Rows count from 0 in each file. Groups are read in threads: what is yielded waits in memory.
     """
     files = [pq.ParquetFile(path) for path in paths]
     asked = [
         (number, group, first)
         for number, file in enumerate(files)
-        for group, (first, end) in enumerate(_group_ranges(file))
-        if rows is None or np.diff(np.searchsorted(rows[number], [first, end]))[0]
+        for group, first in enumerate(_group_starts(file))
     ]
     metadata = [file.metadata for file in files]
     for file in files:
@@ -118,10 +113,9 @@ def over_row_groups(
         yield from pool.map(read, *zip(*asked, strict=True)) if asked else ()
 
 
-def _group_ranges(file: pq.ParquetFile) -> list[tuple[int, int]]:
+def _group_starts(file: pq.ParquetFile) -> list[int]:
     sizes = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
-    ends = np.cumsum([0, *sizes]).tolist()
-    return list(pairwise(ends))
+    return [0, *accumulate(sizes)][:-1]
 
 
 def _sources(recipe: Recipe, source: str | None) -> list[str]:

@@ -218,14 +218,26 @@ def test_score_that_its_slots_do_not_give_is_noticed(tmp_path: Path) -> None:
 
 
 def test_scores_in_another_order_are_joined_by_id(tmp_path: Path) -> None:
-    recipe = write_explained_run(tmp_path, {"wiki": WIKI})
-    expected = [of_wiki(recipe, number) for number in range(len(WIKI))]
+    scores = [9.0, 1.0, 6.0, 4.0, 8.0, 2.0]
+    records = [
+        HELD_OUT,
+        *(
+            SmallRecord(text=f"text {number}", score=score, num_tokens=number + 1)
+            for number, score in enumerate(scores)
+        ),
+    ]
+    recipe = write_explained_run(tmp_path, {"wiki": records}, budget_tokens=10)
+    expected = [decision_on(of_wiki(recipe, number)) for number in range(len(records))]
     folder = recipe.run_folder / layout.record_scores(TABLE, "wiki")
     parts = sorted(folder.glob("part-*.parquet"))
+    whole = pa.concat_tables([pq.read_table(part) for part in parts])
+    rows = list(reversed(range(whole.num_rows)))
     for part in parts:
-        table = pq.read_table(part)
-        write_parquet(part, table.take(list(reversed(range(table.num_rows)))))
-    assert [of_wiki(recipe, number) for number in range(len(WIKI))] == expected
+        num_rows = pq.read_metadata(part).num_rows
+        write_parquet(part, whole.take(rows[:num_rows]))
+        del rows[:num_rows]
+    found = [decision_on(of_wiki(recipe, number)) for number in range(len(records))]
+    assert found == expected
 
 
 def test_arm_without_a_selection_is_waiting(tmp_path: Path) -> None:
