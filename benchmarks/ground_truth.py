@@ -4,10 +4,11 @@ GSM8K: four models' answers to each of 1,319 problems, correct or wrong. tau-ben
 conversations, reward 1 or 0. Each corpus is a source group, half of its tokens are kept, and the
 share of the right ones among the kept is held against that among the dropped: once with the rule
 judge as scorer, once with a scorer distilled from it under the settings of recipes/demo.yaml (what
-differs is in `_recipe`). Neither ever sees the labels. Intervals are 95 % percentile bootstraps
-over problems and tasks, the selection as it is, because answers to one problem, and conversations
-about one task, resemble each other. No bar: the figures say how far a judge of form carries. They
-are discussed in docs/ground_truth.md; rule_judge_truth.py has the judge's AUC on the same labels.
+differs is in `_recipe`), with that recipe's reliability mask and without. No scorer ever sees the
+labels. Intervals are 95 % percentile bootstraps over problems and tasks, the selection as it is,
+because answers to one problem, and conversations about one task, resemble each other. No bar: the
+figures say how far a judge of form carries. They are discussed in docs/ground_truth.md;
+rule_judge_truth.py has the judge's AUC on the same labels.
 
     python benchmarks/ground_truth.py [FOLDER]   # FOLDER keeps the runs; a killed one goes on
 
@@ -20,7 +21,6 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,11 +39,9 @@ from mira_megatron.stage import Resources
 DEMO = Path(__file__).parents[1] / "recipes" / "demo.yaml"
 GROUPS = {"qa-gsm8k": "gsm8k_correct", "agent-airline": "tau_bench_reward"}
 ARM = "half"
+BARRED = ("held_out", "duplicate_of_held_out")  # no candidates, whatever their score
 STAGES_TO_SELECT = list(STAGES)[: list(STAGES).index("select") + 1]
-SCORERS: Mapping[str, Mapping[str, Any]] = {
-    "rule_judge": {"engine": "rule_judge"},
-    "distilled": load_yaml(DEMO)["score"],
-}
+SCORERS = ("rule_judge", "distilled", "distilled_unmasked")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -70,8 +68,8 @@ def main() -> int:
 
 
 def _measure(folder: Path) -> None:
-    for scorer, settings in SCORERS.items():
-        recipe = load_recipe(_recipe(folder, scorer, settings))
+    for scorer in SCORERS:
+        recipe = load_recipe(_recipe(folder, scorer))
         run_stages(recipe, STAGES_TO_SELECT, Resources(workers=os.cpu_count() or 1))
         exported = folder / f"{scorer}.parquet"
         exported.unlink(missing_ok=True)
@@ -80,7 +78,7 @@ def _measure(folder: Path) -> None:
             _print(f"{name}_{scorer}", _judged(folder / scorer, exported, group))
 
 
-def _recipe(folder: Path, scorer: str, settings: Mapping[str, Any]) -> Path:
+def _recipe(folder: Path, scorer: str) -> Path:
     """Writes the demo recipe over these sources, ending with the selection, and returns it."""
     content = load_yaml(DEMO)
     for section in ("group", "blend", "midtrain"):
@@ -90,9 +88,11 @@ def _recipe(folder: Path, scorer: str, settings: Mapping[str, Any]) -> Path:
         "run_folder": str(folder / scorer),
         "reuse": [str(folder / other) for other in SCORERS if other != scorer],
         "sources": sources,
-        "score": dict(settings),
+        "score": {"engine": "rule_judge"} if scorer == "rule_judge" else content["score"],
         "arms": {ARM: {"score": content["aggregate"]["scoring"], "scope": "group"}},
     }
+    if scorer == "distilled_unmasked":
+        del content["reliability"]
     content["tokenize"]["train_on"] = list(sources)
     content["label"]["records_per_source"] = 250  # 1,000 GSM8K solutions, as many as there are else
     path = folder / f"{scorer}.yaml"
@@ -137,7 +137,7 @@ def _judged(run_folder: Path, exported: Path, group: str) -> Judged:
     decisions = {
         row["record_id"]: row
         for row in pq.read_table(exported).to_pylist()
-        if row["source"] in of_group and row["reason"] not in ("held_out", "duplicate_of_held_out")
+        if row["source"] in of_group and (row["reason"] or "").partition(":")[0] not in BARRED
     }
     rows = [row for source in sorted(of_group) for row in _records(run_folder, source)]
     rows = [row for row in rows if row["record_id"] in decisions]
@@ -177,6 +177,13 @@ def _records(run_folder: Path, source: str) -> list[dict[str, Any]]:
 
 def _print(name: str, judged: Judged) -> None:
     """Prints the shares of good ones among kept and dropped, by records and by tokens."""
+    if judged.is_kept_N.all() or not judged.is_kept_N.any():
+        # Not a number and not 0: there are no two halves to compare.
+        how = f"{judged.is_kept_N.sum()} of {len(judged.is_kept_N)} candidates are kept"
+        unit = f"{how}: the mask leaves too few slots for a score"
+        nothing = dict.fromkeys(("ours", "peer", "ratio", "bar"))
+        print(json.dumps({"name": name, "unit": unit, **nothing}), flush=True)
+        return
     for unit, weight_N in (("records", np.ones_like(judged.tokens_N)), ("tokens", judged.tokens_N)):
         kept, dropped = _shares(judged, weight_N)
         low, high = _interval(judged, weight_N)
