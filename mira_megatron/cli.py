@@ -101,6 +101,9 @@ def _run(arguments: argparse.Namespace) -> int:
         case "failures":
             _print_failures(recipe, is_json=arguments.json)
             return 0
+        case "explain":
+            _explain(arguments, recipe)
+            return 0
         case "export":
             export = importlib.import_module("mira_megatron.retention.export")
             export.export_selection(recipe, arguments.output, arguments.arm)
@@ -214,6 +217,16 @@ def _plan(arguments: argparse.Namespace, recipe: Recipe) -> None:
         _print_json(table.plan_json(made))
     else:
         table.print_plan(Console(), made)
+
+
+def _explain(arguments: argparse.Namespace, recipe: Recipe) -> None:
+    explanation = importlib.import_module("mira_megatron.explain.explanation")
+    printing = importlib.import_module("mira_megatron.explain.explanation_printing")
+    found = explanation.explain(recipe, arguments.record_id, source=arguments.source)
+    if arguments.json:
+        _print_json(printing.explanation_json(found))
+    else:
+        printing.print_explanation(Console(), found)
 
 
 def _print_failures(

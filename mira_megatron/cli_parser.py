@@ -60,6 +60,7 @@ def command_parser() -> argparse.ArgumentParser:
     _add_recipe_command(commands, "status", "what is done, with counts, sizes and times")
     _add_plan(commands)
     _add_failures(commands)
+    _add_explain(commands)
     _add_export(commands)
     for stage in STAGES:
         command = _add_recipe_command(commands, stage, STAGE_HELP[stage])
@@ -89,6 +90,19 @@ def _add_failures(commands: Commands[argparse.ArgumentParser]) -> None:
     text = "what became of every source's questions, with the first that was not answered"
     command = commands.add_parser("failures", help=text, description=text)
     add_recipe(command)
+    add_json(command)
+    add_log_level(command)
+
+
+def _add_explain(commands: Commands[argparse.ArgumentParser]) -> None:
+    text = "why a record was kept or dropped: its origin, scores, cutoffs and where it lies"
+    command = commands.add_parser("explain", help=text, description=text)
+    command.add_argument("recipe", type=Path, metavar="RECIPE", help="a YAML file, see recipes/")
+    command.add_argument(
+        "record_id", metavar="RECORD_ID", help="or the beginning of one, where only one begins so"
+    )
+    command.add_argument("overrides", nargs="*", metavar="key=value", help="a setting to change")
+    command.add_argument("--source", metavar="NAME", help="look in this source alone")
     add_json(command)
     add_log_level(command)
 

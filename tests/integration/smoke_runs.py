@@ -110,6 +110,11 @@ def mira(*words: object) -> Ended:
     return _forked(main, *words, "--workers=1")
 
 
+def mira_explain(*words: object) -> Ended:
+    """Runs `mira explain` with these words."""
+    return _forked(main, "explain", *words)
+
+
 def mira_rubric(*words: object) -> Ended:
     """Runs `mira rubric` with these words."""
     return _forked(main, "rubric", *words)

@@ -1,0 +1,1 @@
+"""Why one record was kept or dropped, told from the files of a run."""
