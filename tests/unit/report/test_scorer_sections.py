@@ -60,7 +60,8 @@ def test_page_marks_the_anchors_that_a_scorer_follows_in_words_too(tmp_path: Pat
     assert [attrs["style"] for attrs in tiles[4:7]] == [
         *("--rho: 25%; --mae: 42%", "--rho: 0%; --mae: 42%", "--rho: 0%; --mae: 42%"),
     ]
-    assert tiles[2]["title"] == "A3 Anchor 3: Spearman 0.40, error 1.25, n 50"
+    shown = "A3 Anchor 3: Spearman 0.40 (0.30 to 0.50), error 1.25 (1.00 to 1.50), n 50"
+    assert tiles[2]["title"] == shown
     text = " ".join(outline.text.split())
     assert "wiki 0.901.25 K 0.501.25 K 0.401.25 K 0.451.25 · 0.251.25 · n/a1.25 ·" in text
     assert "A3 Anchor 3 50 1.25 0.40 0.30 yes A4 Anchor 4 50 1.25 0.45 -0.60 no: not above" in text
