@@ -75,7 +75,8 @@ time.sleep(600)
     assert parent.stdout is not None
     child = Path(f"/proc/{int(parent.stdout.readline())}/stat")
     os.kill(parent.pid, signal.SIGKILL)
-    parent.communicate()
+    parent.wait()
+    parent.stdout.close()
     for _ in range(3000):
         if not child.exists() or child.read_text().rpartition(")")[2].split()[0] == "Z":
             return
