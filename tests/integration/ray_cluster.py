@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from environments import environment_python
-from marked_processes import kill_marked
+from marked_processes import MARK, marked_folder
 from slurm_cluster import wait_until
 from vllm_server import free_port
 
 from mira_megatron.launchers.end_with_parent import end_with_parent
 
 _REPOSITORY = Path(__file__).parents[2]
-_MARK = "MIRA_TEST_RAY"
 _READY_SECONDS = 180
 
 
@@ -48,46 +45,48 @@ class RayCluster:
 @contextmanager
 def running_ray(*, num_cpus: int) -> Iterator[RayCluster]:
     """Runs a cluster while the block is open, and ends all that it started after it."""
-    python = environment_python("ray")
-    # Not in pytest's own folder: the path of a socket has at most 107 characters.
-    folder = Path(tempfile.mkdtemp(prefix="mira-ray-"))
-    address = f"127.0.0.1:{free_port()}"
-    environment = {
-        **{name: value for name, value in os.environ.items() if not name.startswith("RAY_")},
-        "PYTHONPATH": str(_REPOSITORY),
-        "RAY_AUTH_MODE": "disabled",
-        "RAY_USAGE_STATS_ENABLED": "0",
-        "RAY_DEDUP_LOGS": "0",
-        _MARK: str(folder),
-    }
+    with marked_folder("ray") as folder:
+        environment = {
+            **{name: value for name, value in os.environ.items() if not name.startswith("RAY_")},
+            "PYTHONPATH": str(_REPOSITORY),
+            "RAY_AUTH_MODE": "disabled",
+            "RAY_USAGE_STATS_ENABLED": "0",
+            "RAY_DEDUP_LOGS": "0",
+            MARK: str(folder),
+        }
+        cluster = RayCluster(
+            python=environment_python("ray"),
+            address=f"127.0.0.1:{free_port()}",
+            environment=environment,
+        )
+        _start_head(cluster, folder, num_cpus)
+        yield cluster
+
+
+def _start_head(cluster: RayCluster, folder: Path, num_cpus: int) -> None:
     # The console script names the folder that the environment was built in.
-    ray = [str(python), "-m", "ray.scripts.scripts"]
+    ray = [str(cluster.python), "-m", "ray.scripts.scripts"]
+    port = cluster.address.rpartition(":")[2]
     command = [
-        *(*ray, "start", "--head", "--block", "--node-ip-address=127.0.0.1"),
-        *(f"--port={address.rpartition(':')[2]}", f"--num-cpus={num_cpus}", "--num-gpus=0"),
-        *("--include-dashboard=false", f"--temp-dir={folder}"),
+        *(*ray, "start", "--head", "--block", "--node-ip-address=127.0.0.1", f"--port={port}"),
+        *(f"--num-cpus={num_cpus}", "--num-gpus=0", "--include-dashboard=false"),
+        f"--temp-dir={folder}",
     ]
     log = folder / "head.log"
     with log.open("wb") as output:
         head = subprocess.Popen(
             command,
-            env=environment,
+            env=cluster.environment,
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
             preexec_fn=end_with_parent,
         )
-    try:
-
-        def is_ready() -> bool:
-            assert head.poll() is None, log.read_text()
-            asked = [*ray, "health-check", f"--address={address}"]
-            return subprocess.run(asked, env=environment, capture_output=True).returncode == 0
-
-        wait_until(is_ready, log.read_text, seconds=_READY_SECONDS)
-        yield RayCluster(python=python, address=address, environment=environment)
-    finally:
-        kill_marked(_MARK, folder)
-        head.wait()
-        shutil.rmtree(folder, ignore_errors=True)
+    asked = [*ray, "health-check", f"--address={cluster.address}"]
+    wait_until(
+        lambda: subprocess.run(asked, env=cluster.environment, capture_output=True).returncode == 0,
+        log.read_text,
+        is_over=lambda: head.poll() is not None,
+        seconds=_READY_SECONDS,
+    )

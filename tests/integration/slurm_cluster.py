@@ -2,8 +2,7 @@
 
 Its daemons run in the foreground as children of the test, with their own ports, key and sockets:
 several may run side by side, and none touches what the machine's own SLURM uses. They end with the
-block, and with the test's process should that be killed. What a job leaves running is found by the
-configuration that its environment names.
+block, and with the test's process should that be killed; so does what jobs leave running.
 """
 
 from __future__ import annotations
@@ -12,10 +11,8 @@ import os
 import pwd
 import re
 import secrets
-import shutil
 import socket
 import subprocess
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -23,13 +20,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from marked_processes import kill_marked
+from marked_processes import MARK, marked_folder
 from vllm_server import free_port
 
 from mira_megatron.launchers.end_with_parent import end_with_parent
 
 INSTALL = Path(__file__).parents[1] / "environments" / "slurm.sh"
-_PREFIX = "mira-slurm-"  # of folders below the system's temporary one; the test's process follows
 _SBIN = "/usr/sbin"
 _READY_SECONDS = 60
 _STOP_SECONDS = 20
@@ -86,10 +82,14 @@ class SlurmCluster:
         """Returns the states of a job's elements, by name."""
         return {name: job.state for name, job in self.jobs(number).items()}
 
+    def has_ended(self, number: str) -> bool:
+        """Returns whether all elements of a job have ended, well or not."""
+        return set(self.states(number).values()) <= _ENDED
+
     def wait(self, number: str, *, seconds: float = 300) -> dict[str, str]:
         """Returns the states of a job's elements once all have ended."""
         wait_until(
-            lambda: set(self.states(number).values()) <= _ENDED,
+            lambda: self.has_ended(number),
             lambda: f"job {number} goes on: {self.jobs(number)}\n{self.log()}",
             seconds=seconds,
         )
@@ -107,22 +107,18 @@ def running_slurm(*, num_cpus: int = 4) -> Iterator[SlurmCluster]:
     installed = subprocess.run([INSTALL], capture_output=True, text=True, check=False)
     if installed.returncode:
         pytest.fail(installed.stderr[-3000:])
-    _clear_leftovers()
-    # Not in pytest's own folder: the path of a socket has at most 107 characters.
-    folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-"))
-    cluster = SlurmCluster(
-        folder=folder,
-        node=socket.gethostname().partition(".")[0],
-        num_cpus=num_cpus,
-        environment={
-            **{name: value for name, value in os.environ.items() if "SLURM" not in name},
-            "PATH": f"{os.environ['PATH']}:{_SBIN}",
-            "SLURM_CONF": str(folder / "slurm.conf"),
-        },
-    )
-    with ExitStack() as ending:
-        ending.callback(shutil.rmtree, folder, ignore_errors=True)
-        ending.callback(_kill_all_of, folder)
+    with marked_folder("slurm") as folder, ExitStack() as ending:
+        cluster = SlurmCluster(
+            folder=folder,
+            node=socket.gethostname().partition(".")[0],
+            num_cpus=num_cpus,
+            environment={
+                **{name: value for name, value in os.environ.items() if "SLURM" not in name},
+                "PATH": f"{os.environ['PATH']}:{_SBIN}",
+                "SLURM_CONF": str(folder / "slurm.conf"),
+                MARK: str(folder),
+            },
+        )
         _start(cluster, ending)
         yield cluster
         with suppress(AssertionError):  # a controller that a test has ended takes no words
@@ -135,11 +131,16 @@ def running_slurm(*, num_cpus: int = 4) -> Iterator[SlurmCluster]:
 
 
 def wait_until(
-    is_so: Callable[[], bool], problem: Callable[[], str], *, seconds: float = 300
+    is_so: Callable[[], bool],
+    problem: Callable[[], str],
+    *,
+    is_over: Callable[[], bool] = lambda: False,
+    seconds: float = 300,
 ) -> None:
-    """Waits until something is so; fails with what is the problem where it never is."""
+    """Waits until something is so; fails with the problem once it cannot be, or in the end."""
     end = time.monotonic() + seconds
     while not is_so():
+        assert not is_over() or is_so(), problem()
         assert time.monotonic() < end, problem()
         time.sleep(_POLL_SECONDS)
 
@@ -242,16 +243,3 @@ def _daemon(words: Sequence[str], cluster: SlurmCluster) -> Iterator[subprocess.
             process.wait(_STOP_SECONDS)
         process.kill()
         process.wait()
-
-
-def _clear_leftovers() -> None:
-    """Ends what tests that were killed have left running, and removes their folders."""
-    for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
-        owner = folder.name.removeprefix(_PREFIX).partition("-")[0]
-        if not Path(f"/proc/{owner}").exists():
-            _kill_all_of(folder)
-            shutil.rmtree(folder, ignore_errors=True)
-
-
-def _kill_all_of(folder: Path) -> None:
-    kill_marked("SLURM_CONF", folder / "slurm.conf")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
+import subprocess
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -39,6 +40,11 @@ def alone(anchored_smoke: Path, tmp_path_factory: pytest.TempPathFactory) -> dic
     return run.digests()
 
 
+def wait_for(is_so: Callable[[], bool], driver: subprocess.Popen[bytes], output: Path) -> None:
+    """Waits while the driver runs."""
+    wait_until(is_so, output.read_text, is_over=lambda: driver.poll() is not None)
+
+
 def owners(run: SharedSmoke) -> set[int]:
     """Returns the processes that have claims on parts not there yet, and are alive."""
     pids = {int(owner["pid"]) for _, owner in run.claims()}
@@ -65,11 +71,11 @@ def test_tasks_that_die_are_started_again_and_the_result_is_that_of_one_process(
     gated_scorer.gate.clear()
     output = tmp_path / "driver.log"
     driver = cluster.driver(output, "score", *run.words, KEYED, "--processes=2", **KEY)
-    wait_until(lambda: gated_scorer.num_waiting >= 2 * IN_FLIGHT, output.read_text)
+    wait_for(lambda: gated_scorer.num_waiting >= 2 * IN_FLIGHT, driver, output)
     of_mira, of_ray = sorted(owners(run))
     os.kill(of_mira, signal.SIGKILL)
     os.kill(_parent(of_ray), signal.SIGKILL)
-    wait_until(lambda: output.read_text().count("started again") == 2, output.read_text)
+    wait_for(lambda: output.read_text().count("started again") == 2, driver, output)
     gated_scorer.gate.set()
     assert driver.wait(300) == 0, output.read_text()
     said = output.read_text()
@@ -95,12 +101,12 @@ def test_interrupt_ends_all_tasks_with_what_is_in_flight_kept(
     gated_scorer.gate.clear()
     output = tmp_path / "driver.log"
     driver = cluster.driver(output, "score", *run.words, "--processes=2")
-    wait_until(lambda: gated_scorer.num_waiting >= 2 * IN_FLIGHT, output.read_text)
+    wait_for(lambda: gated_scorer.num_waiting >= 2 * IN_FLIGHT, driver, output)
     workers = owners(run)
     assert len(workers) == 2
     os.kill(driver.pid, signal.SIGINT)
     # Both have heard it: of them, not of the driver.
-    wait_until(lambda: output.read_text().count("stopping. Waiting") == 2, output.read_text)
+    wait_for(lambda: output.read_text().count("stopping. Waiting") == 2, driver, output)
     gated_scorer.gate.set()
     assert driver.wait(300) == 130, output.read_text()
     assert [_parent(pid) for pid in workers] == [0, 0]

@@ -46,6 +46,7 @@ def wait_for(slurm: SlurmCluster, job: str, scorer: GatedScorer, num_workers: in
     wait_until(
         lambda: scorer.num_waiting >= num_workers * IN_FLIGHT,
         lambda: f"{scorer.num_waiting} wait; {slurm.jobs(job)}\n{logs(slurm, job)}",
+        is_over=lambda: slurm.has_ended(job),
     )
 
 
@@ -87,12 +88,20 @@ def test_elements_killed_and_cancelled_are_made_up_for_by_the_same_command(
     run = SharedSmoke.copy(anchored_smoke, tmp_path / "run", asks())
     gated_scorer.seconds_per_answer = 0.02
     job = submit(slurm, "0-1", *run.words, MIRA_ENDPOINTS=gated_scorer.url)
-    wait_until(lambda: len(run.ratings()) >= 2, lambda: logs(slurm, job))
+    wait_until(
+        lambda: len(run.ratings()) >= 2,
+        lambda: logs(slurm, job),
+        is_over=lambda: slurm.has_ended(job),
+    )
     gated_scorer.gate.clear()
     wait_for(slurm, job, gated_scorer, 2)
     os.kill(run.owner_of(f"{job}_0"), signal.SIGKILL)
     slurm.command("scancel", f"{job}_1")
-    wait_until(lambda: "stopping. Waiting" in logs(slurm, job), lambda: logs(slurm, job))
+    wait_until(
+        lambda: "stopping. Waiting" in logs(slurm, job),
+        lambda: logs(slurm, job),
+        is_over=lambda: slurm.has_ended(job),
+    )
     gated_scorer.gate.set()
     assert slurm.wait(job) == {f"{job}_0": "FAILED", f"{job}_1": "CANCELLED"}
     assert slurm.jobs(job)[f"{job}_0"].exit_code == 128 + signal.SIGKILL
