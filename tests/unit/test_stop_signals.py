@@ -26,31 +26,13 @@ def test_command_that_is_terminated_between_two_steps_ends_there() -> None:
     assert command(None) == TERMINATED == 143
 
 
-def test_command_that_asks_is_cancelled_once_however_often_it_is_terminated() -> None:
+@pytest.mark.parametrize("first", [signal.SIGTERM, signal.SIGINT])
+def test_command_that_asks_is_cancelled_once_however_often_it_is_terminated(
+    first: signal.Signals,
+) -> None:
     async def ask() -> None:
         try:
-            _terminate()
-            await asyncio.sleep(60)
-        except asyncio.CancelledError:
-            _terminate()
-            await asyncio.sleep(0)
-            drained.append(True)
-            raise
-
-    @heeding_sigterm
-    def command(argv: Sequence[str] | None) -> int:
-        with pytest.raises(KeyboardInterrupt):
-            asyncio.run(ask())
-        return INTERRUPTED
-
-    drained: list[bool] = []
-    assert (command(None), drained) == (TERMINATED, [True])
-
-
-def test_command_that_is_interrupted_and_then_terminated_ends_what_it_began() -> None:
-    async def ask() -> None:
-        try:
-            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), first)
             await asyncio.sleep(60)
         except asyncio.CancelledError:
             _terminate()
