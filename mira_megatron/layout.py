@@ -114,3 +114,32 @@ def blend(arm: str) -> str:
 def checkpoints(arm: str) -> str:
     """Returns the folder of an arm's training run."""
     return f"checkpoints/{arm}"
+
+
+_UNIT_FOLDERS = frozenset(
+    {
+        "anchors",
+        "blends",
+        "checkpoints",
+        "groups",
+        "joined",
+        "judgments",
+        "keep",
+        "mode_agreement",
+        "ratings",
+        "record_scores",
+        "records",
+        "reliability",
+        "reliability_masks",
+        "retest",
+        "scorers",
+        "sft",
+        "teacher_ratings",
+        "tokens",
+    }
+)
+
+
+def is_unit(name: str) -> bool:
+    """Returns whether an input's name is the folder of a unit, and not of a file from outside."""
+    return "/" in name and name.partition("/")[0] in _UNIT_FOLDERS

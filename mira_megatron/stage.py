@@ -29,6 +29,7 @@ from typing import Any, Protocol, cast
 from mira_megatron.file_lock import held_lock, joined_lock, waited_lock
 from mira_megatron.launchers.claims import this_process
 from mira_megatron.launchers.sharing import EndedByOthers, Sharing, sharing
+from mira_megatron.layout import is_unit
 from mira_megatron.manifest import (
     INTENT,
     Counts,
@@ -305,10 +306,12 @@ def check_unit(unit: Unit, run: Run) -> None:
 def _is_made_from(manifest: Manifest, unit: Unit, inputs: Mapping[str, str]) -> bool:
     """Whether a finished unit was made from these inputs.
 
-    Raw files that were not looked at, and what the unit outlives, are taken as they were.
+    Raw files that were not looked at, and what the unit outlives, are taken as they were; but not
+    units that it reads no more.
     """
     if unit.raw_files is not None:
-        inputs = {**manifest.inputs, **inputs}
+        raw = {name: digest for name, digest in manifest.inputs.items() if not is_unit(name)}
+        inputs = {**raw, **inputs}
     outlived = {name: manifest.inputs[name] for name in unit.outlives if name in manifest.inputs}
     inputs = {**inputs, **outlived}
     return manifest.fingerprint == _origin(unit, inputs).fingerprint

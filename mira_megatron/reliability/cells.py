@@ -21,6 +21,7 @@ from mira_megatron.reliability.intervals import (
     mean_error,
 )
 
+ONE_SCORE = "the scorer gave every record the same score"  # and the teacher did not
 MIN_PAIRS = 3  # below, a rank correlation is +1 or -1 whatever the scores
 
 
@@ -136,9 +137,10 @@ def spearman(
     """Returns Spearman's rank correlation, ties at their mean rank, or None and why."""
     if len(scores) < MIN_PAIRS:
         return None, f"too few records: {len(scores)} of at least {MIN_PAIRS}"
-    for name, values in (("scorer", scores), ("teacher", truth)):
-        if (values == values[0]).all():
-            return None, f"the {name} gave every record the same score"
+    if (truth == truth[0]).all():
+        return None, "the teacher gave every record the same score"
+    if (scores == scores[0]).all():
+        return None, ONE_SCORE
     ranks = np.stack([rankdata(scores), rankdata(truth)])
     return float(np.clip(np.corrcoef(ranks)[0, 1], -1.0, 1.0)), None
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mira_megatron.config import Recipe
-from mira_megatron.reliability.cells import MIN_PAIRS, Cell
+from mira_megatron.reliability.cells import MIN_PAIRS, ONE_SCORE, Cell
 from mira_megatron.reliability.intervals import Resampling
 
 KEEP, MASKED, UNDECIDED, TOO_FEW = DECISIONS = ("keep", "masked", "undecided", "too_few")
@@ -78,7 +78,8 @@ def decide(cell: Cell, config: ReliabilityConfig) -> Decision:
 
     Mean absolute error *holds* where its interval ends at `max_mae` or below, and *fails* where it
     begins above; rho holds where its interval begins at `min_rho` or above, and fails where it ends
-    below. Else either is open. `combine: both` holds where both hold and fails where one fails,
+    below; it fails, too, where the scorer gave one score to all records and the teacher did not.
+    Else either is open. `combine: both` holds where both hold and fails where one fails,
     `either` holds where one holds and fails where both fail; `mae` and `rho` are that one alone.
 
     too_few: fewer than `min_records` records, or neither intervals nor estimates can tell, as rho
@@ -87,16 +88,21 @@ def decide(cell: Cell, config: ReliabilityConfig) -> Decision:
     """
     if cell.n < config.min_records:
         return Decision(decision=TOO_FEW, is_masked=config.too_few == "mask")
+    rho_fails = cell.reason == ONE_SCORE
     holds = _combined(
         _holds(cell.mae_low, cell.mae_high, at_most=config.max_mae),
-        _holds(_negative(cell.rho_high), _negative(cell.rho_low), at_most=-config.min_rho),
+        False
+        if rho_fails
+        else _holds(_negative(cell.rho_high), _negative(cell.rho_low), at_most=-config.min_rho),
         config.combine,
     )
     if holds is not None:
         return Decision(decision=KEEP if holds else MASKED, is_masked=not holds)
     estimate = _combined(
         _holds(cell.mae, cell.mae, at_most=config.max_mae),
-        _holds(_negative(cell.rho), _negative(cell.rho), at_most=-config.min_rho),
+        False
+        if rho_fails
+        else _holds(_negative(cell.rho), _negative(cell.rho), at_most=-config.min_rho),
         config.combine,
     )
     if estimate is None:

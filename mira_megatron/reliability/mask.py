@@ -61,7 +61,7 @@ class DecidedCell:
 
 def masks_are_asked_for(recipe: Recipe) -> bool:
     """Whether the recipe has a section `reliability`; ValueError where it has nothing to go by."""
-    if "reliability" not in recipe.values:
+    if recipe.values.get("reliability") is None:
         return False
     if not {"label", "score"} <= set(recipe.values):
         raise ValueError(

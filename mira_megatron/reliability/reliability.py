@@ -66,7 +66,11 @@ def units(recipe: Recipe) -> list[Unit]:
             name=source,
             folder=layout.reliability(recipe.rubric, source),
             version=VERSION,
-            config={**scorers[group.name].fingerprinted, "intervals": asdict(intervals)},
+            config=scorers[group.name].fingerprinted,
+            # Inputs, so that others have the cells made anew of the same answers, not refused.
+            raw_inputs={
+                f"intervals.{name}": str(value) for name, value in asdict(intervals).items()
+            },
             upstream=(
                 layout.records(source),
                 layout.teacher_ratings(recipe.rubric, source),

@@ -93,6 +93,22 @@ def test_unit_whose_inputs_changed_is_remade_and_the_old_result_kept(tmp_path: P
     assert (tmp_path / "ratings/wiki/part-00000.bin").read_bytes() == b"new"
 
 
+def test_unit_that_reads_a_unit_no_more_is_remade_and_raw_files_are_taken_as_they_were(
+    tmp_path: Path,
+) -> None:
+    run = Run(folder=tmp_path)
+    sources = ("tokens/a", "tokens/b")
+    for folder in sources:
+        run_unit(unit(folder=folder, stage="tokenize"), run, RESOURCES)
+    reading = unit(folder="keep/arm", upstream=sources, raw_files=lambda: {"licence.csv": "1"})
+    run_unit(reading, run, RESOURCES)
+    without_files = replace(reading, raw_files=dict)
+    assert unit_state(without_files, run) == "done"
+    fewer = replace(reading, upstream=sources[:1])
+    assert unit_state(fewer, run) == "outdated"
+    assert list(run_unit(fewer, run, RESOURCES).inputs) == ["licence.csv", "tokens/a"]
+
+
 def test_unit_with_a_part_missing_is_an_error_naming_it(tmp_path: Path) -> None:
     run = Run(folder=tmp_path)
     run_unit(unit(), run, RESOURCES)

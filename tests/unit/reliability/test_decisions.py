@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mira_megatron.reliability.cells import Cell
+from mira_megatron.reliability.cells import ONE_SCORE, Cell
 from mira_megatron.reliability.decisions import (
     COMBINATIONS,
     DECISIONS,
@@ -23,7 +23,12 @@ GOOD_RHO, OPEN_RHO, BAD_RHO = (0.5, 0.7, 0.9), (0.3, 0.6, 0.7), (-0.2, 0.1, 0.49
 OPEN_BAD_MAE, OPEN_BAD_RHO = (0.9, 1.2, 1.4), (0.3, 0.4, 0.6)  # whose estimates fail
 
 
-def cell(mae: Interval | None, rho: Interval | None, n: int = 100) -> Cell:
+def cell(
+    mae: Interval | None,
+    rho: Interval | None,
+    n: int = 100,
+    reason: str = "the teacher gave every record the same score",
+) -> Cell:
     mae_low, mae_estimate, mae_high = mae or (None, None, None)
     rho_low, rho_estimate, rho_high = rho or (None, None, None)
     return Cell(
@@ -42,7 +47,7 @@ def cell(mae: Interval | None, rho: Interval | None, n: int = 100) -> Cell:
         rho_low=rho_low,
         rho_high=rho_high,
         rho_of_length=None,
-        reason=None if rho else "the scorer gave every record the same score",
+        reason=None if rho else reason,
     )
 
 
@@ -163,3 +168,12 @@ def test_reliability_config_out_of_range_is_refused_by_name(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         ReliabilityConfig(**settings)
+
+
+@pytest.mark.parametrize("undecided", ["keep", "mask", "by_estimate"])
+def test_scorer_of_one_score_fails_on_rho(undecided: str) -> None:
+    config = ReliabilityConfig(max_mae=1.0, min_rho=0.5, undecided=undecided)
+    collapsed = cell(GOOD_MAE, None, reason=ONE_SCORE)
+    assert decide(collapsed, config) == Decision(decision="masked", is_masked=True)
+    few = cell(GOOD_MAE, None, n=2, reason=ONE_SCORE)
+    assert decide(few, config).decision == "too_few"

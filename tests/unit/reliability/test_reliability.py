@@ -106,14 +106,13 @@ def test_reliability_cells_say_how_the_ratings_beside_them_were_made(labelled: M
 def test_reliability_intervals_follow_the_recipes_settings(labelled: Make) -> None:
     recipe = labelled(reliability_fraction=0.5)
     done(recipe, "reliability")
-    for settings, named in (
-        ({"resamples": 10}, "reliability.intervals.resamples was 1000 and is 10"),
-        ({"confidence": 0.5}, "reliability.intervals.confidence was 0.95 and is 0.5"),
-    ):
-        with pytest.raises(ValueError, match=named):
-            done(replace(recipe, values={**recipe.values, "reliability": settings}), "reliability")
     thresholds = {"max_mae": 0.1, "min_rho": 0.9, "combine": "rho"}  # another matter
     done(replace(recipe, values={**recipe.values, "reliability": thresholds}), "reliability")
+    assert list((recipe.run_folder / FOLDER).parent.glob("*.superseded-*")) == []
+    for num_before, settings in enumerate(({"resamples": 10}, {"confidence": 0.5}), start=1):
+        done(replace(recipe, values={**recipe.values, "reliability": settings}), "reliability")
+        superseded = (recipe.run_folder / FOLDER).parent.glob("*.superseded-*")
+        assert len(list(superseded)) == num_before  # made anew, and not refused
 
 
 def test_reliability_own_scorer_that_answers_nothing_has_cells_that_say_so(labelled: Make) -> None:
