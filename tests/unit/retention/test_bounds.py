@@ -132,6 +132,10 @@ def test_floors_beyond_a_budget_that_pinned_sources_leave_are_refused_with_both_
             {"repeat_fraction": 0.5, "repeat_times": 2, "cap_tokens": {"wiki": 5}},
             "repeat_times=2 beside floor_tokens, cap_tokens",
         ),
+        (
+            {"repeat_fraction": 0.5, "repeat_times": 2, "unspent": "share"},
+            "repeat_times=2 beside unspent=share.*Give the arm unspent: leave, or no repeats",
+        ),
     ],
 )
 def test_settings_that_contradict_each_other_are_refused_by_name(
