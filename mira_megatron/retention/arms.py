@@ -104,8 +104,8 @@ class ArmConfig(SelectConfig):
             )
         if self.repeat_times is not None and self.unspent == UNSPENT_SHARE:
             raise ValueError(
-                f"repeat_times={self.repeat_times} beside unspent={UNSPENT_SHARE}: what a scope can "
-                "spend would depend on how often its documents are seen. Give the arm "
+                f"repeat_times={self.repeat_times} beside unspent={UNSPENT_SHARE}: what a scope "
+                "can spend would depend on how often its documents are seen. Give the arm "
                 f"unspent: {UNSPENT_LEAVE}, or no repeats."
             )
 
