@@ -1,6 +1,7 @@
 """What an arm decided about a record, and why.
 
-Reads   keep/<arm>/selection.json, <prefix>.keep.npy, <prefix>.decisions.npy, tokens/<source>/
+Reads   keep/<arm>/selection.json, <prefix>.keep.npy, <prefix>.decisions.npy, tokens/<source>/,
+        record_scores/<score of the certificate>/<source>/
 
 How far the record is from the cut is ranking_places.py's to tell, which documents bar it as copies
 same_texts.py's.
@@ -16,7 +17,7 @@ from typing import Any
 from mira_megatron import layout
 from mira_megatron.explain.located_records import LocatedRecord
 from mira_megatron.explain.ranking_places import Distance, distance_from_cut
-from mira_megatron.explain.rated_records import ScoredRecord
+from mira_megatron.explain.rated_records import scored_record
 from mira_megatron.explain.same_texts import Copy, copies_that_bar
 from mira_megatron.manifest import read_manifest
 from mira_megatron.retention.certificate import RANKED
@@ -47,12 +48,9 @@ class Decided:
     copies: tuple[Copy, ...]  # the documents that keep it out, by holding the same text
 
 
-def decided(
-    run_folder: Path, arm: str, located: LocatedRecord, scored: ScoredRecord | None
-) -> Decided | None:
+def decided(run_folder: Path, arm: str, located: LocatedRecord) -> Decided | None:
     """Returns an arm's decision about a record, None where the arm is not selected yet.
 
-    `scored` is what the arm's score table says of it, None of a source that is not in the table.
     Raises ValueError where masks, decisions and token datasets do not belong together.
     """
     folder = run_folder / layout.keep(arm)
@@ -65,6 +63,8 @@ def decided(
     mask = read_keep_mask(folder / f"{located.prefix.name}.keep.npy")
     is_kept = bool(mask.is_kept[located.document])
     path = folder / layout.decisions(located.prefix.name)
+    # The table that was ranked by, whatever the recipe of today names.
+    scored = scored_record(run_folder, certificate["score"], located)
     score = None if scored is None else scored.score
     reason = None if scored is None else scored.reason
     code = int(read_decisions(path, located.prefix.num_documents)[located.document])
