@@ -66,9 +66,7 @@ class Explanation:
     is_adopted: bool
     record: RawRecord | None  # None of an adopted source
     rating: RatedRecord | None  # None while its source is not rated
-    scores: tuple[
-        ScoredRecord, ...
-    ]  # in each table the recipe makes, or an arm reads or read
+    scores: tuple[ScoredRecord, ...]  # in each table the recipe makes, or an arm reads or read
     # Whether the rating's arithmetic gives the stored score; None where there is not both.
     is_score_reproduced: bool | None
     tokens: TokenPlace | None  # None while its source is not tokenised
