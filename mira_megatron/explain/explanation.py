@@ -8,7 +8,7 @@ says otherwise by now, the arm's `state` tells.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mira_megatron import layout
@@ -66,7 +66,7 @@ class Explanation:
     is_adopted: bool
     record: RawRecord | None  # None of an adopted source
     rating: RatedRecord | None  # None while its source is not rated
-    scores: tuple[ScoredRecord, ...]  # in every table that the recipe makes or an arm reads
+    scores: tuple[ScoredRecord, ...]  # in each table the recipe makes, or an arm reads or read
     # Whether the rating's arithmetic gives the stored score; None where there is not both.
     is_score_reproduced: bool | None
     tokens: TokenPlace | None  # None while its source is not tokenised
@@ -81,7 +81,8 @@ def explain(recipe: Recipe, id_start: str, *, source: str | None = None) -> Expl
     located = locate(recipe, id_start, source=source)
     group = _group(recipe, located.source)
     scoring = _scoring(recipe)
-    scores = _scores(recipe, located, scoring)
+    arms = _arms(recipe, located)
+    scores = _scores(recipe, located, scoring, arms)
     rating = rated_record(recipe.run_folder, recipe.rubric, group, located, scoring)
     return Explanation(
         record_id=located.record_id,
@@ -94,7 +95,7 @@ def explain(recipe: Recipe, id_start: str, *, source: str | None = None) -> Expl
         scores=tuple(scores.values()),
         is_score_reproduced=_is_reproduced(rating, scores.get(scoring or "")),
         tokens=token_place(located),
-        arms=_arms(recipe, located, scores),
+        arms=arms,
     )
 
 
@@ -120,9 +121,15 @@ def _raw_record(recipe: Recipe, located: LocatedRecord) -> RawRecord | None:
     return None if row is None else RawRecord(**{name: row[name] for name in _RECORD})
 
 
-def _scores(recipe: Recipe, located: LocatedRecord, scoring: str | None) -> dict[str, ScoredRecord]:
+def _scores(
+    recipe: Recipe,
+    located: LocatedRecord,
+    scoring: str | None,
+    explained: Sequence[ArmExplanation],
+) -> dict[str, ScoredRecord]:
     arms = arm_configs(recipe).values() if recipe.mapping("arms") else ()
     tables = {*(arm.score for arm in arms), *([scoring] if scoring else [])}
+    tables |= {arm.decided.score_table for arm in explained if arm.decided is not None}
     found = {table: scored_record(recipe.run_folder, table, located) for table in sorted(tables)}
     return {table: scored for table, scored in found.items() if scored is not None}
 
@@ -133,19 +140,17 @@ def _is_reproduced(rating: RatedRecord | None, stored: ScoredRecord | None) -> b
     return rating.arithmetic.score == stored.score
 
 
-def _arms(
-    recipe: Recipe, located: LocatedRecord, scores: Mapping[str, ScoredRecord]
-) -> tuple[ArmExplanation, ...]:
+def _arms(recipe: Recipe, located: LocatedRecord) -> tuple[ArmExplanation, ...]:
     arms = arm_configs(recipe) if recipe.mapping("arms") else {}
     states = _selection_states(recipe) if arms else {}
     return tuple(
         ArmExplanation(
             arm=arm,
             state=states.get(arm, WAITING),
-            decided=decided(recipe.run_folder, arm, located, scores.get(config.score)),
+            decided=decided(recipe.run_folder, arm, located),
             blend=blend_place(recipe.run_folder, arm, located),
         )
-        for arm, config in arms.items()
+        for arm in arms
     )
 
 

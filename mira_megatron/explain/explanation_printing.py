@@ -16,7 +16,9 @@ from rich.text import Text
 
 from mira_megatron.explain.decided_records import (
     ABOVE_CUTOFF,
+    BEHIND_FLOORS,
     BELOW_CUTOFF,
+    DRAWN,
     NOTHING_FITS,
     PINNED,
     RESERVED,
@@ -34,9 +36,11 @@ _SCORE_DIGITS = 3
 _WHY = {
     ABOVE_CUTOFF: "not below the cutoff",
     BELOW_CUTOFF: "below the cutoff",
-    NOTHING_FITS: "the budget of its scope holds no such record",
+    BEHIND_FLOORS: "what floors leave of the budget of its scope does not hold the first in rank",
+    DRAWN: "it has no score and was drawn, as the arm's `nulls` say",
+    NOTHING_FITS: "the budget of its scope does not hold the first in rank",
     PINNED: "its source is pinned",
-    RESERVED: "below the cutoff, but reserved by the floor of its source",
+    RESERVED: "reserved by the floor of its source",
     TIE: "at the cutoff, and behind it by the tie rule",
 }
 _DECISIONS = {
@@ -210,14 +214,15 @@ def _decided_lines(decided: Decided) -> Iterator[str]:
             difference = (
                 f"; the record is {abs(decided.score_minus_cutoff):.{_SCORE_DIGITS}f} {side}"
             )
-        yield (
-            f"Scope {decided.scope}, ranked by {decided.score_table}: cutoff "
-            f"{decimal(decided.cutoff, _SCORE_DIGITS)}{difference}"
-        )
+        cutoff = decimal(decided.cutoff, _SCORE_DIGITS)
+        if decided.is_cutoff_of_floors:
+            cutoff = f"none by rank, floors reserve down to {cutoff}"
+        yield f"Scope {decided.scope}, ranked by {decided.score_table}: cutoff {cutoff}{difference}"
     distance = decided.distance
     if distance is not None:
         equal = f" ({distance.num_equal:,} with its score)" if distance.num_equal > 1 else ""
-        yield f"Rank {distance.rank:,} of {distance.num_ranked:,}{equal}"
+        score = decimal(distance.score, _SCORE_DIGITS)
+        yield f"Rank {distance.rank:,} of {distance.num_ranked:,} at {score}{equal}"
         between = "kept behind" if decided.is_kept else "dropped ahead of"
         yield (
             f"{grouped(distance.num_between)} records are {between} it; with its own they hold "

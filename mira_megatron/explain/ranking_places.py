@@ -37,6 +37,7 @@ from mira_megatron.tokenization.token_dataset import read_token_dataset
 class Distance:
     """How far a ranked record stands from the cut of its scope."""
 
+    score: float  # that it is ranked by: its own, or else the lower median of its source
     rank: int  # of its scope, 1 is best; equal scores in the order of the tie rule
     num_ranked: int
     num_equal: int  # ranked records with the very same score, itself included
@@ -61,35 +62,31 @@ def distance_from_cut(
     certificate: Mapping[str, Any],
     scope: str,
     located: LocatedRecord,
-    score: float,
-) -> Distance:
-    """Returns how far a record that its scope ranks stands from the cut.
+) -> Distance | None:
+    """Returns how far a record stands from the cut of its scope, None where it is not ranked.
 
     One source of the scope is in memory at a time.
     """
-    sources = [
-        source
-        for source, of_source in certificate["sources"].items()
-        if of_source["how"] == RANKED
-        and scope_name(certificate["scope"], source=source, source_group=of_source["source_group"])
-        == scope
-    ]
-    own_score, seed = np.float32(score), int(certificate["seed"])
+    others = [name for name in sources_of_scope(certificate, scope) if name != located.source]
+    seed = int(certificate["seed"])
     own_tie = tie_values(pa.chunked_array([[located.record_id]]), seed)[0]
-    is_kept, own_tokens = False, 0
+    own_score, is_kept, own_tokens = np.float32(0), False, 0
     counts = {"ahead": 0, "ranked": 0, "equal": 0}
     dropped_ahead, kept_behind = [0, 0], [0, 0]  # records, tokens
-    for source in sources:
+    for source in (located.source, *others):  # its own first: that says what it is ranked by
         ranked = _ranked(run_folder, certificate, source)
+        if source == located.source:
+            if not ranked.is_ranked_D[located.row]:
+                return None
+            own_score = ranked.scores_D[located.row]
+            is_kept = bool(ranked.is_kept_D[located.row])
+            own_tokens = int(ranked.tokens_D[located.row])
         equal = np.flatnonzero(ranked.is_ranked_D & (ranked.scores_D == own_score))
         ties = tie_values(ranked.record_ids, seed, equal)
         is_ahead_D = ranked.is_ranked_D & (ranked.scores_D > own_score)
         is_ahead_D[equal[ties < own_tie]] = True
         is_behind_D = ranked.is_ranked_D & (ranked.scores_D < own_score)
         is_behind_D[equal[ties > own_tie]] = True
-        if source == located.source:
-            is_kept = bool(ranked.is_kept_D[located.row])
-            own_tokens = int(ranked.tokens_D[located.row])
         counts["ahead"] += int(np.count_nonzero(is_ahead_D))
         counts["ranked"] += int(np.count_nonzero(ranked.is_ranked_D))
         counts["equal"] += len(equal)
@@ -101,12 +98,24 @@ def distance_from_cut(
             sums[1] += int(np.dot(ranked.tokens_D, is_between_D))
     num_between, tokens_between = kept_behind if is_kept else dropped_ahead
     return Distance(
+        score=float(own_score),
         rank=counts["ahead"] + 1,
         num_ranked=counts["ranked"],
         num_equal=counts["equal"],
         num_between=num_between,
         tokens_between=tokens_between + own_tokens,
     )
+
+
+def sources_of_scope(certificate: Mapping[str, Any], scope: str) -> list[str]:
+    """Returns the sources that are ranked together in a scope."""
+    return [
+        source
+        for source, of_source in certificate["sources"].items()
+        if of_source["how"] == RANKED
+        and scope_name(certificate["scope"], source=source, source_group=of_source["source_group"])
+        == scope
+    ]
 
 
 def _ranked(run_folder: Path, certificate: Mapping[str, Any], source: str) -> _Ranked:
@@ -125,8 +134,8 @@ def _ranked(run_folder: Path, certificate: Mapping[str, Any], source: str) -> _R
     scores_D = pc.fill_null(scores, 0.0).to_numpy()
     is_offered_D = np.isin(decisions_D, (Decision.KEPT, Decision.NOT_SELECTED))
     is_ranked_D = is_offered_D & is_scored_D
-    if certificate["nulls"] == NULLS_MEDIAN and is_ranked_D.any():
-        is_candidate_D = is_ranked_D | (is_scored_D & (decisions_D == Decision.BEYOND_CAP))
+    is_candidate_D = is_ranked_D | (is_scored_D & (decisions_D == Decision.BEYOND_CAP))
+    if certificate["nulls"] == NULLS_MEDIAN and is_candidate_D.any():
         scores_D = np.where(is_scored_D, scores_D, lower_median(scores_D[is_candidate_D]))
         is_ranked_D = is_offered_D
     return _Ranked(

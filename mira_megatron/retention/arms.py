@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
@@ -102,10 +102,16 @@ class ArmConfig(SelectConfig):
                 f"nulls={NULLS_SHARE}: whether these count a document once or each time it is seen "
                 "is not defined. Give one arm the repeats and another the bounds."
             )
+        if self.repeat_times is not None and self.unspent == UNSPENT_SHARE:
+            raise ValueError(
+                f"repeat_times={self.repeat_times} beside unspent={UNSPENT_SHARE}: what a scope "
+                "can spend would depend on how often its documents are seen. Give the arm "
+                f"unspent: {UNSPENT_LEAVE}, or no repeats."
+            )
 
 
 def arm_configs(recipe: Recipe) -> dict[str, ArmConfig]:
-    """Returns the arms by name, each after the arms it is `without`.
+    """Returns the arms by name, each after the arms it is `without`; lists of names are sorted.
 
     Raises ValueError for a recipe without arms, a budget that is missing, given twice or out of
     range, bounds that contradict each other, and for arms that wait for each other.
@@ -172,6 +178,13 @@ def _arm_config(
     if not has_budget:
         defaults = dict(section)
     arm = typed(ArmConfig, _with_whole_bounds({**defaults, **values}), where=where)
+    # Sets, written as lists: their order decides nothing, so it must not decide a fingerprint.
+    arm = replace(
+        arm,
+        pinned=sorted(set(arm.pinned)),
+        excluded=sorted(set(arm.excluded)),
+        without=sorted(set(arm.without)),
+    )
     if (arm.budget_tokens is None) == (arm.budget_fraction is None):
         raise ValueError(
             f"{where} needs exactly one of budget_tokens and budget_fraction, "

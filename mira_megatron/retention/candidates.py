@@ -37,6 +37,8 @@ class SourceDocuments:
     barred_D: npt.NDArray[np.uint8]
     scores_fingerprint: str  # empty for a source without scores
     prefixes: tuple[TokenPrefix, ...] = ()
+    # Of the documents in another arm, those that a mask of this one denies besides.
+    tokens_denied_in_another_arm: int = 0
 
     @property
     def is_trainable_D(self) -> npt.NDArray[np.bool_]:
@@ -91,18 +93,20 @@ def scored_documents(
         scores, fingerprint = _scores(
             workspace, source, table, score if source in scored else None, shared
         )
+        is_denied = denied.get(source, [])
+        barred_D = _barred(table, taken, is_denied, is_left_out=source in left_out)
+        tokens_D = table["num_tokens"].to_numpy()
         found.append(
             SourceDocuments(
                 source=source,
                 record_ids=table["record_id"],
-                tokens_D=table["num_tokens"].to_numpy(),
+                tokens_D=tokens_D,
                 scores_D=pc.fill_null(scores, 0.0).to_numpy(),
                 is_scored_D=pc.is_valid(scores).to_numpy(),
-                barred_D=_barred(
-                    table, taken, denied.get(source, []), is_left_out=source in left_out
-                ),
+                barred_D=barred_D,
                 scores_fingerprint=fingerprint,
                 prefixes=prefixes[source],
+                tokens_denied_in_another_arm=_tokens_denied(tokens_D, barred_D, is_denied),
             )
         )
     return found
@@ -127,6 +131,18 @@ def _barred(
     barred_D[documents["repeats_held_out"].to_numpy()] = Decision.DUPLICATE_OF_HELD_OUT
     barred_D[documents["is_validation"].to_numpy()] = Decision.HELD_OUT
     return barred_D
+
+
+def _tokens_denied(
+    tokens_D: npt.NDArray[np.int64],
+    barred_D: npt.NDArray[np.uint8],
+    is_denied: Sequence[npt.NDArray[np.bool_]],
+) -> int:
+    """Returns the tokens that masks deny of what is in another arm."""
+    if not is_denied:
+        return 0
+    is_denied_D = np.logical_or.reduce(is_denied) & (barred_D == Decision.IN_ANOTHER_ARM)
+    return int(np.dot(tokens_D, is_denied_D))
 
 
 def _scores(

@@ -67,12 +67,19 @@ def choose(
 
 
 def budget_of(documents: Sequence[SourceDocuments], config: ArmConfig) -> int:
-    """Returns the budget; a fraction is one of all trainable tokens, in whatever arm they are."""
+    """Returns the budget; a fraction is one of all trainable tokens, in whatever arm they are.
+
+    What the arm's masks deny counts for nothing, in another arm or not: so phases under the same
+    masks take their fractions of the same whole.
+    """
     if config.budget_tokens is not None:
         return config.budget_tokens
     assert config.budget_fraction is not None
     available = sum(
-        entry.trainable_tokens + entry.tokens_barred(Decision.IN_ANOTHER_ARM) for entry in documents
+        entry.trainable_tokens
+        + entry.tokens_barred(Decision.IN_ANOTHER_ARM)
+        - entry.tokens_denied_in_another_arm
+        for entry in documents
     )
     return math.floor(Fraction(str(config.budget_fraction)) * available)
 

@@ -57,7 +57,8 @@ def export_selection(recipe: Recipe, output: Path, arm: str | None = None) -> in
     """Writes what an arm decided about every document and returns their number.
 
     Raises ValueError for an ending that is none of parquet, jsonl and csv, a file that exists, an
-    arm that is not named although there are several, and a selection that is not finished.
+    arm that is not named although there are several, a selection that is not finished, and records
+    that are not those of the documents.
     """
     if output.suffix not in _ENDINGS:
         raise ValueError(f"{output}: must end in one of {', '.join(_ENDINGS)}")
@@ -118,15 +119,18 @@ def _source_rows(
         ]
     )
     start = 0
-    for origins in _origins(workspace, source):
+    for origins in _origins(workspace, source, documents["record_id"]):
         own = slice(start, start + origins.num_rows)
         ids, decisions = documents["record_id"][own], pa.array(decisions_D[own])
         is_kept = pc.equal(decisions, int(Decision.KEPT))
-        why = pc.binary_join_element_wise(
-            names.take(decisions),
+        # Held out, or denied, a record is whatever its score; only of `no_score` this is the why.
+        why_no_score = pc.if_else(
+            pc.equal(decisions, int(Decision.NO_SCORE)),
             scores["reason"][own].combine_chunks(),
-            ": ",
-            null_handling="skip",
+            pa.scalar(None, pa.string()),
+        )
+        why = pc.binary_join_element_wise(
+            names.take(decisions), why_no_score, ": ", null_handling="skip"
         )
         columns = [
             origins["origin"],
@@ -142,21 +146,44 @@ def _source_rows(
     assert start == num, source
 
 
-def _origins(workspace: Workspace, source: str) -> Iterator[pa.Table]:
-    """Yields origin and row of a source's documents, in their order."""
+def _origins(workspace: Workspace, source: str, record_ids: pa.ChunkedArray) -> Iterator[pa.Table]:
+    """Yields origin and row of a source's documents, in their order; these are their ids.
+
+    Raises ValueError where the records are not those that the documents were made of.
+    """
     if read_manifest(workspace.run.folder / layout.records(source)) is not None:
+        start = 0
         for path, part in workspace.upstream_parts(layout.records(source), ".parquet"):
-            origins = read_part(path, part.digest, ["origin"])["origin"].combine_chunks()
+            records = read_part(path, part.digest, ["record_id", "origin"])
+            end = start + records.num_rows
+            if not records["record_id"].equals(record_ids[start:end]):
+                raise ValueError(_other_records(source, f"records {start:,} to {end:,} of {path}"))
+            start = end
+            origins = records["origin"].combine_chunks()
             pieces = pc.extract_regex(origins, r"(?s)^(?P<file>.*):(?P<row>[0-9]{1,18})$")
             rows = pc.struct_field(pieces, "row").cast(pa.int64())
             files = pc.coalesce(pc.struct_field(pieces, "file"), origins)
             yield pa.table({"origin": files, "row": rows})
+        if start != len(record_ids):
+            where = workspace.run.folder / layout.records(source)
+            raise ValueError(
+                _other_records(source, f"the {start:,} records of {where}", len(record_ids))
+            )
         return
     for prefix in token_dataset(workspace, source).prefixes:
         for start in range(0, prefix.num_documents, _ROWS_AT_ONCE):
             rows = np.arange(start, min(start + _ROWS_AT_ONCE, prefix.num_documents))
             origin = pa.repeat(str(prefix.path_prefix), len(rows))
             yield pa.table({"origin": origin, "row": rows})
+
+
+def _other_records(source: str, found: str, num_documents: int | None = None) -> str:
+    documents = "the documents" if num_documents is None else f"the {num_documents:,} documents"
+    return (
+        f"{found} are not {documents} of {layout.tokens(source)}: the source was ingested again "
+        "since, so that their origins are unknown. Score and tokenise the same records again, then "
+        "run `mira select`."
+    )
 
 
 @contextmanager

@@ -5,7 +5,7 @@
 3. All other documents on offer are ranked together, and the longest prefix of that ranking that
    fits what is left of the scope's budget is kept. No lower-ranked document fills a gap.
 
-Where documents without a score are kept at random, budget, floors and caps hold these, too.
+Where documents without a score are drawn (offers.py), budget, floors and caps hold these, too.
 
 Shape letters: D documents of one source, C ranked documents of all sources of the scope, R of them
 that are neither reserved nor beyond a cap.
@@ -69,7 +69,7 @@ def choose_in_scope(
         _repeats(config),
     )
     chosen = {
-        each.entry.source: _chosen(each, times_K, seed)
+        each.entry.source: _chosen(each, times_K)
         for each, times_K in zip(offers, pool.split(found.times_D), strict=True)
     }
     return chosen, _cut(pool, found, chosen, budget_tokens)
@@ -160,16 +160,16 @@ def _tokens_for_ranked(pool: _Pool, budget_tokens: int) -> int:
         each.reserved_tokens + each.random_tokens(each.reserved_tokens) for each in pool.offers
     )
     assert left >= 0, "the floors of a scope fit its budget"
-    if not any(len(each.unscored) for each in pool.offers):
+    if all(each.lots is None for each in pool.offers):
         return left
-    # Every scored document that is kept brings unscored tokens of its source along, so less fits.
+    # The more of the scored is kept, the more of the unscored is drawn, so less fits.
     kept = np.flatnonzero(best_prefix(pool.scores_R, pool.tokens_R, pool.ties, left).is_kept_K)
     ranking = kept[ranked(pool.scores_R[kept], pool.ties(kept))]
     number_of = np.searchsorted(pool.starts, pool.among_all(ranking), side="right") - 1
     of_offer = [np.flatnonzero(number_of == number) for number in range(len(pool.offers))]
     ends_of_offer = [np.cumsum(pool.tokens_R[ranking[places]]) for places in of_offer]
 
-    def tokens_with_random_share(num_kept: int) -> int:
+    def tokens_with_drawn(num_kept: int) -> int:
         tokens = 0
         for each, places, ends in zip(pool.offers, of_offer, ends_of_offer, strict=True):
             number = int(np.searchsorted(places, num_kept))
@@ -178,12 +178,12 @@ def _tokens_for_ranked(pool: _Pool, budget_tokens: int) -> int:
         return tokens
 
     fitting = bisect_right(
-        range(len(ranking) + 1), budget_tokens, key=tokens_with_random_share
+        range(len(ranking) + 1), budget_tokens, key=tokens_with_drawn
     )  # at least 1: to keep none fits
     return int(pool.tokens_R[ranking[: fitting - 1]].sum())
 
 
-def _chosen(each: Offer, times_K: npt.NDArray[np.uint8], seed: int) -> Chosen:
+def _chosen(each: Offer, times_K: npt.NDArray[np.uint8]) -> Chosen:
     entry = each.entry
     decisions_D = entry.barred_D.copy()
     decisions_D[entry.is_trainable_D & ~entry.is_scored_D] = Decision.NO_SCORE
@@ -192,9 +192,9 @@ def _chosen(each: Offer, times_K: npt.NDArray[np.uint8], seed: int) -> Chosen:
         decisions_D[each.documents_K[~each.is_within_cap_K]] = Decision.BEYOND_CAP
     times_D = np.zeros(len(entry.tokens_D), dtype=np.uint8)
     times_D[each.documents_K] = times_K
-    if len(each.unscored):
-        scored_tokens_kept = int(np.dot(each.tokens_K, times_K))
-        times_D[each.random_documents(scored_tokens_kept, seed)] = 1
+    if each.lots is not None:
+        num_drawn = each.lots.num_drawn(int(np.dot(each.tokens_K, times_K)))
+        times_D[each.lots.documents_U[:num_drawn]] = 1
     decisions_D[times_D > 0] = Decision.KEPT
     return Chosen(
         times_D=times_D,

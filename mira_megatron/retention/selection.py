@@ -36,7 +36,7 @@ from mira_megatron.stage import Unit, WorkResult, Workspace
 from mira_megatron.tokenization.adopted import UNSCORED_PIN, adopted_sources
 from mira_megatron.tokenization.token_dataset import read_token_dataset
 
-VERSION = 3
+VERSION = 4
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

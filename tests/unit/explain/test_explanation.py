@@ -252,6 +252,27 @@ def test_arm_without_a_selection_is_waiting(tmp_path: Path) -> None:
     }
 
 
+def test_arm_that_reads_another_table_by_now_is_told_by_the_one_it_ranked_by(
+    tmp_path: Path,
+) -> None:
+    recipe = write_explained_run(tmp_path, {"wiki": WIKI}, budget_tokens=20)
+    other = recipe.run_folder / layout.record_scores("other", "wiki")
+    shutil.copytree(recipe.run_folder / layout.record_scores(TABLE, "wiki"), other)
+    for path in other.glob("part-*.parquet"):
+        table = pq.read_table(path)
+        scores = pa.array([0.5] * table.num_rows, pa.float32())
+        write_parquet(path, table.set_column(1, table.schema.field("score"), scores))
+    changed = load_recipe(recipe.path, [f"arms.{ARM}.score=other", "aggregate.scoring=other"])
+    found = of_wiki(changed, SECOND)
+    decided = decision_on(found)
+    assert found.arms[0].state != "done"
+    assert (decided.score_table, decided.score_minus_cutoff) == (TABLE, 0.0)
+    assert decided.why == "above_cutoff"
+    assert decided.distance is not None
+    assert decided.distance.rank == 2
+    assert {each.table: each.score for each in found.scores} == {"other": 0.5, TABLE: 7.5}
+
+
 def test_arm_whose_recipe_changed_says_so(tmp_path: Path) -> None:
     recipe = write_explained_run(tmp_path, {"wiki": WIKI})
     other = load_recipe(recipe.path, ["select.budget_tokens=10"])

@@ -62,6 +62,25 @@ def test_phases_that_cannot_be_ordered_are_refused(
         units(load_recipe(write_recipe(tmp_path, arms)))
 
 
+@pytest.mark.parametrize("setting", ["pinned", "excluded", "without"])
+def test_order_and_repeats_of_names_do_not_change_the_fingerprint(
+    tmp_path: Path, setting: str
+) -> None:
+    names = ["a_stable", "annealing"] if setting == "without" else ["code", "wiki"]
+    arm = {"score": "given", "scope": "global", "budget_fraction": 0.3}
+    configs, upstreams = [], []
+    for given in (names, [*reversed(names), names[0]]):
+        found = units(
+            load_recipe(write_recipe(tmp_path, PHASES | {"mine": {**arm, setting: given}}))
+        )
+        (mine,) = (unit for unit in found if unit.name == "mine")
+        configs.append(mine.config)
+        upstreams.append(mine.upstream)
+    assert configs[0] == configs[1]
+    assert configs[0][setting] == names
+    assert upstreams[0] == upstreams[1]
+
+
 def test_repeats_are_written_beside_the_masks(tmp_path: Path) -> None:
     arm = {"score": "given", "scope": "global", "budget_fraction": 0.3}
     arm |= {"repeat_fraction": 0.5, "repeat_times": 3}

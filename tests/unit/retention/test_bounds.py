@@ -25,6 +25,7 @@ from test_selection import (
 from mira_megatron.config import load_recipe
 from mira_megatron.retention.arms import SCOPES
 from mira_megatron.retention.budgets import shared_budgets
+from mira_megatron.retention.candidates import SourceDocuments
 from mira_megatron.retention.decisions import Decision
 from mira_megatron.retention.selection import units
 from mira_megatron.retention.ties import tie_values
@@ -132,6 +133,10 @@ def test_floors_beyond_a_budget_that_pinned_sources_leave_are_refused_with_both_
             {"repeat_fraction": 0.5, "repeat_times": 2, "cap_tokens": {"wiki": 5}},
             "repeat_times=2 beside floor_tokens, cap_tokens",
         ),
+        (
+            {"repeat_fraction": 0.5, "repeat_times": 2, "unspent": "share"},
+            "repeat_times=2 beside unspent=share.*Give the arm unspent: leave, or no repeats",
+        ),
     ],
 )
 def test_settings_that_contradict_each_other_are_refused_by_name(
@@ -186,23 +191,64 @@ def test_source_median_of_a_source_without_any_score_keeps_nothing() -> None:
     assert choice.sources["books"].decisions_D.tolist() == [Decision.NO_SCORE] * 2
 
 
-def test_random_share_keeps_as_large_a_part_of_the_unscored_as_of_the_scored() -> None:
+def drawn(entry: SourceDocuments, scored_tokens_kept: int) -> set[int]:
+    """Which unscored documents are drawn, from the definition; seed 1."""
+    scored_tokens = int(entry.tokens_D[entry.is_scored_D].sum())
+    ties = tie_values(entry.record_ids, 1)
+    return {
+        int(at)
+        for at in np.flatnonzero(~entry.is_scored_D)
+        if int(ties[at]) * scored_tokens < scored_tokens_kept * 2**64
+    }
+
+
+def test_random_share_draws_each_unscored_document_by_its_own_tie_value() -> None:
     scored = [(float(number), 10) for number in range(8)]
-    corpus = [documents("books", *scored, *[(None, 10)] * 4)]
-    # Of 80 scored and 40 unscored tokens a budget of 60 keeps half: 40 and 20.
-    choice = chosen(corpus, "source", 60, nulls="keep_random_share")
+    (corpus,) = [documents("books", *scored, *[(None, 1)] * 40)]
+    # 40 of the 80 scored tokens are kept, and so what has its tie value in the lower half.
+    expected = drawn(corpus, 40)
+    choice = chosen([corpus], "source", 40 + len(expected), nulls="keep_random_share")
     times_D = choice.sources["books"].times_D
     assert times_D[:8].tolist() == [0, 0, 0, 0, 1, 1, 1, 1]
-    ties = tie_values(corpus[0].record_ids, seed=1)[8:]
-    assert set(np.flatnonzero(times_D[8:])) == set(np.argsort(ties)[:2])
-    assert choice.cuts["books"].tokens_kept == 60
+    assert set(np.flatnonzero(times_D[8:]) + 8) == expected
+    assert 10 < len(expected) < 30
+    assert choice.cuts["books"].tokens_kept == 40 + len(expected)
 
 
-@pytest.mark.parametrize(("cap", "tokens"), [(19, 0), (20, 20), (39, 20), (40, 40)])
-def test_cap_holds_what_a_random_share_brings_along(cap: int, tokens: int) -> None:
-    corpus = [documents("books", (9.0, 10), (8.0, 10), (None, 10), (None, 10))]
+def test_random_share_keeps_long_documents_as_often_as_short_ones() -> None:
+    # A 100 times as long as others, and alone more than half of the unscored tokens.
+    scored = [(float(number), 100) for number in range(100)]
+    corpus = documents("books", *scored, (None, 500), *[(None, 5)] * 60)
+    kept_D = np.zeros(len(corpus.tokens_D))
+    for seed in range(200):
+        choice = chosen([corpus], "source", 5400, seed=seed, nulls="keep_random_share")
+        kept_D += choice.sources["books"].times_D
+    # Half of 10,800 tokens. Of 200 draws with a chance of 1/2, 100 keep, give or take 7.
+    assert 70 < kept_D[100] < 130
+    assert 95 < kept_D[101:].mean() < 105
+
+
+def test_random_share_of_all_scored_draws_all() -> None:
+    corpus = documents("books", (9.0, 10), *[(None, 10)] * 6)
+    choice = chosen([corpus], "source", 70, nulls="keep_random_share")
+    assert choice.sources["books"].times_D.tolist() == [1] * 7
+
+
+@settings(deadline=None)
+@given(scored=st.lists(st.integers(1, 9), min_size=1, max_size=6), cap=st.integers(1, 60))
+def test_cap_holds_what_is_drawn_and_nothing_shorter(scored: list[int], cap: int) -> None:
+    ranked = [(9.0 - number, tokens) for number, tokens in enumerate(scored)]
+    corpus = documents("books", *ranked, (None, 3), (None, 20), (None, 1))
     arm: dict[str, Any] = {"nulls": "keep_random_share", "cap_tokens": {"books": cap}}
-    assert chosen(corpus, "source", 100, **arm).cuts["books"].tokens_kept == tokens
+    times_D = chosen([corpus], "source", 1000, **arm).sources["books"].times_D
+
+    def with_drawn(length: int) -> int:
+        tokens = sum(scored[:length])
+        return tokens + sum(int(corpus.tokens_D[at]) for at in drawn(corpus, tokens))
+
+    longest = max(n for n in range(len(scored) + 1) if with_drawn(n) <= cap)
+    assert times_D[: len(scored)].tolist() == [1] * longest + [0] * (len(scored) - longest)
+    assert int(np.dot(times_D, corpus.tokens_D)) == with_drawn(longest)
 
 
 NULLS = st.sampled_from(["drop", "keep_random_share", "source_median"])
@@ -256,13 +302,9 @@ def test_budget_floors_and_caps_hold(
                 assert tokens >= int(np.dot(entry.tokens_D, alone))
 
 
-def share(tokens_kept: int, tokens: int, of: int) -> int:
-    return tokens_kept * of // tokens if tokens else 0
-
-
 @settings(deadline=None)
 @given(corpus=CORPUS, budget_tokens=st.integers(0, 120))
-def test_random_share_is_the_longest_ranking_that_fits_with_what_it_brings_along(
+def test_random_share_is_the_longest_ranking_that_fits_with_what_it_draws(
     corpus: Mapping[str, list[Scored]], budget_tokens: int
 ) -> None:
     entries = {name: documents(name, *corpus[name]) for name in GROUPS}
@@ -272,15 +314,14 @@ def test_random_share_is_the_longest_ranking_that_fits_with_what_it_brings_along
         for name, entry in entries.items()
         for at in np.flatnonzero(entry.is_scored_D)
     )
-    scored = {n: int(e.tokens_D[e.is_scored_D].sum()) for n, e in entries.items()}
-    unscored = {n: int(e.tokens_D[~e.is_scored_D].sum()) for n, e in entries.items()}
 
     def with_share(length: int) -> int:
         tokens = dict.fromkeys(entries, 0)
         for _, _, name, at in ranking[:length]:
             tokens[name] += int(entries[name].tokens_D[at])
         return sum(
-            kept + share(kept, scored[name], unscored[name]) for name, kept in tokens.items()
+            kept + sum(int(entries[name].tokens_D[at]) for at in drawn(entries[name], kept))
+            for name, kept in tokens.items()
         )
 
     longest = max(n for n in range(len(ranking) + 1) if with_share(n) <= budget_tokens)
@@ -293,8 +334,7 @@ def test_random_share_is_the_longest_ranking_that_fits_with_what_it_brings_along
     for name, entry in entries.items():
         times_D = choice.sources[name].times_D
         kept_scored = int(np.dot(entry.tokens_D, times_D * entry.is_scored_D))
-        kept_unscored = int(np.dot(entry.tokens_D, times_D * ~entry.is_scored_D))
-        assert kept_unscored <= share(kept_scored, scored[name], unscored[name])
+        assert set(np.flatnonzero(~entry.is_scored_D & (times_D > 0))) == drawn(entry, kept_scored)
 
 
 WEIGHTS = st.dictionaries(st.sampled_from("abcde"), st.integers(0, 50), min_size=1)

@@ -88,6 +88,24 @@ def test_budget_fraction_counts_what_masks_leave(recipe: Recipe) -> None:
     assert kept(recipe)["wiki"] == [True, False, False, False]
 
 
+def test_phases_under_one_mask_take_their_fractions_of_the_same_whole(tmp_path: Path) -> None:
+    # The mask denies the copy of wiki's best, of which the first phase keeps the other one.
+    copied = {**SOURCES, "qa": [*SOURCES["qa"], SmallRecord(text="wiki 0", score=1.0)]}
+    recipe = write_run(tmp_path, copied, budget_tokens=40)
+    write_table(tmp_path / "team.csv", {record_id("qa", 3): "false"})
+    arm = {"score": "rule_judge", "scope": "global", "budget_fraction": 0.5}
+    arm["with_masks"] = {"team": {"path": "team.csv", "unlisted": "keep"}}
+    arms = {"first": arm, "second": {**arm, "without": ["first"]}}
+    content = orjson.loads(recipe.path.read_bytes())
+    recipe.path.write_bytes(orjson.dumps({**content, "arms": arms}))
+    budgets = []
+    for unit in units(load_recipe(recipe.path)):
+        run_unit(unit, Run(folder=recipe.run_folder), Resources())
+        found = orjson.loads((recipe.run_folder / unit.folder / "selection.json").read_bytes())
+        budgets.append(found["budget_tokens"])
+    assert budgets == [35, 35]  # half of the 70 that the mask leaves, each
+
+
 @pytest.mark.parametrize("values", [[1, 0, 1, 1], [True, False, True, True]])
 def test_table_per_source_may_say_numbers_or_words(recipe: Recipe, values: list[object]) -> None:
     for source in SOURCES:
