@@ -36,6 +36,7 @@ class Outcome(IntEnum):
     NOT_SELECTED = 5  # behind the cut of its scope
     DENIED = 6  # by a mask made elsewhere
     BEYOND_CAP = 7  # of its source
+    NOT_TRAINED_ON = 8  # its source is excluded, or left out because it has no scores
 
 
 # What a selection that writes its decisions calls them; `denied_by_<mask>` is Outcome.DENIED.
@@ -44,7 +45,7 @@ _OUTCOME_OF_DECISION = {
     "held_out": Outcome.HELD_OUT,
     "duplicate_of_held_out": Outcome.REPEATS_HELD_OUT,
     "in_another_arm": Outcome.IN_ANOTHER_ARM,
-    "source_not_trained_on": Outcome.NO_SCORE,
+    "source_not_trained_on": Outcome.NOT_TRAINED_ON,
     "no_score": Outcome.NO_SCORE,
     "beyond_cap": Outcome.BEYOND_CAP,
     "not_selected": Outcome.NOT_SELECTED,
@@ -120,6 +121,8 @@ class JudgedSource:
                 return f"denied by the mask {name}"
             case Outcome.BEYOND_CAP:
                 return "beyond the cap of its source"
+            case Outcome.NOT_TRAINED_ON:
+                return f"not trained on: its source is {self.scope.name}"
 
     def _is_below_cutoff(self, document: int) -> bool:
         cutoff = self.scope.cutoff

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
-from small_run import ARM, SmallRecord, report_workspace, write_run
+from small_run import ARM, HELD_OUT, SmallRecord, report_workspace, with_arm, write_run
 
+from mira_megatron.report.arm_overlap import drift
 from mira_megatron.report.outcomes import (
     JudgedArm,
     Outcome,
@@ -13,6 +15,7 @@ from mira_megatron.report.outcomes import (
     outcomes_of_decisions,
     read_arm,
 )
+from mira_megatron.report.score_bins import is_candidate
 from mira_megatron.report.source_table import summarise_source, total
 from mira_megatron.retention.documents import read_documents
 
@@ -34,6 +37,14 @@ def judged_arm(folder: Path, *, budget_tokens: int = 20, scope: str = "group") -
     recipe = write_run(folder, {"wiki": WIKI, "qa": QA}, budget_tokens=budget_tokens, scope=scope)
     workspace = report_workspace(recipe)
     return read_arm(workspace, ARM, read_documents(workspace, ["wiki", "qa"]))
+
+
+def judged_under(folder: Path, records: Sequence[SmallRecord], **config: object) -> JudgedArm:
+    """Returns an arm with settings of its own over the sources wiki and qa."""
+    sources = {"wiki": records, "qa": [HELD_OUT, SmallRecord(text="other", score=4.0)]}
+    recipe = with_arm(write_run(folder, sources), "other", **config)
+    workspace = report_workspace(recipe)
+    return read_arm(workspace, "other", read_documents(workspace, ["wiki", "qa"]))
 
 
 @pytest.mark.parametrize(
@@ -124,3 +135,19 @@ def test_outcomes_are_those_that_the_selection_wrote() -> None:
         Outcome.NOT_SELECTED,
         Outcome.HELD_OUT,
     ]
+
+
+def test_documents_of_an_excluded_source_are_no_candidates(tmp_path: Path) -> None:
+    arm = judged_under(tmp_path, WIKI, excluded=["wiki"])
+    wiki, qa = arm.sources
+    assert wiki.outcomes_D.tolist() == [Outcome.NOT_TRAINED_ON] * 4 + [
+        Outcome.HELD_OUT,
+        Outcome.NOT_TRAINED_ON,
+    ]
+    assert wiki.reason(0) == "not trained on: its source is excluded"
+    found = drift(arm, {"wiki": "text", "qa": "text"}, {})
+    assert (found.candidates.num_documents, found.candidates.tokens) == (1, 10)  # of qa
+    row = summarise_source(wiki)
+    assert (row.num_not_trained_on, row.num_no_score, row.num_held_out) == (5, 0, 1)
+    assert (row.num_not_trained_on + row.num_held_out, total([row]).num_not_trained_on) == (6, 5)
+    assert [int(is_candidate(judged).sum()) for judged in (wiki, qa)] == [0, 1]

@@ -64,7 +64,9 @@ def test_page_marks_the_anchors_that_a_scorer_follows_in_words_too(tmp_path: Pat
     assert tiles[2]["title"] == shown
     text = " ".join(outline.text.split())
     assert "wiki 0.901.25 K 0.501.25 K 0.401.25 K 0.451.25 · 0.251.25 · n/a1.25 ·" in text
-    assert "A3 Anchor 3 50 1.25 0.40 0.30 yes A4 Anchor 4 50 1.25 0.45 -0.60 no: not above" in text
+    error = "1.25 (1.00 to 1.50)"
+    assert f"A3 Anchor 3 50 {error} 0.40 (0.30 to 0.50) 0.30 yes A4 Anchor 4 50 {error}" in text
+    assert "0.45 (0.35 to 0.55) -0.60 no: not above" in text
     assert "n/a 0.10 no: the scorer gave every record the same score" in text
     assert "wiki: follows on 3 anchors with 2 names; 50 records, 96.0% of the answers read" in text
 
