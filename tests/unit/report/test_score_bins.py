@@ -56,7 +56,7 @@ def test_width_is_that_of_bins_only_where_scores_are_many(tmp_path: Path) -> Non
 def test_candidates_are_what_the_arm_chose_from(tmp_path: Path) -> None:
     (source,) = judged_arm(tmp_path).sources
     judged = replace(source, outcomes_D=np.arange(len(Outcome), dtype=np.uint8))
-    assert {Outcome(number) for number in np.flatnonzero(is_candidate(judged))} == {
+    assert {Outcome(number) for number in np.flatnonzero(is_candidate(judged)).tolist()} == {
         Outcome.KEPT,
         Outcome.NO_SCORE,
         Outcome.NOT_SELECTED,
