@@ -19,7 +19,14 @@ import numpy as np
 import pytest
 from environments import environment_python, run_probe
 from small_run import HELD_OUT, SmallRecord, write_report, write_run
-from small_scorers import RHOS, with_scorers, write_reliability, write_scorer
+from small_scorers import (
+    RHOS,
+    with_masks,
+    with_scorers,
+    write_mask,
+    write_reliability,
+    write_scorer,
+)
 
 from mira_megatron import layout
 from mira_megatron.records import NUM_SLOTS
@@ -143,8 +150,9 @@ def seen(tmp_path_factory: pytest.TempPathFactory, artefacts: Path) -> Any:
     recipe = with_scorers(write_run(folder, found, budget_tokens=300))
     for source in found:
         write_scorer(recipe.run_folder, f"text-{source}")
-        write_reliability(recipe.run_folder, source, decisions=DECISIONS)
-    return probe(write_report(recipe), artefacts / "plain", CHOICES)
+        write_reliability(recipe.run_folder, source)
+        write_mask(recipe.run_folder, source, DECISIONS, NONE_MASKED)
+    return probe(write_report(with_masks(recipe)), artefacts / "plain", CHOICES)
 
 
 @pytest.fixture(scope="module")
