@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -107,9 +106,8 @@ def _explained(
         if not _gives(samples[judged.source], own, rule, judged):
             return None
         masked[judged.source] = own
-    # The control counts in thousandths; a finer fraction can be looked at, not typed.
-    permille = round(Fraction(str(rule.trim_fraction)) * 1000)
-    return {"trimPermille": permille, "minSlots": rule.min_slots, "masked": masked}
+    # As written, for the control to count exactly with.
+    return {"trim": str(rule.trim_fraction), "minSlots": rule.min_slots, "masked": masked}
 
 
 def _gives(

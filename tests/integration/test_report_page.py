@@ -96,13 +96,13 @@ def certified(folder: Path, budget: int, scope: str, **scored: Any) -> dict[str,
 def choice(
     budget: int,
     scope: str,
-    trim_permille: int = 100,
+    trim: str = "0.1",
     thresholds: Mapping[str, object] | None = None,
 ) -> dict[str, object]:
     return {
         "budgetTokens": budget,
         "scope": scope,
-        "trimPermille": trim_permille,
+        "trim": trim,
         "thresholds": thresholds,
     }
 
@@ -114,7 +114,7 @@ DECISIONS = ("keep", "keep", "keep", "undecided", "too_few", *["keep"] * 10)  # 
 THRESHOLDS = {"maxMae": 10, "minRho": 0.3, "combine": "both"}
 CHOICES = [
     *(choice(budget, scope) for scope in ("global", "source") for budget in BUDGETS),
-    *(choice(400, "global", permille) for permille in (0, 250, 499)),
+    *(choice(400, "global", trim) for trim in ("0", "0.25", "0.499")),
     choice(400, "group", 100, THRESHOLDS),
 ]
 NUM_ESTIMATED = 4
@@ -203,7 +203,7 @@ def expected(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, int]]:
             tmp_path_factory.mktemp("selected"),
             int(str(asked["budgetTokens"])),
             str(asked["scope"]),
-            trim=int(str(asked["trimPermille"])) / 1000,
+            trim=float(str(asked["trim"])),
             **({"is_masked": is_masked} if asked["thresholds"] else {}),
         )
         for asked in CHOICES
@@ -227,7 +227,7 @@ def test_estimates_from_a_sample_are_within_their_error(
     estimates = [
         (each, kept[each["name"]])
         for asked, kept, computed in zip(CHOICES, expected, seen["from_half"], strict=True)
-        if asked["trimPermille"] != 100 or asked["thresholds"]
+        if asked["trim"] != "0.1" or asked["thresholds"]
         for each in computed
     ]
     assert len(estimates) == 2 * NUM_ESTIMATED

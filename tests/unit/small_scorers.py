@@ -46,7 +46,7 @@ def with_scorers(recipe: Recipe) -> Recipe:
 
 
 def with_masks(recipe: Recipe) -> Recipe:
-    """Returns the recipe as one whose score table leaves out what its scorers are not trusted on."""
+    """Returns the recipe as one that masks the anchors its scorers do not follow."""
     return replace(recipe, values={**recipe.values, "reliability": {}})
 
 

@@ -203,9 +203,10 @@ def test_unscored_records_at_their_source_s_median_are_told_by_it(tmp_path: Path
 
 
 def test_median_is_that_of_the_candidates_alone(tmp_path: Path) -> None:
-    records = [*WIKI, SmallRecord(text="last", score=1.0)]  # candidates 9, 8, 8, 2, 1
+    lower = [SmallRecord(text=f"{score}", score=score) for score in (1.0, 1.5)]
+    records = [*WIKI, *lower]  # candidates 9, 8, 8, 2, 1.5, 1; the 9.5 is held out
     wiki, _ = judged_under(tmp_path, records, budget_tokens=30, nulls="source_median").sources
-    assert wiki.score_of_unscored == 8.0
+    assert wiki.score_of_unscored == 2.0
 
 
 def test_unscored_record_kept_at_random_has_no_place_in_the_ranking(tmp_path: Path) -> None:

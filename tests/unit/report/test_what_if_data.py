@@ -67,7 +67,7 @@ def test_run_s_own_masks_are_those_beside_its_score_table(
 ) -> None:
     is_masked = [slot in (masked or ()) for slot in range(NUM_SLOTS)]
     found = data(tmp_path, score(is_masked), None if masked is None else is_masked)
-    rule = {"trimPermille": 100, "minSlots": 5, "masked": {"wiki": is_masked}}
+    rule = {"trim": "0.1", "minSlots": 5, "masked": {"wiki": is_masked}}
     assert found["arms"][0]["rule"] == rule
 
 
