@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 
 from mira_megatron import layout
 from mira_megatron.report.judged_scopes import Scope, read_scopes, scope_of
+from mira_megatron.report.selection_words import selection_sentences
 from mira_megatron.retention.arms import NULLS_MEDIAN
 from mira_megatron.retention.documents import (
     kept_by_arm,
@@ -148,6 +149,7 @@ class JudgedArm:
     scopes: tuple[Scope, ...]
     sources: tuple[JudgedSource, ...]
     shares: str = "proportional"  # of the budget, by a scope's candidate tokens; or equal
+    told: tuple[str, ...] = ()  # how it chose, in sentences
     beside_ranking: tuple[str, ...] = ()  # in words: what else than rank and budget decides
 
     def score_of(self, record_id: str | None) -> float | None:
@@ -204,6 +206,7 @@ def read_arm(workspace: Workspace, arm: str, documents: Mapping[str, pa.Table]) 
             for source, table in documents.items()
         ),
         shares=certificate.get("shares", "proportional"),
+        told=selection_sentences(certificate),
         beside_ranking=_beside_ranking(certificate),
     )
 

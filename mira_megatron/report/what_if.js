@@ -91,7 +91,7 @@ const MISSING_RATING = 65535;
 const NUM_SLOTS = 15;
 
 // Returns how many of n ratings, n = 0..15, a trim cuts from each end: floor(trim * n) of the number
-// as it is written, as the run counts (in binary, 0.2 * 15 could fall below 3). Null for what is no
+// as it is written, as the run counts (in binary, 0.29 * 100 is 28.999…). Null for what is no
 // trim: no plain or scientific decimal in [0, 0.5).
 function cutsOf(trim) {
   const written = /^\+?(\d*)(?:\.(\d*))?(?:e([+-]?\d{1,3}))?$/i.exec(String(trim).trim());

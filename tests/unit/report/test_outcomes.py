@@ -214,3 +214,42 @@ def test_unscored_record_kept_at_random_has_no_place_in_the_ranking(tmp_path: Pa
     wiki, _ = arm.sources
     assert wiki.score_of_unscored is None
     assert wiki.reason(5) == "kept without a score: drawn at random, as the arm treats those"
+
+
+def test_plain_arm_is_told_in_three_sentences(tmp_path: Path) -> None:
+    assert judged_arm(tmp_path).told == (
+        "The budget of 20 tokens is shared among the scopes in proportion to their candidate "
+        "tokens.",
+        "Candidates are all records but those held out for validation and their repeats.",
+        "Records without a score are not kept.",
+    )
+
+
+def test_arm_tells_what_decides_beside_rank_and_budget(tmp_path: Path) -> None:
+    mask = tmp_path / "licence.csv"
+    mask.write_text("record_id,keep\nwiki-0000,0\n")
+    arm = judged_under(
+        tmp_path,
+        WIKI,
+        budget_tokens=50,
+        shares="equal",
+        unspent="share",
+        nulls="source_median",
+        pinned=["qa"],
+        floor_tokens={"wiki": 10},
+        cap_tokens={"wiki": 30},
+        with_masks={"licence": {"path": str(mask), "unlisted": "keep"}},
+        without=[ARM],
+    )
+    told = " ".join(arm.told)
+    for sentence in (
+        "What pinned sources leave of the 50 tokens is shared among the scopes in equal parts.",
+        f"those that {ARM} keeps, and copies of them; those denied by the mask licence.",
+        "Records without a score are ranked at the lower median of their source’s candidates.",
+        "What a scope cannot spend goes to the others.",
+        "Pinned, kept whole: qa.",
+        "ranked: wiki 10 tokens.",
+        "offers nothing: wiki 30 tokens.",
+    ):
+        assert sentence in told
+    assert "proportion" not in told
