@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from mira_megatron import layout
 from mira_megatron.config import Recipe
 from mira_megatron.manifest import Manifest, read_manifest
+from mira_megatron.records import NUM_SLOTS
 from mira_megatron.reliability.cells import Cell, follows
 from mira_megatron.reliability.reliability import MIN_RHO
 
@@ -26,6 +27,7 @@ class CellBounds:
     rho_low: float | None
     rho_high: float | None
     decision: str | None  # keep | masked | undecided | too_few
+    is_masked: bool | None  # what follows of the decision: undecided cells may be, or not
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,8 +54,8 @@ class SourceAgreement:
 
     @property
     def num_masked(self) -> int:
-        """Returns how many cells were decided against."""
-        return sum(bounds.decision == "masked" for bounds in self.bounds)
+        """Returns how many anchors are left out of the record scores, undecided ones included."""
+        return sum(bool(bounds.is_masked) for bounds in self.bounds)
 
     @property
     def num_names_followed(self) -> int:
@@ -114,20 +116,31 @@ def read_agreement(run_folder: Path, rubric: str, source: str) -> SourceAgreemen
     )
 
 
-def with_decisions(
-    agreement: SourceAgreement, run_folder: Path, scorings: Iterable[str]
-) -> SourceAgreement:
-    """Returns the agreement with the decisions of the first score table that has some of its own.
+def with_decisions(agreement: SourceAgreement, run_folder: Path, scoring: str) -> SourceAgreement:
+    """Returns the agreement with the decisions of a score table, where those are made already."""
+    rows = _mask_rows(run_folder, scoring, agreement.source)
+    if rows is None:
+        return agreement
+    bounds = tuple(CellBounds(**_columns_of(CellBounds, row)) for row in rows)
+    return replace(agreement, bounds=bounds)
 
-    They lie beside the table, in reliability_masks/<scoring>/<source>: each table has its own.
+
+def read_masked_slots(run_folder: Path, scoring: str, source: str) -> list[bool]:
+    """Returns which anchors of a source a score table leaves out, in slot order.
+
+    None is left out of a table that was made without masks.
     """
-    for scoring in scorings:
-        path = run_folder / layout.reliability_mask(scoring, agreement.source) / layout.CELLS
-        if path.is_file():
-            rows = pq.read_table(path).to_pylist()
-            bounds = tuple(CellBounds(**_columns_of(CellBounds, row)) for row in rows)
-            return replace(agreement, bounds=bounds)
-    return agreement
+    rows = _mask_rows(run_folder, scoring, source)
+    return [False] * NUM_SLOTS if rows is None else [row["is_masked"] for row in rows]
+
+
+def _mask_rows(run_folder: Path, scoring: str, source: str) -> list[dict[str, Any]] | None:
+    """Returns the decisions that lie beside a score table, None where it has none of its own."""
+    folder = run_folder / layout.reliability_mask(scoring, source)
+    if read_manifest(folder) is None:
+        return None
+    rows: list[dict[str, Any]] = pq.read_table(folder / layout.CELLS).to_pylist()
+    return rows
 
 
 def _columns_of(row_type: type, row: dict[str, Any]) -> dict[str, Any]:

@@ -14,13 +14,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mira_megatron import layout
+from mira_megatron.report.judged_scopes import Scope, read_scopes, scope_of
+from mira_megatron.report.selection_words import selection_sentences
+from mira_megatron.retention.arms import NULLS_MEDIAN
 from mira_megatron.retention.documents import (
     kept_by_arm,
-    scope_name,
     score_table,
     texts_of_arms,
     token_dataset,
 )
+from mira_megatron.retention.offers import lower_median
 from mira_megatron.stage import Workspace
 from mira_megatron.written_numbers import decimal
 
@@ -36,6 +39,7 @@ class Outcome(IntEnum):
     NOT_SELECTED = 5  # behind the cut of its scope
     DENIED = 6  # by a mask made elsewhere
     BEYOND_CAP = 7  # of its source
+    NOT_TRAINED_ON = 8  # its source is excluded, or left out because it has no scores
 
 
 # What a selection that writes its decisions calls them; `denied_by_<mask>` is Outcome.DENIED.
@@ -44,28 +48,12 @@ _OUTCOME_OF_DECISION = {
     "held_out": Outcome.HELD_OUT,
     "duplicate_of_held_out": Outcome.REPEATS_HELD_OUT,
     "in_another_arm": Outcome.IN_ANOTHER_ARM,
-    "source_not_trained_on": Outcome.NO_SCORE,
+    "source_not_trained_on": Outcome.NOT_TRAINED_ON,
     "no_score": Outcome.NO_SCORE,
     "beyond_cap": Outcome.BEYOND_CAP,
     "not_selected": Outcome.NOT_SELECTED,
 }
 _DENIED = "denied_by_"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Scope:
-    """Where one ranking was cut, as the certificate says it."""
-
-    name: str  # for people, as in "group text-code"; of sources that are not ranked, how they are
-    budget_tokens: int
-    num_candidates: int
-    candidate_tokens: int
-    num_kept: int
-    tokens_kept: int
-    cutoff: float | None  # score of the last document kept
-    first_out: str | None  # record id
-    sources: tuple[str, ...]
-    num_repeated: int = 0  # documents kept that are seen more than once
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -84,6 +72,7 @@ class JudgedSource:
     tokens_seen: int  # in one pass, each document as often as it is seen
     decisions_D: npt.NDArray[np.uint8] | None = None  # where the selection wrote them
     decision_names: tuple[str, ...] = ()
+    score_of_unscored: float | None = None  # at which those without one were ranked, if they were
 
     def score(self, document: int) -> float | None:
         """Returns a document's score, 0-10."""
@@ -91,13 +80,24 @@ class JudgedSource:
 
     def reason(self, document: int) -> str:
         """Returns in words why a document was kept or dropped."""
+        told = self._told(document)
+        is_ranked = Outcome(self.outcomes_D[document]) in (Outcome.KEPT, Outcome.NOT_SELECTED)
+        if not is_ranked or self.is_scored_D[document] or self.score_of_unscored is None:
+            return told
+        median = decimal(self.score_of_unscored, 3)
+        return f"{told}; without a score, it is ranked at its source’s median {median}"
+
+    def _told(self, document: int) -> str:
         cutoff = f"the cutoff {decimal(self.scope.cutoff, 3)} of {self.scope.name}"
+        score = self._score_by_rank(document)
         match Outcome(self.outcomes_D[document]):
             case Outcome.KEPT if self.source_group is None:
                 return f"kept: its source is {self.scope.name}"
-            case Outcome.KEPT if not self.is_scored_D[document]:
-                return "kept without a score, as the arm treats those"
-            case Outcome.KEPT if self._is_below_cutoff(document):
+            case Outcome.KEPT if score is None:
+                return "kept without a score: drawn at random, as the arm treats those"
+            case Outcome.KEPT if self.scope.is_cut_by_floors:
+                return "kept for its source’s floor"
+            case Outcome.KEPT if self._is_below_cutoff(score):
                 return f"kept for its source’s floor, though below {cutoff}"
             case Outcome.KEPT:
                 return f"kept: not below {cutoff}"
@@ -112,7 +112,12 @@ class JudgedSource:
             case Outcome.NOT_SELECTED:
                 if self.scope.cutoff is None:
                     return f"the budget of {self.scope.name} holds no document"
-                is_tie = self.scores_D[document] == self.scope.cutoff
+                if self.scope.is_cut_by_floors:
+                    return (
+                        "reserved by no floor, and what floors leave of the budget of "
+                        f"{self.scope.name} holds no document"
+                    )
+                is_tie = score == self.scope.cutoff
                 return f"at {cutoff}, behind it by the tie rule" if is_tie else f"below {cutoff}"
             case Outcome.DENIED:
                 assert self.decisions_D is not None
@@ -120,10 +125,15 @@ class JudgedSource:
                 return f"denied by the mask {name}"
             case Outcome.BEYOND_CAP:
                 return "beyond the cap of its source"
+            case Outcome.NOT_TRAINED_ON:
+                return f"not trained on: its source is {self.scope.name}"
 
-    def _is_below_cutoff(self, document: int) -> bool:
-        cutoff = self.scope.cutoff
-        return cutoff is not None and bool(self.scores_D[document] < np.float32(cutoff))
+    def _is_below_cutoff(self, score: float | None) -> bool:
+        return score is not None and self.scope.cutoff is not None and score < self.scope.cutoff
+
+    def _score_by_rank(self, document: int) -> float | None:
+        """Returns the score that a document was ranked by; None where it was not."""
+        return self.score(document) if self.is_scored_D[document] else self.score_of_unscored
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -139,6 +149,7 @@ class JudgedArm:
     scopes: tuple[Scope, ...]
     sources: tuple[JudgedSource, ...]
     shares: str = "proportional"  # of the budget, by a scope's candidate tokens; or equal
+    told: tuple[str, ...] = ()  # how it chose, in sentences
     beside_ranking: tuple[str, ...] = ()  # in words: what else than rank and budget decides
 
     def score_of(self, record_id: str | None) -> float | None:
@@ -180,7 +191,7 @@ def read_arm(workspace: Workspace, arm: str, documents: Mapping[str, pa.Table]) 
     """Returns what one arm's keep masks made of the documents of every source."""
     folder = workspace.run.folder / layout.keep(arm)
     certificate = orjson.loads((folder / layout.CERTIFICATE).read_bytes())
-    scopes = _scopes(certificate)
+    scopes = read_scopes(certificate)
     taken = texts_of_arms(workspace, certificate["without"], documents)
     return JudgedArm(
         arm=arm,
@@ -195,6 +206,7 @@ def read_arm(workspace: Workspace, arm: str, documents: Mapping[str, pa.Table]) 
             for source, table in documents.items()
         ),
         shares=certificate.get("shares", "proportional"),
+        told=selection_sentences(certificate),
         beside_ranking=_beside_ranking(certificate),
     )
 
@@ -224,19 +236,9 @@ def _judged_source(
     is_scored = pc.is_valid(scores["score"]).to_numpy()
     decisions_D = _decisions(workspace, certificate, source)
     names = tuple(certificate.get("decisions", ()))
-    return JudgedSource(
-        source=source,
-        source_group=decided["source_group"],
-        scope=_scope_of(certificate, scopes, source),
-        record_ids=documents["record_id"],
-        tokens_D=documents["num_tokens"].to_numpy(),
-        scores_D=pc.fill_null(scores["score"], 0.0).to_numpy(),
-        is_scored_D=is_scored,
-        no_score_reasons=scores["reason"],
-        tokens_seen=decided["tokens_kept"],
-        decisions_D=decisions_D,
-        decision_names=names,
-        outcomes_D=outcomes_of_decisions(decisions_D, names)
+    scores_D = pc.fill_null(scores["score"], 0.0).to_numpy()
+    outcomes_D = (
+        outcomes_of_decisions(decisions_D, names)
         if decisions_D is not None
         else outcomes(
             is_kept_D=kept_by_arm(workspace, certificate["arm"], source),
@@ -244,8 +246,37 @@ def _judged_source(
             repeats_held_out_D=documents["repeats_held_out"].to_numpy(),
             is_in_another_arm_D=pc.is_in(documents["text_hash"], texts_taken).to_numpy(),
             is_scored_D=is_scored,
+        )
+    )
+    return JudgedSource(
+        source=source,
+        source_group=decided["source_group"],
+        scope=scope_of(certificate, scopes, source),
+        record_ids=documents["record_id"],
+        tokens_D=documents["num_tokens"].to_numpy(),
+        scores_D=scores_D,
+        is_scored_D=is_scored,
+        no_score_reasons=scores["reason"],
+        tokens_seen=decided["tokens_kept"],
+        decisions_D=decisions_D,
+        decision_names=names,
+        outcomes_D=outcomes_D,
+        score_of_unscored=_score_of_unscored(
+            certificate, scores_D[is_scored & np.isin(outcomes_D, _ON_OFFER)]
         ),
     )
+
+
+# What a source offers to its scope where it has a score, capped or not.
+_ON_OFFER = (Outcome.KEPT, Outcome.NOT_SELECTED, Outcome.BEYOND_CAP)
+
+
+def _score_of_unscored(
+    certificate: Mapping[str, Any], scores: npt.NDArray[np.float32]
+) -> float | None:
+    """Returns where an arm ranks documents of a source without a score, given its candidates'."""
+    is_ranked = certificate.get("nulls") == NULLS_MEDIAN and len(scores)
+    return float(lower_median(scores)) if is_ranked else None
 
 
 def outcomes_of_decisions(
@@ -280,51 +311,6 @@ def _record_scores(
     how = certificate["sources"][source]["how"]
     if how != "ranked":
         num = documents.num_rows
-        reasons = pa.array([f"its source is {_in_words(how)}"] * num, pa.string())
+        reasons = pa.array([f"its source is {how.replace('_', ' ')}"] * num, pa.string())
         return pa.table({"score": pa.nulls(num, pa.float32()), "reason": reasons})
     return score_table(workspace, certificate["score"], source, documents, ["score", "reason"])
-
-
-def _scope_of(certificate: Mapping[str, Any], scopes: Mapping[str, Scope], source: str) -> Scope:
-    decided = certificate["sources"][source]
-    if decided["how"] == "ranked":
-        return scopes[_scope_key(certificate, source)]
-    return Scope(
-        name=_in_words(decided["how"]),
-        budget_tokens=decided["tokens_kept"],
-        num_candidates=decided["num_kept"],
-        candidate_tokens=decided["tokens_distinct"],
-        num_kept=decided["num_kept"],
-        tokens_kept=decided["tokens_kept"],
-        cutoff=None,
-        first_out=None,
-        sources=(source,),
-    )
-
-
-def _in_words(how: str) -> str:
-    return how.replace("_", " ")
-
-
-def _scopes(certificate: Mapping[str, Any]) -> dict[str, Scope]:
-    kind = certificate["scope"]
-    scopes = {}
-    for key, cut in certificate["scopes"].items():
-        scopes[key] = Scope(
-            name="all sources" if kind == "global" else f"{kind} {key}",
-            sources=tuple(
-                source
-                for source, decided in certificate["sources"].items()
-                if decided["how"] == "ranked" and _scope_key(certificate, source) == key
-            ),
-            **cut,
-        )
-    return scopes
-
-
-def _scope_key(certificate: Mapping[str, Any], source: str) -> str:
-    return scope_name(
-        certificate["scope"],
-        source=source,
-        source_group=certificate["sources"][source]["source_group"],
-    )

@@ -202,8 +202,11 @@ def _agreements(workspace: Workspace, settings: ReportSettings) -> list[SourceAg
         return []
     folder, rubric = workspace.run.folder, settings.rubric
     found = [read_agreement(folder, rubric, source) for source in sorted(settings.groups)]
-    tables = tuple(dict.fromkeys(settings.score_tables.values()))
-    return [with_decisions(agreement, folder, tables) for agreement in found if agreement]
+    return [
+        with_decisions(agreement, folder, settings.masking) if settings.masking else agreement
+        for agreement in found
+        if agreement
+    ]
 
 
 def _scorer_context(
@@ -218,6 +221,7 @@ def _scorer_context(
         "answerers": judge_names(models, [scorer.served_model_name for scorer in scorers]),
         "groups": settings.groups,
         "follows": follows,
+        "masking": settings.masking,
         "min_rho": MIN_RHO,
         "num_slots": NUM_SLOTS,
     }

@@ -31,9 +31,10 @@ _DECISIONS = {
     Outcome.REPEATS_HELD_OUT: "repeats a held-out text",
     Outcome.IN_ANOTHER_ARM: "in another arm",
     Outcome.NO_SCORE: "no score",
-    Outcome.NOT_SELECTED: "below the cut",
+    Outcome.NOT_SELECTED: "not selected",
     Outcome.DENIED: "denied by a mask",
     Outcome.BEYOND_CAP: "beyond the cap",
+    Outcome.NOT_TRAINED_ON: "source not trained on",
 }
 
 

@@ -15,7 +15,8 @@ from mira_megatron.report.outcomes import JudgedArm, JudgedSource, Outcome
 
 MAX_DISTINCT = 1000
 _BINS_PER_POINT = 100
-# Neither held out nor with another arm or list: what the arm could have kept.
+# Neither held out nor with another arm or list, nor of a source that the arm leaves out: what it
+# could have kept.
 _CANDIDATES = (Outcome.KEPT, Outcome.NO_SCORE, Outcome.BEYOND_CAP, Outcome.NOT_SELECTED)
 
 

@@ -28,6 +28,7 @@ CSV_COLUMNS = (
     "num_not_selected",
     "num_denied",
     "num_beyond_cap",
+    "num_not_trained_on",
     "num_scored",
     "mean_score",
 )
@@ -51,6 +52,7 @@ class SourceSummary:
     num_not_selected: int
     num_denied: int  # by masks made elsewhere
     num_beyond_cap: int
+    num_not_trained_on: int  # their source is excluded or left out
     num_scored: int
     score_sum: float
 
@@ -79,6 +81,7 @@ def summarise_source(judged: JudgedSource) -> SourceSummary:
         num_not_selected=counts[Outcome.NOT_SELECTED],
         num_denied=counts[Outcome.DENIED],
         num_beyond_cap=counts[Outcome.BEYOND_CAP],
+        num_not_trained_on=counts[Outcome.NOT_TRAINED_ON],
         num_scored=int(judged.is_scored_D.sum()),
         score_sum=float(judged.scores_D[judged.is_scored_D].sum(dtype=np.float64)),
     )
@@ -101,6 +104,7 @@ def total(rows: Sequence[SourceSummary]) -> SourceSummary:
         num_not_selected=sum(row.num_not_selected for row in rows),
         num_denied=sum(row.num_denied for row in rows),
         num_beyond_cap=sum(row.num_beyond_cap for row in rows),
+        num_not_trained_on=sum(row.num_not_trained_on for row in rows),
         num_scored=sum(row.num_scored for row in rows),
         score_sum=sum(row.score_sum for row in rows),
     )
@@ -135,6 +139,7 @@ def _csv_row(arm: str, row: SourceSummary) -> list[object]:
         row.num_not_selected,
         row.num_denied,
         row.num_beyond_cap,
+        row.num_not_trained_on,
         row.num_scored,
         "" if mean_score is None else f"{mean_score:.6f}",
     ]

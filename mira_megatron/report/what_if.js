@@ -90,9 +90,23 @@ function cutScope(sources, budgetTokens) {
 const MISSING_RATING = 65535;
 const NUM_SLOTS = 15;
 
-// Returns a record's score: the mean of its usable ratings without floor(permille * n / 1000) at
-// each end, rounded to float32 as the run's are; null below `minSlots` of them.
-function trimmedMean(ratings, start, isMasked, { trimPermille, minSlots }) {
+// Returns how many of n ratings, n = 0..15, a trim cuts from each end: floor(trim * n) of the number
+// as it is written, as the run counts (in binary, 0.29 * 100 is 28.999…). Null for what is no
+// trim: no plain or scientific decimal in [0, 0.5).
+function cutsOf(trim) {
+  const written = /^\+?(\d*)(?:\.(\d*))?(?:e([+-]?\d{1,3}))?$/i.exec(String(trim).trim());
+  if (!written || !(written[1] || written[2])) return null;
+  const [, whole = "", part = "", exponent = "0"] = written;
+  const power = Number(exponent) - part.length;
+  const digits = BigInt(whole + part) * 10n ** BigInt(Math.max(power, 0));
+  const scale = 10n ** BigInt(Math.max(-power, 0));
+  if (2n * digits >= scale) return null;
+  return Array.from({ length: NUM_SLOTS + 1 }, (_, n) => Number((digits * BigInt(n)) / scale));
+}
+
+// Returns a record's score: the mean of its usable ratings without cuts[how many there are] at each
+// end, rounded to float32 as the run's are; null below `minSlots` of them.
+function trimmedMean(ratings, start, isMasked, { cuts, minSlots }) {
   const usable = [];
   for (let slot = 0; slot < NUM_SLOTS; slot += 1) {
     const rating = ratings[start + slot];
@@ -100,7 +114,7 @@ function trimmedMean(ratings, start, isMasked, { trimPermille, minSlots }) {
   }
   if (usable.length < Math.max(minSlots, 1)) return null;
   usable.sort((one, other) => one - other);
-  const cut = Math.floor((trimPermille * usable.length) / 1000);
+  const cut = cuts[usable.length];
   const left = usable.slice(cut, usable.length - cut);
   const sum = left.reduce((total, rating) => total + rating, 0);
   return Math.fround(sum / (left.length * 1000));
@@ -166,15 +180,19 @@ function samplingError(source, bins, cut) {
   return 2 * source.candidateTokens * Math.sqrt(variance);
 }
 
+// Returns whether a choice trims as the run did: no number of ratings tells the two apart.
+function isSameTrim(arm, choice) {
+  return String(cutsOf(choice.trim)) === String(cutsOf(arm.rule.trim));
+}
+
 // Returns the numbers of a changed selection: {sources, scopes, isEstimate}.
 //
-// choice: {budgetTokens, scope, trimPermille, thresholds}. Budget and scope come from the bins of
-// all documents; another trim or other thresholds from the samples.
+// choice: {budgetTokens, scope, trim, thresholds}, the trim a decimal that cutsOf takes. Budget and
+// scope come from the bins of all documents; another trim or other thresholds from the samples.
 function whatIf(arm, samples, choice) {
-  const isEstimate =
-    arm.rule !== null &&
-    (choice.thresholds !== null || choice.trimPermille !== arm.rule.trimPermille);
-  const rule = isEstimate ? { ...arm.rule, trimPermille: choice.trimPermille } : null;
+  const cuts = arm.rule && cutsOf(choice.trim);
+  const isEstimate = arm.rule !== null && (choice.thresholds !== null || !isSameTrim(arm, choice));
+  const rule = isEstimate ? { ...arm.rule, cuts } : null;
   const sources = arm.sources.map((source) =>
     isEstimate && source.bins
       ? { ...source, bins: sampledBins(source, samples[source.name], rule, choice.thresholds) }

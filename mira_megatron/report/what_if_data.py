@@ -7,15 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from fractions import Fraction
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from mira_megatron import layout
-from mira_megatron.records import NUM_SLOTS
-from mira_megatron.report.agreement import SourceAgreement
+from mira_megatron.report.agreement import SourceAgreement, read_masked_slots
 from mira_megatron.report.outcomes import JudgedArm, JudgedSource, Outcome
 from mira_megatron.report.rating_sample import RatingSample, read_rating_samples
 from mira_megatron.report.score_bins import bin_width, is_candidate, source_bins
@@ -23,14 +21,6 @@ from mira_megatron.stage import Workspace
 
 # Whoever is one of these is in no arm of the run: the sample leaves them out, too.
 _NEVER_TRAINED_ON = (Outcome.HELD_OUT, Outcome.REPEATS_HELD_OUT)
-# Ways to read decisions about cells: nothing was masked, or what is named here.
-_MASKED_DECISIONS: tuple[frozenset[str | None], ...] = (
-    frozenset(),
-    frozenset({"masked"}),
-    frozenset({"masked", "undecided"}),
-    frozenset({"masked", "too_few"}),
-    frozenset({"masked", "undecided", "too_few"}),
-)
 
 
 def what_if_data(
@@ -55,7 +45,7 @@ def what_if_data(
     return {
         "minRho": min_rho,
         "arms": [
-            {**_arm(arm), "rule": _explained(arm, rules[arm.arm], samples, by_source)}
+            {**_arm(arm), "rule": _explained(workspace, arm, rules[arm.arm], samples)}
             for arm in arms
         ],
         "samples": {
@@ -97,15 +87,14 @@ def _rule(workspace: Workspace, arm: JudgedArm, sources: Sequence[str]) -> _Rule
 
 
 def _explained(
+    workspace: Workspace,
     arm: JudgedArm,
     rule: _Rule | None,
     samples: Mapping[str, RatingSample],
-    agreements: Mapping[str, SourceAgreement],
 ) -> dict[str, Any] | None:
-    """Returns the rule with the slots that the run masked; None where no masks explain its scores.
+    """Returns the rule with the slots that the arm's score table masks.
 
-    What a run does with undecided cells is its own setting. So every reading of the decisions is
-    tried on the sample, and the one that gives exactly the run's scores is the run's.
+    None where rule and masks do not give exactly the table's scores of the sample.
     """
     if rule is None:
         return None
@@ -113,18 +102,12 @@ def _explained(
     for judged in arm.sources:
         if judged.source_group is None:
             continue
-        sample, agreement = samples[judged.source], agreements.get(judged.source)
-        decisions = (
-            [each.decision for each in agreement.bounds] if agreement else [None] * NUM_SLOTS
-        )
-        readings = ([each in reading for each in decisions] for reading in _MASKED_DECISIONS)
-        fitting = (each for each in readings if _gives(sample, each, rule, judged))
-        if (own := next(fitting, None)) is None:
+        own = read_masked_slots(workspace.run.folder, arm.score_table, judged.source)
+        if not _gives(samples[judged.source], own, rule, judged):
             return None
         masked[judged.source] = own
-    # The control counts in thousandths; a finer fraction can be looked at, not typed.
-    permille = round(Fraction(str(rule.trim_fraction)) * 1000)
-    return {"trimPermille": permille, "minSlots": rule.min_slots, "masked": masked}
+    # As written, for the control to count exactly with.
+    return {"trim": str(rule.trim_fraction), "minSlots": rule.min_slots, "masked": masked}
 
 
 def _gives(

@@ -42,7 +42,7 @@ function startWhatIf() {
     field("share").value = (100 * arm.budgetTokens) / Math.max(offered(arm), 1);
     field("scope").value = arm.scope;
     field("trim").disabled = field("thresholds").disabled = arm.rule === null;
-    field("trim").value = arm.rule ? arm.rule.trimPermille / 1000 : "";
+    field("trim").value = arm.rule ? arm.rule.trim : "";
     field("thresholds").disabled ||= !hasCells;
     field("thresholds").checked = false;
     field("min_rho").value = data.minRho;
@@ -51,7 +51,11 @@ function startWhatIf() {
     show();
   }
 
+  // What is no trim is not tried: the numbers stay those of the run's own, and the page says so.
+  const isTrim = (arm) => arm.rule === null || cutsOf(field("trim").value) !== null;
+
   function chosen() {
+    const arm = currentArm();
     const thresholds = {
       maxMae: Number(field("max_mae").value),
       minRho: Number(field("min_rho").value),
@@ -60,7 +64,7 @@ function startWhatIf() {
     return {
       budgetTokens: Math.max(0, Math.floor(Number(field("budget").value)) || 0),
       scope: field("scope").value,
-      trimPermille: Math.round(Number(field("trim").value) * 1000),
+      trim: arm.rule && !isTrim(arm) ? arm.rule.trim : field("trim").value,
       thresholds: field("thresholds").checked ? thresholds : null,
     };
   }
@@ -69,7 +73,7 @@ function startWhatIf() {
     choice.budgetTokens === arm.budgetTokens &&
     choice.scope === arm.scope &&
     !choice.thresholds &&
-    (!arm.rule || choice.trimPermille === arm.rule.trimPermille);
+    (!arm.rule || isSameTrim(arm, choice));
 
   const ownNumbers = (arm) => ({
     isEstimate: false,
@@ -84,6 +88,9 @@ function startWhatIf() {
 
   function sentence(arm, choice, found) {
     const told = [];
+    if (!isTrim(arm)) {
+      told.push(`A trim must be a number of at least 0 and below 0.5; the run’s ${arm.rule.trim} is used.`);
+    }
     if (arm.rule === null) {
       told.push(
         "Trim and thresholds cannot be tried here: the arm’s scores are no trimmed means of this run’s ratings, or it chose among fewer documents.",
@@ -143,6 +150,7 @@ function startWhatIf() {
   function show() {
     const arm = currentArm();
     const choice = chosen();
+    field("trim").setAttribute("aria-invalid", String(!isTrim(arm)));
     const isOwn = isRun(arm, choice);
     const found = isOwn ? ownNumbers(arm) : whatIf(arm, samples, choice);
     const body = document.querySelector("#what-if-table tbody");

@@ -19,7 +19,14 @@ import numpy as np
 import pytest
 from environments import environment_python, run_probe
 from small_run import HELD_OUT, SmallRecord, write_report, write_run
-from small_scorers import RHOS, with_scorers, write_reliability, write_scorer
+from small_scorers import (
+    RHOS,
+    with_masks,
+    with_scorers,
+    write_mask,
+    write_reliability,
+    write_scorer,
+)
 
 from mira_megatron import layout
 from mira_megatron.records import NUM_SLOTS
@@ -89,13 +96,13 @@ def certified(folder: Path, budget: int, scope: str, **scored: Any) -> dict[str,
 def choice(
     budget: int,
     scope: str,
-    trim_permille: int = 100,
+    trim: str = "0.1",
     thresholds: Mapping[str, object] | None = None,
 ) -> dict[str, object]:
     return {
         "budgetTokens": budget,
         "scope": scope,
-        "trimPermille": trim_permille,
+        "trim": trim,
         "thresholds": thresholds,
     }
 
@@ -107,7 +114,7 @@ DECISIONS = ("keep", "keep", "keep", "undecided", "too_few", *["keep"] * 10)  # 
 THRESHOLDS = {"maxMae": 10, "minRho": 0.3, "combine": "both"}
 CHOICES = [
     *(choice(budget, scope) for scope in ("global", "source") for budget in BUDGETS),
-    *(choice(400, "global", permille) for permille in (0, 250, 499)),
+    *(choice(400, "global", trim) for trim in ("0", "0.25", "0.499")),
     choice(400, "group", 100, THRESHOLDS),
 ]
 NUM_ESTIMATED = 4
@@ -143,8 +150,9 @@ def seen(tmp_path_factory: pytest.TempPathFactory, artefacts: Path) -> Any:
     recipe = with_scorers(write_run(folder, found, budget_tokens=300))
     for source in found:
         write_scorer(recipe.run_folder, f"text-{source}")
-        write_reliability(recipe.run_folder, source, decisions=DECISIONS)
-    return probe(write_report(recipe), artefacts / "plain", CHOICES)
+        write_reliability(recipe.run_folder, source)
+        write_mask(recipe.run_folder, source, DECISIONS, NONE_MASKED)
+    return probe(write_report(with_masks(recipe)), artefacts / "plain", CHOICES)
 
 
 @pytest.fixture(scope="module")
@@ -195,7 +203,7 @@ def expected(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, int]]:
             tmp_path_factory.mktemp("selected"),
             int(str(asked["budgetTokens"])),
             str(asked["scope"]),
-            trim=int(str(asked["trimPermille"])) / 1000,
+            trim=float(str(asked["trim"])),
             **({"is_masked": is_masked} if asked["thresholds"] else {}),
         )
         for asked in CHOICES
@@ -219,7 +227,7 @@ def test_estimates_from_a_sample_are_within_their_error(
     estimates = [
         (each, kept[each["name"]])
         for asked, kept, computed in zip(CHOICES, expected, seen["from_half"], strict=True)
-        if asked["trimPermille"] != 100 or asked["thresholds"]
+        if asked["trim"] != "0.1" or asked["thresholds"]
         for each in computed
     ]
     assert len(estimates) == 2 * NUM_ESTIMATED

@@ -83,6 +83,17 @@ def write_run(
     return recipe
 
 
+def with_arm(recipe: Recipe, arm: str, **config: object) -> Recipe:
+    """Selects a finished run's records under one more arm; returns the recipe that names it."""
+    content = orjson.loads(recipe.path.read_bytes())
+    content["arms"][arm] = {"score": TABLE, "scope": "group", **config}
+    write_bytes(recipe.path, orjson.dumps(content))
+    widened = load_recipe(recipe.path)
+    for unit in selection.units(widened):
+        run_unit(unit, Run(folder=widened.run_folder), Resources())
+    return widened
+
+
 def write_report(recipe: Recipe) -> str:
     """Runs the report's unit and returns the page."""
     (unit,) = report.units(recipe)

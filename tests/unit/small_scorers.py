@@ -7,6 +7,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 from small_run import ANCHORS, TABLE, finish
 
 from mira_megatron import layout
@@ -16,6 +17,7 @@ from mira_megatron.distill.scorer_card import ScorerCard
 from mira_megatron.manifest import Counts
 from mira_megatron.records import RATING_SCHEMA
 from mira_megatron.reliability.cells import CELL_SCHEMA, Cell
+from mira_megatron.reliability.mask import MASK_SCHEMA
 from mira_megatron.rubric.prompt_form import PromptForm
 from mira_megatron.shards import part_name, write_parquet
 
@@ -41,6 +43,11 @@ def with_scorers(recipe: Recipe) -> Recipe:
     """Returns the recipe as one that labels, distils and scores."""
     score = {"engine": "transformers", "max_tokens": 64, "answer_mode": "expected"}
     return replace(recipe, values={**recipe.values, "distill": {}, "label": {}, "score": score})
+
+
+def with_masks(recipe: Recipe) -> Recipe:
+    """Returns the recipe as one that masks the anchors its scorers do not follow."""
+    return replace(recipe, values={**recipe.values, "reliability": {}})
 
 
 def write_scorer(
@@ -79,7 +86,6 @@ def write_reliability(
     names: Sequence[str] = NAMES,
     model: str = "mira-scorer",
     n: int = 50,
-    decisions: Sequence[str] | None = None,
 ) -> None:
     """Writes what reliability leaves of a source: 40 answers in full, 8 in part, 2 unreadable."""
     folder = run_folder / layout.reliability(TABLE, source)
@@ -107,8 +113,6 @@ def write_reliability(
         for slot, (name, rho, length) in enumerate(zip(names, rhos, LENGTHS, strict=True), start=1)
     ]
     table = pa.Table.from_pylist(rows, schema=CELL_SCHEMA)
-    if decisions is not None:
-        table = _with_decisions(table, rhos, decisions)
     write_parquet(folder / "cells.parquet", table)
     rating = {
         "record_id": "r",
@@ -127,18 +131,22 @@ def write_reliability(
     finish(folder, "reliability", source, counts=Counts(num_in=50, num_out=50, totals=totals))
 
 
-def _with_decisions(
-    table: pa.Table, rhos: Sequence[float | None], decisions: Sequence[str]
-) -> pa.Table:
-    columns = {
-        "mae_low": [1.0] * len(rhos),
-        "mae_high": [1.5] * len(rhos),
-        "rho_low": [None if rho is None else rho - 0.1 for rho in rhos],
-        "rho_high": [None if rho is None else rho + 0.1 for rho in rhos],
-        "decision": list(decisions),
-    }
-    for name, values in columns.items():
-        if name in table.column_names:
-            table = table.drop_columns(name)
-        table = table.append_column(name, pa.array(values))
-    return table
+def write_mask(
+    run_folder: Path,
+    source: str,
+    decisions: Sequence[str],
+    is_masked: Sequence[bool],
+    *,
+    scoring: str = TABLE,
+) -> None:
+    """Writes what a score table decides about the cells that reliability left of a source."""
+    cells = run_folder / layout.reliability(TABLE, source) / layout.CELLS
+    folder = run_folder / layout.reliability_mask(scoring, source)
+    rows = [
+        {**row, "decision": decision, "is_masked": masked}
+        for row, decision, masked in zip(
+            pq.read_table(cells).to_pylist(), decisions, is_masked, strict=True
+        )
+    ]
+    write_parquet(folder / layout.CELLS, pa.Table.from_pylist(rows, schema=MASK_SCHEMA))
+    finish(folder, "aggregate", f"{source} mask")

@@ -19,11 +19,11 @@ from mira_megatron.report.examples import (
     read_examples,
     read_rows,
 )
+from mira_megatron.report.judged_scopes import Scope
 from mira_megatron.report.outcomes import (
     JudgedArm,
     JudgedSource,
     Outcome,
-    Scope,
     read_arm,
 )
 from mira_megatron.retention.documents import read_documents

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mira_megatron.report.figures import HISTOGRAM_FRAME, histogram, loss_chart, ticks
-from mira_megatron.report.outcomes import JudgedSource, Outcome, Scope
+from mira_megatron.report.judged_scopes import Scope
+from mira_megatron.report.outcomes import JudgedSource, Outcome
 from mira_megatron.report.training_course import LossPoint, TrainingCourse, training_course
 
 

@@ -1,18 +1,22 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
-from small_run import ARM, SmallRecord, report_workspace, write_run
+from small_run import ARM, HELD_OUT, SmallRecord, report_workspace, with_arm, write_run
 
+from mira_megatron.report.arm_overlap import drift
 from mira_megatron.report.outcomes import (
     JudgedArm,
+    JudgedSource,
     Outcome,
     outcomes,
     outcomes_of_decisions,
     read_arm,
 )
+from mira_megatron.report.score_bins import is_candidate
 from mira_megatron.report.source_table import summarise_source, total
 from mira_megatron.retention.documents import read_documents
 
@@ -34,6 +38,14 @@ def judged_arm(folder: Path, *, budget_tokens: int = 20, scope: str = "group") -
     recipe = write_run(folder, {"wiki": WIKI, "qa": QA}, budget_tokens=budget_tokens, scope=scope)
     workspace = report_workspace(recipe)
     return read_arm(workspace, ARM, read_documents(workspace, ["wiki", "qa"]))
+
+
+def judged_under(folder: Path, records: Sequence[SmallRecord], **config: object) -> JudgedArm:
+    """Returns an arm with settings of its own over the sources wiki and qa."""
+    sources = {"wiki": records, "qa": [HELD_OUT, SmallRecord(text="other", score=4.0)]}
+    recipe = with_arm(write_run(folder, sources), "other", **config)
+    workspace = report_workspace(recipe)
+    return read_arm(workspace, "other", read_documents(workspace, ["wiki", "qa"]))
 
 
 @pytest.mark.parametrize(
@@ -124,3 +136,120 @@ def test_outcomes_are_those_that_the_selection_wrote() -> None:
         Outcome.NOT_SELECTED,
         Outcome.HELD_OUT,
     ]
+
+
+def test_documents_of_an_excluded_source_are_no_candidates(tmp_path: Path) -> None:
+    arm = judged_under(tmp_path, WIKI, excluded=["wiki"])
+    wiki, qa = arm.sources
+    assert wiki.outcomes_D.tolist() == [Outcome.NOT_TRAINED_ON] * 4 + [
+        Outcome.HELD_OUT,
+        Outcome.NOT_TRAINED_ON,
+    ]
+    assert wiki.reason(0) == "not trained on: its source is excluded"
+    found = drift(arm, {"wiki": "text", "qa": "text"}, {})
+    assert (found.candidates.num_documents, found.candidates.tokens) == (1, 10)  # of qa
+    row = summarise_source(wiki)
+    assert (row.num_not_trained_on, row.num_no_score, row.num_held_out) == (5, 0, 1)
+    assert (row.num_not_trained_on + row.num_held_out, total([row]).num_not_trained_on) == (6, 5)
+    assert [int(is_candidate(judged).sum()) for judged in (wiki, qa)] == [0, 1]
+
+
+def reasons(judged: JudgedSource) -> list[str]:
+    return [judged.reason(document) for document in range(len(judged.outcomes_D))]
+
+
+def test_score_above_a_cutoff_that_floors_made_is_not_said_to_be_below_it(tmp_path: Path) -> None:
+    records = [HELD_OUT, *(SmallRecord(text=f"{n}", score=float(n)) for n in (9, 8, 2))]
+    arm = judged_under(tmp_path, records, scope="global", budget_tokens=19, floor_tokens={"qa": 10})
+    wiki, qa = arm.sources
+    assert (wiki.scope.cutoff, wiki.scope.is_cut_by_floors) == (4.0, True)
+    assert qa.reason(1) == "kept for its source’s floor"
+    why = "reserved by no floor, and what floors leave of the budget of all sources holds no"
+    assert [reason.startswith(why) for reason in reasons(wiki)[1:]] == [True] * 3
+
+
+def test_floor_beside_a_ranking_keeps_what_is_below_the_cutoff(tmp_path: Path) -> None:
+    records = [HELD_OUT, *(SmallRecord(text=f"{n}", score=float(n)) for n in (9, 8, 2))]
+    floors = {"qa": 10, "wiki": 10}
+    arm = judged_under(tmp_path, records, scope="global", budget_tokens=30, floor_tokens=floors)
+    wiki, qa = arm.sources
+    cutoff = "the cutoff 8.000 of all sources"
+    assert qa.reason(1) == f"kept for its source’s floor, though below {cutoff}"
+    assert reasons(wiki)[1:] == [f"kept: not below {cutoff}"] * 2 + [f"below {cutoff}"]
+
+
+def test_unscored_records_at_their_source_s_median_are_told_by_it(tmp_path: Path) -> None:
+    scored = [SmallRecord(text=f"{n}", score=float(n)) for n in range(1, 8)]
+    unscored = [SmallRecord(text=f"no {n}", score=None, reason="unparsed") for n in range(4)]
+    arm = judged_under(
+        tmp_path,
+        [HELD_OUT, *scored, *unscored],
+        scope="source",
+        budget_tokens=60,  # wiki's part holds three above the median 4, and two at it
+        nulls="source_median",
+    )
+    wiki, _ = arm.sources
+    assert (wiki.scope.cutoff, wiki.score_of_unscored) == (4.0, 4.0)
+    tail = "; without a score, it is ranked at its source’s median 4.000"
+    cutoff = "the cutoff 4.000 of source wiki"
+    told = {
+        Outcome.KEPT: f"kept: not below {cutoff}{tail}",
+        Outcome.NOT_SELECTED: f"at {cutoff}, behind it by the tie rule{tail}",
+    }
+    decided = [Outcome(number) for number in wiki.outcomes_D[8:]]
+    assert set(decided) == set(told)  # some of either
+    assert reasons(wiki)[8:] == [told[outcome] for outcome in decided]
+    assert reasons(wiki)[1] == f"below {cutoff}"
+
+
+def test_median_is_that_of_the_candidates_alone(tmp_path: Path) -> None:
+    lower = [SmallRecord(text=f"{score}", score=score) for score in (1.0, 1.5)]
+    records = [*WIKI, *lower]  # candidates 9, 8, 8, 2, 1.5, 1; the 9.5 is held out
+    wiki, _ = judged_under(tmp_path, records, budget_tokens=30, nulls="source_median").sources
+    assert wiki.score_of_unscored == 2.0
+
+
+def test_unscored_record_kept_at_random_has_no_place_in_the_ranking(tmp_path: Path) -> None:
+    arm = judged_under(tmp_path, WIKI, budget_tokens=1000, nulls="keep_random_share")
+    wiki, _ = arm.sources
+    assert wiki.score_of_unscored is None
+    assert wiki.reason(5) == "kept without a score: drawn at random, as the arm treats those"
+
+
+def test_plain_arm_is_told_in_three_sentences(tmp_path: Path) -> None:
+    assert judged_arm(tmp_path).told == (
+        "The budget of 20 tokens is shared among the scopes in proportion to their candidate "
+        "tokens.",
+        "Candidates are all records but those held out for validation and their repeats.",
+        "Records without a score are not kept.",
+    )
+
+
+def test_arm_tells_what_decides_beside_rank_and_budget(tmp_path: Path) -> None:
+    mask = tmp_path / "licence.csv"
+    mask.write_text("record_id,keep\nwiki-0000,0\n")
+    arm = judged_under(
+        tmp_path,
+        WIKI,
+        budget_tokens=50,
+        shares="equal",
+        unspent="share",
+        nulls="source_median",
+        pinned=["qa"],
+        floor_tokens={"wiki": 10},
+        cap_tokens={"wiki": 30},
+        with_masks={"licence": {"path": str(mask), "unlisted": "keep"}},
+        without=[ARM],
+    )
+    told = " ".join(arm.told)
+    for sentence in (
+        "What pinned sources leave of the 50 tokens is shared among the scopes in equal parts.",
+        f"those that {ARM} keeps, and copies of them; those denied by the mask licence.",
+        "Records without a score are ranked at the lower median of their source’s candidates.",
+        "What a scope cannot spend goes to the others.",
+        "Pinned, kept whole: qa.",
+        "ranked: wiki 10 tokens.",
+        "offers nothing: wiki 30 tokens.",
+    ):
+        assert sentence in told
+    assert "proportion" not in told

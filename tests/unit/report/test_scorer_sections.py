@@ -3,11 +3,10 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from small_run import HELD_OUT, TABLE, SmallRecord, write_report, write_run
-from small_scorers import with_scorers, write_reliability, write_scorer
+from small_run import HELD_OUT, SmallRecord, write_report, write_run
+from small_scorers import with_masks, with_scorers, write_mask, write_reliability, write_scorer
 from test_page import HOSTILE, Outline
 
-from mira_megatron.atomic_files import write_bytes
 from mira_megatron.config import Recipe
 from mira_megatron.report import report
 from mira_megatron.report.judge_names import judge_names
@@ -64,24 +63,27 @@ def test_page_marks_the_anchors_that_a_scorer_follows_in_words_too(tmp_path: Pat
     assert tiles[2]["title"] == shown
     text = " ".join(outline.text.split())
     assert "wiki 0.901.25 K 0.501.25 K 0.401.25 K 0.451.25 · 0.251.25 · n/a1.25 ·" in text
-    assert "A3 Anchor 3 50 1.25 (1.00 to 1.50) 0.40 (0.30 to 0.50) 0.30 yes A4 Anchor" in text
-    assert "0.45 (0.35 to 0.55) -0.60 no: not above length alone" in text
+    error = "1.25 (1.00 to 1.50)"
+    assert f"A3 Anchor 3 50 {error} 0.40 (0.30 to 0.50) 0.30 yes A4 Anchor 4 50 {error}" in text
+    assert "0.45 (0.35 to 0.55) -0.60 no: not above" in text
     assert "n/a 0.10 no: the scorer gave every record the same score" in text
     assert "wiki: follows on 3 anchors with 2 names; 50 records, 96.0% of the answers read" in text
 
 
-def test_decisions_beside_a_score_table_are_those_of_the_page(tmp_path: Path) -> None:
+def test_decisions_are_those_of_the_score_table_that_masks(tmp_path: Path) -> None:
     recipe = scored_run(tmp_path)
-    measured = recipe.run_folder / "reliability" / TABLE / "wiki" / "cells.parquet"
-    shutil.rmtree(recipe.run_folder / "reliability")
-    write_reliability(recipe.run_folder, "wiki", decisions=["masked"] * 15)
-    beside = recipe.run_folder / "reliability_masks" / TABLE / "wiki" / "cells.parquet"
-    write_bytes(beside, measured.read_bytes())
-    shutil.rmtree(recipe.run_folder / "reliability")
-    write_reliability(recipe.run_folder, "wiki")
-    text = page_text(recipe)
-    assert "0.901.25 M 0.501.25 M" in text
-    assert "3 of 15 15" in text
+    write_mask(recipe.run_folder, "wiki", ["keep"] * 15, [False] * 15, scoring="another")
+    assert ">Masked</th>" not in write_report(
+        recipe
+    )  # nothing is masked by a recipe that does not ask
+    decisions = ["masked", *["undecided"] * 14]
+    write_mask(recipe.run_folder, "wiki", decisions, [True] * 3 + [False] * 12)
+    page = write_report(with_masks(recipe))
+    text = " ".join(Outline(page).text.split())
+    assert "0.901.25 M 0.501.25 U" in text
+    assert "3 of 15 3" in text  # followed, and masked: two of them undecided
+    assert "n 50, undecided: masked" in page
+    assert text.count("undecided: masked") == 2  # in the table in full
 
 
 def test_page_names_who_answered_in_the_comparison(tmp_path: Path) -> None:
@@ -125,10 +127,9 @@ def test_page_with_hostile_names_in_the_comparison_gets_no_markup(tmp_path: Path
 
 def test_page_with_decisions_marks_them_by_letter_and_shows_intervals(tmp_path: Path) -> None:
     recipe = scored_run(tmp_path)
-    shutil.rmtree(recipe.run_folder / "reliability")
     decisions = ("keep", "masked", "undecided", "too_few", *["masked"] * 11)
-    write_reliability(recipe.run_folder, "wiki", decisions=decisions)
-    outline = Outline(write_report(recipe))
+    write_mask(recipe.run_folder, "wiki", decisions, [each == "masked" for each in decisions])
+    outline = Outline(write_report(with_masks(recipe)))
     tiles = [attrs for tag, attrs in outline.tags if "tile" in str(attrs.get("class"))]
     assert [str(attrs["class"]).split()[1] for attrs in tiles[:4]] == list(decisions[:4])
     assert tiles[1]["title"] == (

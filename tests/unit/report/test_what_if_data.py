@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 from small_run import ARM, HELD_OUT, TABLE, SmallRecord, report_workspace, write_run
+from small_scorers import write_mask, write_reliability
 
 from mira_megatron.records import NUM_SLOTS
 from mira_megatron.reliability.trimmed_mean import trimmed_mean
 from mira_megatron.report import rating_sample
-from mira_megatron.report.agreement import CellBounds, SourceAgreement
 from mira_megatron.report.outcomes import read_arm
 from mira_megatron.report.rating_sample import draw, read_rating_samples
 from mira_megatron.report.what_if_data import what_if_data
@@ -32,25 +32,13 @@ def unmasked(is_masked: Sequence[bool]) -> list[float]:
     return [rating for rating, masked in zip(RATINGS, is_masked, strict=True) if not masked]
 
 
-def agreement(decisions: Sequence[str]) -> SourceAgreement:
-    bounds = [
-        CellBounds(mae_low=None, mae_high=None, rho_low=None, rho_high=None, decision=decision)
-        for decision in decisions
-    ]
-    return SourceAgreement(
-        source="wiki",
-        models=(),
-        num_records=0,
-        num_ok=0,
-        num_partial=0,
-        cells=(),
-        bounds=tuple(bounds),
-    )
-
-
-def data(folder: Path, own_score: float, *agreements: SourceAgreement) -> dict[str, Any]:
+def data(folder: Path, own_score: float, is_masked: Sequence[bool] | None = None) -> dict[str, Any]:
+    """Returns the control's data of a run whose table masks some slots, or has no masks."""
     rated = SmallRecord(text="a", score=own_score, ratings=RATINGS)
     recipe = write_run(folder, {"wiki": [HELD_OUT, rated, replace(rated, text="b")]})
+    if is_masked is not None:
+        write_reliability(recipe.run_folder, "wiki")
+        write_mask(recipe.run_folder, "wiki", ["undecided"] * 15, is_masked)
     workspace = report_workspace(recipe)
     documents = read_documents(workspace, ["wiki"])
     return what_if_data(
@@ -60,7 +48,7 @@ def data(folder: Path, own_score: float, *agreements: SourceAgreement) -> dict[s
         sources=["wiki"],
         documents=documents,
         arms=[read_arm(workspace, ARM, documents)],
-        agreements=agreements,
+        agreements=(),
         min_rho=0.4,
     )
 
@@ -73,27 +61,21 @@ def test_own_numbers_are_those_of_the_certificate(tmp_path: Path) -> None:
     assert (source["tokensKept"], source["documentsKept"]) == (20, 2)
 
 
-@pytest.mark.parametrize(
-    ("decisions", "masked"),
-    [
-        (["keep"] * 15, ()),
-        (["masked", "undecided", "too_few", *["keep"] * 12], (0,)),
-        (["masked", "undecided", "too_few", *["keep"] * 12], (0, 1)),
-        (["masked", "undecided", "too_few", *["keep"] * 12], (0, 2)),
-        (["masked", "undecided", "too_few", *["keep"] * 12], ()),
-    ],
-)
-def test_run_s_own_masks_are_those_that_give_its_scores(
-    tmp_path: Path, decisions: list[str], masked: tuple[int, ...]
+@pytest.mark.parametrize("masked", [None, (), (0,), (1, 2, 7)])
+def test_run_s_own_masks_are_those_beside_its_score_table(
+    tmp_path: Path, masked: tuple[int, ...] | None
 ) -> None:
-    is_masked = [slot in masked for slot in range(NUM_SLOTS)]
-    (arm,) = data(tmp_path, score(is_masked), agreement(decisions))["arms"]
-    rule = {"trimPermille": 100, "minSlots": 5, "masked": {"wiki": is_masked}}
-    assert arm["rule"] == rule
+    is_masked = [slot in (masked or ()) for slot in range(NUM_SLOTS)]
+    found = data(tmp_path, score(is_masked), None if masked is None else is_masked)
+    rule = {"trim": "0.1", "minSlots": 5, "masked": {"wiki": is_masked}}
+    assert found["arms"][0]["rule"] == rule
 
 
-def test_scores_that_no_masks_explain_leave_no_rule(tmp_path: Path) -> None:
-    (arm,) = data(tmp_path, 9.5)["arms"]
+@pytest.mark.parametrize("is_masked", [None, [False] * 15])
+def test_scores_that_the_masks_do_not_explain_leave_no_rule(
+    tmp_path: Path, is_masked: list[bool] | None
+) -> None:
+    (arm,) = data(tmp_path, score([True] * 3 + [False] * 12), is_masked)["arms"]
     assert arm["rule"] is None
 
 
