@@ -110,8 +110,8 @@ def decided(run_folder: Path, arm: str, located: LocatedRecord) -> Decided | Non
 def _is_cutoff_of_floors(certificate: Mapping[str, Any], scope: str) -> bool:
     """Returns whether all that a scope keeps is reserved by floors, or drawn beside that."""
     sources = [certificate["sources"][name] for name in sources_of_scope(certificate, scope)]
-    num_reserved = sum(of_source["num_reserved"] for of_source in sources)
-    num_drawn = 0
+    num_reserved: int = sum(of_source["num_reserved"] for of_source in sources)
+    num_drawn: int = 0
     if certificate["nulls"] == NULLS_SHARE:
         num_drawn = sum(of_source["num_without_score_kept"] for of_source in sources)
     num_kept: int = certificate["scopes"][scope]["num_kept"]

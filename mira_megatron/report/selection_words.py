@@ -70,9 +70,8 @@ def _barred(certificate: Mapping[str, Any]) -> list[str]:
         if name.startswith(_DENIED)
     ]
     if masks:
-        told.append(
-            f"those denied by {'the mask' if len(masks) == 1 else 'the masks'} " + ", ".join(masks)
-        )
+        noun = "mask" if len(masks) == 1 else "masks"
+        told.append(f"those denied by the {noun} {', '.join(masks)}")
     if any(each["how"] in ("excluded", "left_out") for each in certificate["sources"].values()):
         told.append("those of sources that are not trained on")
     return told

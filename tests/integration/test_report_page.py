@@ -115,7 +115,7 @@ THRESHOLDS = {"maxMae": 10, "minRho": 0.3, "combine": "both"}
 CHOICES = [
     *(choice(budget, scope) for scope in ("global", "source") for budget in BUDGETS),
     *(choice(400, "global", trim) for trim in ("0", "0.25", "0.499")),
-    choice(400, "group", 100, THRESHOLDS),
+    choice(400, "group", "0.1", THRESHOLDS),
 ]
 NUM_ESTIMATED = 4
 

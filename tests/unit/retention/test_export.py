@@ -41,7 +41,7 @@ def write_records(
     folder: Path, source: str, records: Sequence[SmallRecord], first_number: int
 ) -> None:
     """Writes what ingest would leave of these records, whose ids count from a number."""
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "record_id": record_id(source, number),
             "content_hash": "0" * 32,
@@ -55,7 +55,7 @@ def write_records(
         }
         for number, record in enumerate(records, start=first_number)
     ]
-    num_rows = {}
+    num_rows: dict[str, int] = {}
     for start in range(0, len(rows), ROWS_PER_PART):
         part = rows[start : start + ROWS_PER_PART]
         name = part_name(start // ROWS_PER_PART)
