@@ -217,8 +217,7 @@ def reparse_unit(unit: Unit, run: Run, resources: Resources) -> Manifest:
                 f"{folder}: not finished, so there is nothing to read again. The same command "
                 "without --reparse goes on with it, and asks only what is not kept."
             )
-        raw_files = unit.raw_files() if unit.raw_files else {}
-        origin = _origin(unit, {**raw_files, **read_inputs(unit, run)})
+        origin = _origin_now(unit, run)
         found = _origin_of(finished)
         refuse_other_config(folder, origin, replace(found, stage_version=unit.version))
         if origin.inputs != found.inputs:
@@ -245,8 +244,7 @@ def _begin(unit: Unit, run: Run, *, are_others_at_work: bool = False) -> Manifes
     The folder then says so.
     """
     folder = run.folder / unit.folder
-    raw_files = unit.raw_files() if unit.raw_files else {}
-    origin = _origin(unit, {**raw_files, **read_inputs(unit, run)})
+    origin = _origin_now(unit, run)
     finished = read_manifest(folder)
     if finished is not None and _is_made_from(finished, unit, origin.inputs):
         verify_parts(folder, finished)
@@ -417,6 +415,12 @@ def _log_summary(unit: Unit, manifest: Manifest) -> None:
         f", dropped: {reasons}" if reasons else "",
         manifest.seconds,
     )
+
+
+def _origin_now(unit: Unit, run: Run) -> Origin:
+    """Returns what a unit would be made from now, its raw files looked at."""
+    raw_files = unit.raw_files() if unit.raw_files else {}
+    return _origin(unit, {**raw_files, **read_inputs(unit, run)})
 
 
 def _origin(unit: Unit, inputs: Mapping[str, str]) -> Origin:

@@ -121,10 +121,7 @@ def set_aside(folder: Path, origin: Origin, found: Origin) -> None:
             if found.inputs.get(name) != origin.inputs.get(name)
         ),
     ]
-    kept_as = superseded_folder(folder, found.fingerprint)
-    if kept_as.exists():  # the same origin, set aside before and taken back since
-        shutil.rmtree(kept_as)
-    os.replace(folder, kept_as)
+    kept_as = _aside(folder, found.fingerprint)
     logger.info(
         "%s: changed (%s); what lay there is kept as %s", folder, "; ".join(changed), kept_as
     )
@@ -144,16 +141,28 @@ def made_beside(folder: Path) -> Iterator[Path]:
 
 def put_in_place(anew: Path, folder: Path, fingerprint: str) -> None:
     """Puts a unit that was made again where the one of this fingerprint lies, which is kept."""
-    names = (f"{superseded_folder(folder, fingerprint).name}{more}" for more in _more_names())
-    kept_as = next(path for path in map(folder.with_name, names) if not path.exists())
-    os.replace(folder, kept_as)
+    kept_as = _aside(folder, fingerprint)
     os.replace(anew, folder)
     logger.info("%s: made again; what lay there is kept as %s", folder, kept_as)
 
 
-def _more_names() -> Iterator[str]:
-    yield ""
-    yield from (f"-{number}" for number in count(2))
+def _aside(folder: Path, fingerprint: str) -> Path:
+    """Renames a folder, and returns its new name; only what is the same, or unfinished, makes room.
+
+    The same: it was set aside before and taken back since. What was read again has the fingerprint
+    of what was set aside for it, and may hold other rows.
+    """
+    kept_as = first = superseded_folder(folder, fingerprint)
+    here = read_manifest(folder)
+    for number in count(2):
+        there = read_manifest(kept_as)
+        if there is None or (here and here.output_digest == there.output_digest):
+            break
+        kept_as = first.with_name(f"{first.name}-{number}")
+    if kept_as.exists():
+        shutil.rmtree(kept_as)
+    os.replace(folder, kept_as)
+    return kept_as
 
 
 def superseded_folder(folder: Path, fingerprint: str) -> Path:

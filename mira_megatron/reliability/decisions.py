@@ -88,27 +88,29 @@ def decide(cell: Cell, config: ReliabilityConfig) -> Decision:
     """
     if cell.n < config.min_records:
         return Decision(decision=TOO_FEW, is_masked=config.too_few == "mask")
-    rho_fails = cell.reason == ONE_SCORE
-    holds = _combined(
-        _holds(cell.mae_low, cell.mae_high, at_most=config.max_mae),
-        False
-        if rho_fails
-        else _holds(_negative(cell.rho_high), _negative(cell.rho_low), at_most=-config.min_rho),
-        config.combine,
+    holds = _verdict(
+        cell, config, mae=(cell.mae_low, cell.mae_high), rho=(cell.rho_low, cell.rho_high)
     )
     if holds is not None:
         return Decision(decision=KEEP if holds else MASKED, is_masked=not holds)
-    estimate = _combined(
-        _holds(cell.mae, cell.mae, at_most=config.max_mae),
-        False
-        if rho_fails
-        else _holds(_negative(cell.rho), _negative(cell.rho), at_most=-config.min_rho),
-        config.combine,
-    )
+    estimate = _verdict(cell, config, mae=(cell.mae, cell.mae), rho=(cell.rho, cell.rho))
     if estimate is None:
         return Decision(decision=TOO_FEW, is_masked=config.too_few == "mask")
     is_masked = not estimate if config.undecided == BY_ESTIMATE else config.undecided == "mask"
     return Decision(decision=UNDECIDED, is_masked=is_masked)
+
+
+def _verdict(
+    cell: Cell,
+    config: ReliabilityConfig,
+    *,
+    mae: tuple[float | None, float | None],
+    rho: tuple[float | None, float | None],
+) -> bool | None:
+    """Returns whether the combination holds of a cell, by intervals from low to high."""
+    low, high = map(_negative, rho)
+    rho_holds = False if cell.reason == ONE_SCORE else _holds(high, low, at_most=-config.min_rho)
+    return _combined(_holds(*mae, at_most=config.max_mae), rho_holds, config.combine)
 
 
 def _holds(low: float | None, high: float | None, *, at_most: float) -> bool | None:

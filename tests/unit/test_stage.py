@@ -9,7 +9,16 @@ import pytest
 
 from mira_megatron.atomic_files import write_bytes
 from mira_megatron.manifest import Counts, read_manifest
-from mira_megatron.stage import Resources, Run, Unit, WorkResult, Workspace, run_unit, unit_state
+from mira_megatron.stage import (
+    Resources,
+    Run,
+    Unit,
+    WorkResult,
+    Workspace,
+    reparse_unit,
+    run_unit,
+    unit_state,
+)
 
 RESOURCES = Resources()
 
@@ -107,6 +116,17 @@ def test_unit_that_reads_a_unit_no_more_is_remade_and_raw_files_are_taken_as_the
     fewer = replace(reading, upstream=sources[:1])
     assert unit_state(fewer, run) == "outdated"
     assert list(run_unit(fewer, run, RESOURCES).inputs) == ["licence.csv", "tokens/a"]
+
+
+def test_unit_read_again_and_set_aside_later_loses_neither_what_was_nor_what_came_of_it(
+    tmp_path: Path,
+) -> None:
+    run = Run(folder=tmp_path)
+    run_unit(unit(raw_inputs={"corpus": "1"}), run, RESOURCES)
+    reparse_unit(unit(b"b", raw_inputs={"corpus": "1"}), run, RESOURCES)
+    run_unit(unit(b"c", raw_inputs={"corpus": "2"}), run, RESOURCES)
+    aside = sorted((tmp_path / "ratings").glob("wiki.superseded-*/part-00000.bin"))
+    assert [path.read_bytes() for path in aside] == [b"a", b"b"]
 
 
 def test_unit_with_a_part_missing_is_an_error_naming_it(tmp_path: Path) -> None:

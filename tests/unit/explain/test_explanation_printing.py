@@ -11,6 +11,7 @@ from explained_runs import write_explained_run
 from rich.console import Console
 from small_run import HELD_OUT, SmallRecord, record_id
 
+from mira_megatron.config import Recipe
 from mira_megatron.explain.explanation import explain
 from mira_megatron.explain.explanation_printing import (
     explanation_json,
@@ -36,10 +37,10 @@ def printed(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     return [in_terminal(recipe, record_id("wiki", number)) for number in range(len(RECORDS))]
 
 
-def in_terminal(recipe: object, name: str, *, width: int = 100) -> str:
+def in_terminal(recipe: Recipe, name: str, *, width: int = 100) -> str:
     file = io.StringIO()
     console = Console(file=file, width=width, force_terminal=True, no_color=True)
-    print_explanation(console, explain(recipe, name))  # type: ignore[arg-type]  # of a fixture
+    print_explanation(console, explain(recipe, name))
     return file.getvalue()
 
 
