@@ -87,7 +87,7 @@ def _measure_served(server: VllmServer, group: SourceGroup) -> None:
     sampled = {"temperature": TEMPERATURE, "retest_records": NUM_RECORDS}
     for mode in ("full", "scores_only"):
         recipe = _recipe(**served, **sampled, answer_mode=mode)
-        (unit,) = retest_units(group_scorer(recipe, group), group.members)
+        (unit,) = retest_units(group_scorer(recipe, group), group.members, ratings=())
         beside = f"themselves with another seed, temperature {TEMPERATURE}"
         _tell(recipe, unit, f"retest_{mode}_{group.name}", beside)
 

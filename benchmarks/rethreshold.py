@@ -89,7 +89,7 @@ def _figure(name: str, ours: float, peer: float, unit: str) -> dict[str, Any]:
 def _child(command: list[str]) -> dict[str, float]:
     environ = {**os.environ, "POLARS_MAX_THREADS": "1", "OMP_NUM_THREADS": "1"}
     if command[0] != sys.executable:
-        del environ["PYTHONPATH"]
+        environ.pop("PYTHONPATH", None)
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=environ)
     found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     return found
