@@ -19,7 +19,7 @@ from mira_megatron import layout
 from mira_megatron.config import Recipe
 from mira_megatron.corpus.recipe_sources import recipe_sources
 from mira_megatron.grouping.source_groups import families, group_of_source
-from mira_megatron.reliability.mask import masks_are_asked_for
+from mira_megatron.reliability.mask import masked_scoring
 from mira_megatron.report.agreement import is_measured
 from mira_megatron.report.answers_section import (
     AskedGroup,
@@ -66,7 +66,7 @@ def units(recipe: Recipe) -> list[Unit]:
         has_training="midtrain" in recipe.values,
         has_scorers="distill" in recipe.values,
         has_reliability=is_measured(recipe),
-        masking=_masking(recipe),
+        masking=masked_scoring(recipe),
         asked=asked_groups(recipe),
     )
     return [
@@ -123,8 +123,3 @@ def _upstream(settings: ReportSettings) -> tuple[str, ...]:
     if settings.has_training:
         of_arms += [layout.checkpoints(arm) for arm in settings.score_tables]
     return tuple(dict.fromkeys([*of_groups, *of_sources, *of_arms]))
-
-
-def _masking(recipe: Recipe) -> str | None:
-    scoring = recipe.mapping("aggregate").get("scoring")
-    return str(scoring) if scoring is not None and masks_are_asked_for(recipe) else None
