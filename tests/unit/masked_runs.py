@@ -58,6 +58,13 @@ class RatedSource:
     group: str
     cells: tuple[str, ...]  # the others are masked
     documents: tuple[Rated, ...]
+    is_reversed: bool = False  # the token dataset holds them from the last to the first
+
+    @property
+    def order(self) -> list[int]:
+        """The numbers of the documents as the token dataset has them."""
+        numbers = list(range(len(self.documents)))
+        return numbers[::-1] if self.is_reversed else numbers
 
     @property
     def all_cells(self) -> tuple[str, ...]:
@@ -174,11 +181,11 @@ def write_tokens(workspace: Workspace, source: RatedSource) -> WorkResult:
     rows = [
         {
             "record_id": record_id(name, number),
-            "num_tokens": rated.num_tokens,
-            "is_validation": rated.is_held_out,
+            "num_tokens": source.documents[number].num_tokens,
+            "is_validation": source.documents[number].is_held_out,
             "text_hash": xxhash.xxh3_128_digest(record_id(name, number).encode()),
         }
-        for number, rated in enumerate(source.documents)
+        for number in source.order
     ]
     documents = folder / f"{name}.records.parquet"
     write_parquet(documents, pa.Table.from_pylist(rows, schema=DOCUMENT_SCHEMA))
@@ -226,8 +233,10 @@ def made(
 
 
 def kept(recipe: Recipe, sources: Mapping[str, RatedSource]) -> dict[str, set[int]]:
-    """The documents that the arm keeps of every source."""
+    """The numbers of the documents that the arm keeps of every source."""
     folder = recipe.run_folder / layout.keep(ARM)
-    return {
-        name: set(np.flatnonzero(np.load(folder / f"{name}.keep.npy")).tolist()) for name in sources
-    }
+    found = {}
+    for name, source in sources.items():
+        positions = np.flatnonzero(np.load(folder / f"{name}.keep.npy"))
+        found[name] = {source.order[position] for position in positions.tolist()}
+    return found
