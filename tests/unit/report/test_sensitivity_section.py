@@ -7,7 +7,7 @@ from pathlib import Path
 import orjson
 import pytest
 from masked_runs import ARM as MASKED_ARM
-from masked_runs import COUNTS, MASKED, Rated, RatedSource, made
+from masked_runs import COUNTS, MASKED, OPEN_COUNTS, OPEN_MASKED, Rated, RatedSource, flipped, made
 from rich.console import Console
 from small_run import ANCHORS, ARM, HELD_OUT, SmallRecord, write_report, write_run
 from small_scorers import with_masks, with_scorers, write_mask, write_reliability, write_scorer
@@ -17,6 +17,7 @@ from mira_megatron import layout
 from mira_megatron.config import Recipe
 from mira_megatron.report import report
 from mira_megatron.report.selection_words import selection_sentences
+from mira_megatron.report.sensitivity_section import masked_arms, read_sensitivities
 from mira_megatron.report.summary import print_summary
 
 # By A2 to A6 the second is better, with A1 the first one.
@@ -52,6 +53,31 @@ def test_page_tells_what_an_undecided_anchor_would_change(tmp_path: Path) -> Non
     estimates = "1.25 (1.00 to 1.50) 0.90 (0.80 to 1.00)"
     assert f"wiki A1 Anchor 1 {estimates} masked {changed}" in text
     assert f"all of them at once {changed}" in text
+
+
+def test_undecided_anchors_that_change_most_are_told_first(tmp_path: Path) -> None:
+    documents = (
+        Rated(num_tokens=1, ratings=(5, 5, 5, 7)),
+        Rated(num_tokens=2, ratings=(5, 5, 1, 4)),
+        Rated(num_tokens=4, ratings=(6, 6, 2, 0)),
+    )
+    cells = (COUNTS, COUNTS, OPEN_MASKED, OPEN_COUNTS)
+    wiki = RatedSource(group="text-prose", cells=cells, documents=documents)
+    recipe = made(tmp_path, {"wiki": wiki}, {"budget_tokens": 4})
+    flipped(recipe)
+    (found,) = read_sensitivities(recipe.run_folder, [MASKED_ARM])
+    assert [(row["anchor_id"], row["changed_fraction"]) for row in found.cells] == [
+        ("A4", 1.0),
+        ("A3", 0.0),
+    ]
+    assert found.joint is not None
+    assert found.joint["changed_fraction"] == 2 / 3
+
+
+def test_masked_arms_are_those_of_the_score_table_that_is_masked() -> None:
+    tables = {"own": "s", "adopted": "given"}
+    assert masked_arms(tables, "s") == ("own",)
+    assert masked_arms(tables, None) == ()
 
 
 def test_page_without_an_undecided_anchor_says_so(tmp_path: Path) -> None:

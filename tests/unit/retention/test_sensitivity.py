@@ -137,6 +137,22 @@ def test_sensitivity_of_a_keep_set_that_grows_is_a_share_of_the_larger(tmp_path:
     assert one["by_source"][0]["changed_fraction"] == 1.0
 
 
+def test_sensitivity_of_a_cell_without_which_no_record_has_a_score(tmp_path: Path) -> None:
+    wiki = RatedSource(
+        group="text-prose", cells=(COUNTS, OPEN_COUNTS), documents=CERTAIN.documents[:2]
+    )
+    (one, _), _ = flipped(made(tmp_path, {"wiki": wiki, "code": CERTAIN}, HALF))
+    assert (one["num_entering"], one["num_leaving"]) == (0, 1)  # one anchor is no mean of two
+    assert one["by_source"][0]["tokens_kept_flipped"] == 0
+
+
+def test_sensitivity_is_about_a_selection_that_was_made(tmp_path: Path) -> None:
+    recipe = made(tmp_path, {"wiki": BY_TWO}, HALF)
+    (recipe.run_folder / layout.keep(ARM) / "manifest.json").unlink()
+    with pytest.raises(ValueError, match=r"sensitivity a reads .*keep/a, which is not finished"):
+        flipped(recipe)
+
+
 def test_sensitivity_without_an_undecided_cell_is_empty_and_says_so(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -68,7 +68,8 @@ def test_select_warns_of_unlike_masks_of_sources_that_compete(
 
 
 @pytest.mark.parametrize(
-    ("scope", "cells"), [("source", (COUNTS, COUNTS)), ("group", (COUNTS, COUNTS, OPEN_MASKED))]
+    ("scope", "cells"),
+    [("source", (COUNTS, COUNTS, COUNTS)), ("group", (COUNTS, COUNTS, OPEN_MASKED))],
 )
 def test_select_does_not_warn_where_sources_are_on_one_scale_or_do_not_compete(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, scope: str, cells: tuple[str, ...]
