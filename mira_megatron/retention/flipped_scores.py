@@ -51,7 +51,8 @@ def flipped_scores(
     ]
     title = f"{workspace.unit.label}: {entry.source}"
     workers = workspace.resources.workers
-    parts = list(map_shards(_scored_part, tasks, workers=workers, title=title))
+    # In threads: reading and arithmetic are Arrow's and numpy's, and the columns are not copied.
+    parts = list(map_shards(_scored_part, tasks, workers=workers, title=title, in_threads=True))
     where = workspace.run.folder / folder
     tokens = layout.tokens(entry.source)
     scores = in_document_order(where, pa.concat_tables(parts), entry.record_ids, tokens)
