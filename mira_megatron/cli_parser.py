@@ -34,6 +34,7 @@ STAGE_HELP = {
     "tokenize": "records -> Megatron .bin/.idx, one document per record",
     "adopt": "existing .bin/.idx, with ids and scores -> sources, read-only",
     "select": "record scores + token budget -> keep masks and certificate",
+    "sensitivity": "undecided reliability cells, flipped -> what each would change in the keep set",
     "blend": "keep masks -> what Megatron reads, per split",
     "midtrain": "blend -> a short megatron-core training run",
     "report": "everything above -> report/index.html",

@@ -13,6 +13,7 @@ TENSORBOARD = "tensorboard"  # no unit's folder: its files hold times
 TOKENIZER_FILE = "tokenizer.json"
 DATASET = "dataset.json"  # in tokens(source)
 CERTIFICATE = "selection.json"  # in keep(arm)
+FLIPS = "flips.parquet"  # in sensitivity(arm)
 BLEND = "blend.json"  # in blend(arm)
 SOURCE_GROUPS = "source_groups.json"  # in groups(rubric, family)
 SOURCE_GROUP = "source_group.json"  # in joined(rubric, source)
@@ -106,6 +107,11 @@ def decisions(prefix: str) -> str:
     return f"{prefix}.decisions.npy"
 
 
+def sensitivity(arm: str) -> str:
+    """Returns the folder of what undecided reliability cells would change in an arm."""
+    return f"sensitivity/{arm}"
+
+
 def blend(arm: str) -> str:
     """Returns the folder of what Megatron reads for an arm."""
     return f"blends/{arm}"
@@ -133,6 +139,7 @@ _UNIT_FOLDERS = frozenset(
         "reliability_masks",
         "retest",
         "scorers",
+        "sensitivity",
         "sft",
         "teacher_ratings",
         "tokens",

@@ -72,6 +72,12 @@ def masks_are_asked_for(recipe: Recipe) -> bool:
     return True
 
 
+def masked_scoring(recipe: Recipe) -> str | None:
+    """Returns the score table whose anchors the recipe masks; None where it masks none."""
+    scoring = recipe.mapping("aggregate").get("scoring")
+    return str(scoring) if scoring is not None and masks_are_asked_for(recipe) else None
+
+
 def mask_units(recipe: Recipe, scoring: str, sources: Sequence[str]) -> list[Unit]:
     """Returns one unit per source."""
     config = reliability_config(recipe)

@@ -97,10 +97,13 @@ class _Remaining:
         self._draw_key = f"{seed}:{arm}:{judged.source}:{is_kept}"
         is_kept_D = judged.outcomes_D == Outcome.KEPT
         self._is_open_D = is_kept_D if is_kept else ~is_kept_D
-        # Only the cut itself has a distance to its cutoff: not what was held out or has no score.
+        # Only what was ranked has a distance to its cutoff: not what was held out, nor what has no
+        # score, unless the arm ranks those, too.
         cut = Outcome.KEPT if is_kept else Outcome.NOT_SELECTED
-        self._has_distance_D = (judged.outcomes_D == cut) & (judged.scope.cutoff is not None)
-        self._distance_D = np.abs(judged.scores_D - np.float32(judged.scope.cutoff or 0.0))
+        is_ranked_D = judged.is_scored_D | (judged.score_of_unscored is not None)
+        has_cutoff = judged.scope.cutoff is not None
+        self._has_distance_D = (judged.outcomes_D == cut) & is_ranked_D & has_cutoff
+        self._distance_D = np.abs(judged.ranked_by_D - np.float32(judged.scope.cutoff or 0.0))
 
     def take(self, rule: str) -> Choice | None:
         """Returns the next document under a rule, or drawn where the rule finds none; or None."""

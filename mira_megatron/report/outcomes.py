@@ -74,6 +74,13 @@ class JudgedSource:
     decision_names: tuple[str, ...] = ()
     score_of_unscored: float | None = None  # at which those without one were ranked, if they were
 
+    @property
+    def ranked_by_D(self) -> npt.NDArray[np.float32]:
+        """Returns the score that each document was ranked by, 0 where it was not ranked."""
+        if self.score_of_unscored is None:
+            return self.scores_D
+        return np.where(self.is_scored_D, self.scores_D, np.float32(self.score_of_unscored))
+
     def score(self, document: int) -> float | None:
         """Returns a document's score, 0-10."""
         return float(self.scores_D[document]) if self.is_scored_D[document] else None

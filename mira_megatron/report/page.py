@@ -39,6 +39,7 @@ from mira_megatron.report.report import ReportSettings
 from mira_megatron.report.rubric_section import RubricGroup, read_rubric
 from mira_megatron.report.sampled_records import MAX_RECORDS, TEXT_CHARS, records_data
 from mira_megatron.report.scorer_section import TrainedScorer, read_scorers
+from mira_megatron.report.sensitivity_section import masked_arms, read_sensitivities
 from mira_megatron.report.source_table import (
     SourceSummary,
     sources_csv,
@@ -222,6 +223,9 @@ def _scorer_context(
         "groups": settings.groups,
         "follows": follows,
         "masking": settings.masking,
+        "sensitivities": read_sensitivities(
+            workspace.run.folder, masked_arms(settings.score_tables, settings.masking)
+        ),
         "min_rho": MIN_RHO,
         "num_slots": NUM_SLOTS,
     }

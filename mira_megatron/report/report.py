@@ -1,8 +1,8 @@
 """One page about a whole run, for people.
 
 Reads   groups of every family; records, ratings, record_scores, tokens and reliability of every
-        source; anchors, scorer, mode_agreement and retest of every group; keep, blends and
-        checkpoints of every arm: as far as the recipe makes them
+        source; anchors, scorer, mode_agreement and retest of every group; keep, sensitivity,
+        blends and checkpoints of every arm: as far as the recipe makes them
 Writes  report/index.html: self-contained, nothing fetched from elsewhere
         report/sources.csv: one row per arm and source
         report/answers.csv: one row per source group, where the recipe scores
@@ -19,7 +19,7 @@ from mira_megatron import layout
 from mira_megatron.config import Recipe
 from mira_megatron.corpus.recipe_sources import recipe_sources
 from mira_megatron.grouping.source_groups import families, group_of_source
-from mira_megatron.reliability.mask import masks_are_asked_for
+from mira_megatron.reliability.mask import masked_scoring
 from mira_megatron.report.agreement import is_measured
 from mira_megatron.report.answers_section import (
     AskedGroup,
@@ -27,10 +27,11 @@ from mira_megatron.report.answers_section import (
     read_folders,
     shown_settings,
 )
+from mira_megatron.report.sensitivity_section import masked_arms
 from mira_megatron.stage import Unit
 from mira_megatron.tokenization.adopted import adopted_sources
 
-VERSION = 7
+VERSION = 8
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,7 +67,7 @@ def units(recipe: Recipe) -> list[Unit]:
         has_training="midtrain" in recipe.values,
         has_scorers="distill" in recipe.values,
         has_reliability=is_measured(recipe),
-        masking=_masking(recipe),
+        masking=masked_scoring(recipe),
         asked=asked_groups(recipe),
     )
     return [
@@ -120,11 +121,8 @@ def _upstream(settings: ReportSettings) -> tuple[str, ...]:
     of_arms = [
         folder for arm in settings.score_tables for folder in (layout.keep(arm), layout.blend(arm))
     ]
+    masked = masked_arms(settings.score_tables, settings.masking)
+    of_arms += [layout.sensitivity(arm) for arm in masked]
     if settings.has_training:
         of_arms += [layout.checkpoints(arm) for arm in settings.score_tables]
     return tuple(dict.fromkeys([*of_groups, *of_sources, *of_arms]))
-
-
-def _masking(recipe: Recipe) -> str | None:
-    scoring = recipe.mapping("aggregate").get("scoring")
-    return str(scoring) if scoring is not None and masks_are_asked_for(recipe) else None

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mira_megatron.retention.arms import NULLS_MEDIAN, NULLS_SHARE
+from mira_megatron.retention.unlike_masks import in_words
 from mira_megatron.written_numbers import grouped
 
 _DENIED = "denied_by_"
@@ -55,6 +56,12 @@ def selection_sentences(certificate: Mapping[str, Any]) -> tuple[str, ...]:
         told.append(
             f"The best {certificate['repeat_fraction']:g} of the tokens kept in each scope are "
             f"seen {certificate['repeat_times']} times."
+        )
+    for group, of_group in certificate.get("unlike_masks", {}).items():
+        told.append(
+            f"Sources of {group} are ranked together under unlike reliability masks (masked: "
+            f"{in_words(of_group)}): their scores are means over different anchors and not on one "
+            "scale."
         )
     return tuple(told)
 

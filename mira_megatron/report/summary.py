@@ -22,8 +22,10 @@ from mira_megatron import layout
 from mira_megatron.config import Recipe
 from mira_megatron.grouping.source_groups import NotYetKnown, group_of_source
 from mira_megatron.manifest import manifest_summary, read_manifest
+from mira_megatron.reliability.mask import masked_scoring
 from mira_megatron.report.agreement import is_measured
 from mira_megatron.report.scorer_table import print_scorers
+from mira_megatron.report.sensitivity_section import masked_arms, sensitivity_line
 from mira_megatron.report.training_course import read_course
 from mira_megatron.stage import Unit
 from mira_megatron.tokenization.adopted import adopted_sources
@@ -69,9 +71,12 @@ class SourceLine:
 
 def print_summary(console: Console, recipe: Recipe) -> None:
     """Prints what a run made: a table per arm, its training, the scorers, and where to look."""
-    for arm, entry in recipe.mapping("arms").items():
-        lines = source_lines(recipe, arm, str(entry["score"]))
-        console.print(_arm_table(arm, lines))
+    tables = {arm: str(entry["score"]) for arm, entry in recipe.mapping("arms").items()}
+    masked = masked_arms(tables, masked_scoring(recipe))
+    for arm, table in tables.items():
+        console.print(_arm_table(arm, source_lines(recipe, arm, table)))
+        if arm in masked:
+            _print_line(console, sensitivity_line(recipe.run_folder, arm))
         if "midtrain" in recipe.values:
             _print_line(console, training_line(recipe.run_folder, arm))
         _print_path(console, "Blend", recipe.run_folder / layout.blend(arm) / layout.BLEND)

@@ -16,6 +16,7 @@ from mira_megatron.retention.decisions import FIRST_DENIED, Decision
 from mira_megatron.retention.keep_masks import KeepMaskInfo
 from mira_megatron.retention.scopes import Chosen, Cut
 from mira_megatron.retention.ties import TIE_RULE
+from mira_megatron.retention.unlike_masks import Unlike, in_words
 from mira_megatron.shards import json_digest
 
 logger = logging.getLogger(__name__)
@@ -36,10 +37,12 @@ def certificate(
     documents: Sequence[SourceDocuments],
     choice: Choice,
     infos: Mapping[str, Mapping[str, KeepMaskInfo]],
+    unlike: Unlike | None = None,
 ) -> dict[str, Any]:
     """Returns the certificate of an arm.
 
-    `names` are those of the decisions, `infos` what was written for each prefix of each source.
+    `names` are those of the decisions, `infos` what was written for each prefix of each source,
+    `unlike` the groups with unlike reliability masks, None where no mask decided of the scores.
     """
     sources = {
         entry.source: {
@@ -72,6 +75,7 @@ def certificate(
         "tokens_kept": sum(decided["tokens_kept"] for decided in sources.values()),
         "scopes": {scope: asdict(cut) for scope, cut in choice.cuts.items()},
         "sources": sources,
+        **({} if unlike is None else {"unlike_masks": unlike}),
     }
     return {**content, "digest": json_digest(content)}
 
@@ -126,6 +130,15 @@ def warn_of(arm: str, choice: Choice, content: Mapping[str, Any]) -> None:
     """Says what a certificate holds but nobody may look for."""
     for scope, cut in choice.cuts.items():
         _warn_of_scope(arm, scope, cut)
+    for group, of_group in content.get("unlike_masks", {}).items():
+        logger.warning(
+            "select %s: sources of %s are ranked together under unlike reliability masks (masked: "
+            "%s). Their scores are means over different anchors and not on one scale; scope: "
+            "source does not compare them",
+            arm,
+            group,
+            in_words(of_group),
+        )
     for source, decided in content["sources"].items():
         num_dropped = decided["num_without_score"] - decided["num_without_score_kept"]
         if decided["how"] == RANKED and num_dropped:

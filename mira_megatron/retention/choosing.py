@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -26,6 +27,23 @@ class Choice:
     cuts: Mapping[str, Cut]  # by scope
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EarlierChoice:
+    """A choice under the same settings, and the sources whose scores are others than it had."""
+
+    choice: Choice
+    rescored: AbstractSet[str]
+
+    def holds(self, scope: str, entries: Sequence[SourceDocuments], budget_tokens: int) -> bool:
+        """Returns whether a scope is cut as it was then: its documents and its budget are the same.
+
+        Its budget alone may be another: what a source without scores cannot fill goes to others,
+        and a floor reserves no more than there is.
+        """
+        is_rescored = any(entry.source in self.rescored for entry in entries)
+        return not is_rescored and self.choice.cuts[scope].budget_tokens == budget_tokens
+
+
 def choose(
     documents: Sequence[SourceDocuments],
     config: ArmConfig,
@@ -35,10 +53,12 @@ def choose(
     pinned: Sequence[str],
     budget_tokens: int,
     where: str,
+    earlier: EarlierChoice | None = None,
 ) -> Choice:
     """Returns what is kept of every source, and where each scope's ranking was cut.
 
-    `groups` names the ranked sources' groups. Raises ValueError, which begins with `where`, for
+    `groups` names the ranked sources' groups. With an `earlier` choice only scopes that may be cut
+    otherwise are ranked; the result is the same. Raises ValueError, which begins with `where`, for
     pinned sources and floors that do not fit the budget.
     """
     chosen = {
@@ -61,6 +81,10 @@ def choose(
     budgets = _scope_budgets(members, config, budget_tokens - pinned_tokens, where)
     cuts = {}
     for scope, entries in members.items():
+        if earlier is not None and earlier.holds(scope, entries, budgets[scope]):
+            chosen |= {entry.source: earlier.choice.sources[entry.source] for entry in entries}
+            cuts[scope] = earlier.choice.cuts[scope]
+            continue
         of_scope, cuts[scope] = choose_in_scope(entries, config, seed, budgets[scope])
         chosen |= of_scope
     return Choice(sources=chosen, cuts=cuts)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import TypeVar, cast
 
 import numpy as np
@@ -78,8 +79,7 @@ def score_table(
 ) -> pa.Table:
     """Returns columns of a source's record scores, row i of document i.
 
-    Rows in the order of the documents are taken as they are; in another order they are joined by
-    id. Raises ValueError where they are not the same records.
+    Raises ValueError where they are not the same records.
     """
     folder = layout.record_scores(score, source)
     scores = pa.concat_tables(
@@ -88,20 +88,33 @@ def score_table(
             for path, part in workspace.upstream_parts(folder, ".parquet")
         ]
     )
-    if scores["record_id"].equals(documents["record_id"]):
-        return scores.select(columns)
     where = workspace.run.folder / folder
-    rows = pc.index_in(documents["record_id"], scores["record_id"])
-    if rows.null_count or scores.num_rows != documents.num_rows:
-        missing = documents["record_id"].filter(pc.is_null(rows))
+    tokens = layout.tokens(source)
+    return in_document_order(where, scores, documents["record_id"], tokens).select(columns)
+
+
+def in_document_order(
+    where: Path, scores: pa.Table, record_ids: pa.ChunkedArray, tokens: str
+) -> pa.Table:
+    """Returns the rows of scores with a column `record_id`, row i of document i.
+
+    Rows in the order of the documents are taken as they are; in another order they are joined by
+    id. Raises ValueError, which names `where` scores and tokens lie, where they are not the same
+    records.
+    """
+    if scores["record_id"].equals(record_ids):
+        return scores
+    rows = pc.index_in(record_ids, scores["record_id"])
+    if rows.null_count or scores.num_rows != len(record_ids):
+        missing = record_ids.filter(pc.is_null(rows))
         tail = f", such as {missing[0].as_py()!r}" if len(missing) else ""
         raise ValueError(
-            f"{where}: its {scores.num_rows:,} records are not the {documents.num_rows:,} "
-            f"documents of {layout.tokens(source)}: {len(missing):,} of these have no row{tail}. "
+            f"{where}: its {scores.num_rows:,} records are not the {len(record_ids):,} "
+            f"documents of {tokens}: {len(missing):,} of these have no row{tail}. "
             "Score and tokenise the same records again."
         )
-    logger.info("%s: in another order than %s, joined by id", where, layout.tokens(source))
-    return scores.select(columns).take(rows)
+    logger.info("%s: in another order than %s, joined by id", where, tokens)
+    return scores.take(rows)
 
 
 def token_dataset(workspace: Workspace, source: str) -> TokenDataset:

@@ -28,7 +28,10 @@ from smoke_runs import (
 )
 
 # What is made of all sources, and of those of the group that the new one joins.
-SELECTION = (f"keep/{ARM}", f"blends/{ARM}", f"checkpoints/{ARM}", "report")
+SELECTION = (
+    *(f"keep/{ARM}", f"sensitivity/{ARM}", f"blends/{ARM}", f"checkpoints/{ARM}"),
+    "report",
+)
 SCORER = ("sft/smoke/text-modules", "scorers/smoke/text-modules")
 
 

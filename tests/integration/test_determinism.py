@@ -44,7 +44,7 @@ def test_sources_in_another_order_give_the_same_bytes_or_another_fingerprint(
     reordered = tmp_path / "reordered.yaml"
     reordered.write_text(yaml.safe_dump(recipe, sort_keys=False))
     run = copy_stages(finished_run, tmp_path / "run", before("select"))
-    for stage in ("select", "blend"):
+    for stage in ("select", "sensitivity", "blend"):
         assert_done(mira(*smoke_words(stage, run, recipe=reordered)))
     expected = copy_stages(finished_run, tmp_path / "expected", before("midtrain"))
     blends = [

@@ -33,7 +33,8 @@ DESCRIPTION = "What the module says about itself, and for whom."
 OF_THE_GROUP = (
     *(ANCHORS, "teacher_ratings/smoke/modules", f"sft/smoke/{GROUP}", f"scorers/smoke/{GROUP}"),
     *("reliability/smoke/modules", "ratings/smoke/modules", "record_scores/smoke/modules"),
-    *("reliability_masks/smoke/modules", "keep/mira_group", "blends/mira_group"),
+    *("reliability_masks/smoke/modules", "keep/mira_group", "sensitivity/mira_group"),
+    "blends/mira_group",
 )
 FROM_ANCHORS_ON = tuple(stage for stage in before("midtrain") if stage not in before("anchor"))
 

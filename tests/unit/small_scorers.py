@@ -18,8 +18,10 @@ from mira_megatron.manifest import Counts
 from mira_megatron.records import RATING_SCHEMA
 from mira_megatron.reliability.cells import CELL_SCHEMA, Cell
 from mira_megatron.reliability.mask import MASK_SCHEMA
+from mira_megatron.retention import sensitivity
 from mira_megatron.rubric.prompt_form import PromptForm
 from mira_megatron.shards import part_name, write_parquet
+from mira_megatron.stage import Resources, Run, run_unit
 
 # Slot by slot: three anchors are followed, under two names; the fourth only as length goes.
 RHOS = (0.9, 0.5, 0.4, 0.45, 0.25, None, *[-0.1] * 9)
@@ -46,8 +48,14 @@ def with_scorers(recipe: Recipe) -> Recipe:
 
 
 def with_masks(recipe: Recipe) -> Recipe:
-    """Returns the recipe as one that masks the anchors its scorers do not follow."""
-    return replace(recipe, values={**recipe.values, "reliability": {}})
+    """Returns the recipe as one that masks the anchors its scorers do not follow.
+
+    What its masks leave open is flipped.
+    """
+    masking = replace(recipe, values={**recipe.values, "reliability": {}})
+    for unit in sensitivity.units(masking):
+        run_unit(unit, Run(folder=masking.run_folder), Resources())
+    return masking
 
 
 def write_scorer(

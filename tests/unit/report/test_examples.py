@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -100,6 +101,35 @@ def test_examples_of_a_source_with_too_few_are_filled_from_the_others() -> None:
     choices = choose_examples(arm_of(few, none, many), is_kept=True, seed=7)
     assert [choice.judged.source for choice in choices].count("many") == 9
     assert len(choices) == 10
+
+
+def test_examples_rank_an_unscored_document_where_the_arm_does() -> None:
+    scored = judged("a", [9.0, 6.0, 1.0, 0.0], cutoff=5.0)
+    is_scored_D = np.array([True, True, True, False])
+    outcomes_D = np.array([Outcome.KEPT] * 2 + [Outcome.NOT_SELECTED] * 2, np.uint8)
+    at_median = replace(
+        scored, is_scored_D=is_scored_D, outcomes_D=outcomes_D, score_of_unscored=4.0
+    )
+    choices = choose_examples(arm_of(at_median), is_kept=False, seed=7)
+    assert [(choice.document, choice.why_shown) for choice in choices] == [
+        (3, NEAREST),
+        (2, FARTHEST),
+    ]
+
+
+def test_examples_of_documents_kept_at_random_have_no_distance() -> None:
+    kept = judged("a", [9.0, 6.0, 0.0], cutoff=5.0)
+    drawn = replace(
+        kept,
+        is_scored_D=np.array([True, True, False]),
+        outcomes_D=np.full(3, Outcome.KEPT, np.uint8),
+    )
+    choices = choose_examples(arm_of(drawn), is_kept=True, seed=7)
+    assert [(choice.document, choice.why_shown) for choice in choices[:2]] == [
+        (1, NEAREST),
+        (0, FARTHEST),
+    ]
+    assert (choices[2].document, choices[2].why_shown) == (2, DRAWN)
 
 
 def test_examples_follow_from_the_seed() -> None:
