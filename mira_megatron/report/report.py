@@ -30,7 +30,7 @@ from mira_megatron.report.answers_section import (
 from mira_megatron.stage import Unit
 from mira_megatron.tokenization.adopted import adopted_sources
 
-VERSION = 7
+VERSION = 8
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

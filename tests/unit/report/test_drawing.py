@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+import altair as alt
+import pytest
+from markupsafe import Markup
+
+from mira_megatron.report.drawing import drawn
+
+HOSTILE = "</title></svg><script>alert(1)</script>\"'&"
+CONFIG = alt.Config(view=alt.ViewConfig(stroke=None))
+X = alt.X("x:Q", axis=None)
+
+
+class Asked(BaseHTTPRequestHandler):
+    paths: list[str] = []  # noqa: RUF012 (of the one server of this module)
+
+    def do_GET(self) -> None:
+        self.paths.append(self.path)
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b"x\n1\n")
+
+
+@pytest.fixture
+def address() -> Iterator[str]:
+    server = HTTPServer(("127.0.0.1", 0), Asked)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+def one_row(text: str = "") -> alt.Chart:
+    return alt.Chart(alt.InlineData(values=[{"x": 1, "text": text}]))
+
+
+def shapes(chart: alt.Chart) -> Markup:
+    sides = ("left", "right", "top", "bottom")
+    return drawn([chart], width=10, height=10, padding=dict.fromkeys(sides, 0), config=CONFIG)
+
+
+def test_drawn_bar_is_its_shape_and_its_tooltip() -> None:
+    bar = one_row("one").mark_bar(color="var(--ink)").encode(x=X, description="text:N")
+    assert shapes(bar) == (
+        '<g fill="none"><path d="M0,0.5h10v9h-10Z" fill="var(--ink)"><title>one</title></path></g>'
+    )
+
+
+@pytest.mark.parametrize("color", ["red", "#123456", 'var(--ink)"/><script>', "url(#other)"])
+def test_drawn_colour_that_is_none_of_the_page_is_refused(color: str) -> None:
+    with pytest.raises(ValueError, match="none of the report's colours"):
+        shapes(one_row().mark_bar(color=color).encode(x=X))
+
+
+def test_drawn_defaults_of_vega_are_no_colours_of_the_page() -> None:
+    with pytest.raises(ValueError, match=r"stroke=#ddd.*none of the report's colours"):
+        shapes(one_row().mark_bar(color="var(--ink)").encode(x="x:Q"))
+
+
+def test_drawn_image_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"<image>.*requirements/main\.txt"):
+        shapes(one_row().mark_image(url="data:,").encode(x=X))
+
+
+def test_drawn_shape_with_an_id_is_refused() -> None:
+    with pytest.raises(ValueError, match="<defs>"):
+        shapes(one_row().mark_bar(color="var(--ink)", clip=True).encode(x=X))
+
+
+def test_drawn_data_are_never_fetched(address: str) -> None:
+    bar = alt.Chart(f"{address}/rows.csv").mark_bar(color="var(--ink)").encode(x=X)
+    with pytest.raises(ValueError, match="not allowed"):
+        shapes(bar)
+    assert Asked.paths == []
+
+
+def test_drawn_text_is_escaped() -> None:
+    words = one_row(HOSTILE).mark_text(color="var(--ink)").encode(x=X, text="text:N")
+    tooltip = one_row(HOSTILE).mark_bar(color="var(--ink)").encode(x=X, description="text:N")
+    for drawing in (shapes(words), shapes(tooltip)):
+        assert "&lt;/title&gt;&lt;/svg&gt;&lt;script&gt;alert(1)&lt;/script&gt;" in drawing
+        assert "<script" not in drawing
+        assert drawing.count("&") == drawing.count("&lt;") + drawing.count("&gt;") + 1
