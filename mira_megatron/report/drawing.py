@@ -23,6 +23,7 @@ _GEOMETRY = ("d", "transform", "x2", "y2")
 _PAINTS = ("fill", "stroke")
 _STYLES = (
     "font-size",
+    "opacity",
     "stroke-dasharray",
     "stroke-linecap",
     "stroke-linejoin",
@@ -93,6 +94,8 @@ def _copy(element: ElementTree.Element) -> ElementTree.Element:
     if kept.get("transform") == "translate(0,0)":
         del kept["transform"]
     kept |= {name: given[name] for name in _STYLES if name in given}
+    if kept.get("opacity") == "1":
+        del kept["opacity"]
     for name in _PAINTS:
         if name in given:
             if not _PAINT.fullmatch(given[name]):
@@ -115,8 +118,9 @@ def _unknown(found: str, what: str) -> str:
 
 
 def _is_visible(shape: ElementTree.Element) -> bool:
-    """Vega draws the area of every group, most of them without a colour."""
-    return any(shape.get(name, "none") != "none" for name in _PAINTS)
+    """Vega draws every group's area, mostly without a colour, and labels that it left out."""
+    has_paint = any(shape.get(name, "none") != "none" for name in _PAINTS)
+    return has_paint and shape.get("opacity") != "0"
 
 
 def _rounded(geometry: str) -> str:

@@ -214,6 +214,12 @@ def test_loss_chart_names_no_step_twice() -> None:
         assert len(steps) == len(set(steps)) >= 2, num_steps
 
 
+def test_loss_chart_leaves_out_no_label_by_its_width() -> None:
+    # Wider together than the axis: what is left out then would depend on the machine's fonts.
+    far = replace(COURSE, training=(LossPoint(step=4 * 10**15, loss=7.0),))
+    assert len([word for word in words(loss_chart(far, SMALL)) if word.endswith(",000")]) == 4
+
+
 def test_loss_chart_of_nothing_yet_is_drawn() -> None:
     figure = loss_chart(course_of())
     assert strokes(figure) == {}
