@@ -36,6 +36,7 @@ logger = logging.getLogger(__name__)
 
 # Packages that only some stages need, and the extra that brings each.
 EXTRA_OF_MODULE = {
+    "altair": "report",
     "jinja2": "report",
     "megatron": "megatron",
     "ray": "ray",
@@ -43,6 +44,7 @@ EXTRA_OF_MODULE = {
     "tensorboard": "megatron",
     "torch": "megatron",
     "transformers": "transformers",
+    "vl_convert": "report",
 }
 _USER_ERRNOS = (
     *NO_SPACE,

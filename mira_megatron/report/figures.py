@@ -1,58 +1,83 @@
-"""The geometry of the page's figures: numbers in, SVG coordinates and a description out."""
+"""The page's figures: what they show as a chart, and the same in words.
+
+A chart is given numbers and words of ours only. What a stranger wrote, a source's name say, is put
+beside it by the template, which escapes it; Vega never reads it.
+"""
 
 from __future__ import annotations
 
-import math
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
+import altair as alt
 import numpy as np
+from markupsafe import Markup
 
+from mira_megatron.report.drawing import drawn
 from mira_megatron.report.outcomes import JudgedSource, Outcome
 from mira_megatron.report.training_course import LossPoint, TrainingCourse
-from mira_megatron.written_numbers import decimal, grouped
+from mira_megatron.written_numbers import decimal
 
 NUM_BINS = 20  # of half a point each, from 0 to 10
-_FLAT = 1e-6  # relative; a curve that varies less gets an axis as high as its values
+_FLAT = 1e-6  # relative; a curve that varies less is drawn in the middle of its axis
 _MARKED_STEPS = 40  # validation points up to here get a marker each
+_MAX_POINTS = 1000  # of a curve: more are less than a pixel apart
+_LONG_COUNT = 1_000_000  # from here on 1.23M: all its digits would reach into the next figure
+_KEPT, _DROPPED = "var(--kept)", "var(--dropped)"
+_AXES = alt.AxisConfig(
+    domainColor="var(--muted)",
+    gridColor="var(--rule)",
+    labelColor="var(--muted)",
+    labelFontSize=11,
+    labelFlush=False,  # a label is centred on its tick, at the ends as well
+    labelLimit=0,  # whether a label is cut or left out would depend on the fonts
+    labelOverlap=False,
+    labelPadding=6,
+    ticks=False,
+    titleBaseline="alphabetic",
+    titleColor="var(--muted)",
+    titleFontSize=11,
+    titleFontWeight="normal",
+    titleLimit=0,
+)
+_CONFIG = alt.Config(
+    axis=_AXES,
+    line=alt.LineConfig(aria=False, strokeJoin="round", strokeWidth=2),
+    view=alt.ViewConfig(stroke=None),
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Frame:
-    """The plotting area inside an SVG of `width` x `height`; y grows downwards."""
+class Size:
+    """The plotting area, and the room around it for labels; 1 is a CSS pixel at full width."""
 
-    width: float
-    height: float
-    left: float
-    right: float
-    top: float
-    bottom: float
+    width: int
+    height: int
+    left: int
+    right: int
+    top: int
+    bottom: int
+
+    @property
+    def view_box(self) -> str:
+        """Returns the whole area, as the viewBox of an SVG."""
+        return f"0 0 {self.left + self.width + self.right} {self.top + self.height + self.bottom}"
 
 
-HISTOGRAM_FRAME = Frame(width=320, height=150, left=40, right=312, top=22, bottom=124)
-LOSS_FRAME = Frame(width=720, height=296, left=40, right=706, top=32, bottom=252)
-SMALL_FRAME = Frame(width=440, height=230, left=40, right=426, top=32, bottom=186)  # also for loss
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Tick:
-    """A labelled position on an axis."""
-
-    position: float
-    label: str
+HISTOGRAM = Size(width=272, height=102, left=40, right=8, top=22, bottom=26)
+WIDE = Size(width=666, height=220, left=40, right=14, top=32, bottom=44)
+SMALL = Size(width=386, height=154, left=40, right=14, top=32, bottom=44)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Bar:
-    """One bin: kept records below, dropped ones stacked on top."""
+class Figure:
+    """A chart as SVG shapes inside `view_box`, and what it shows in words."""
 
-    x: float
-    width: float
-    kept_y: float
-    kept_height: float
-    dropped_y: float
-    dropped_height: float
-    label: str
+    view_box: str
+    shapes: Markup
+    description: str
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -60,24 +85,7 @@ class Histogram:
     """How the scores of one source are spread, kept and dropped records apart."""
 
     source: str
-    bars: tuple[Bar, ...]
-    x_ticks: tuple[Tick, ...]
-    y_ticks: tuple[Tick, ...]
-    cutoff: Tick | None
-    description: str
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class LossChart:
-    """Training and validation loss over steps."""
-
-    frame: Frame
-    training: str  # points of a polyline, as SVG writes them
-    validation: str
-    markers: tuple[tuple[float, float], ...]  # of single validation points
-    x_ticks: tuple[Tick, ...]
-    y_ticks: tuple[Tick, ...]
-    description: str
+    figure: Figure
 
 
 def histogram(judged: JudgedSource) -> Histogram:
@@ -86,49 +94,82 @@ def histogram(judged: JudgedSource) -> Histogram:
     edges = np.linspace(0, 10, NUM_BINS + 1)
     kept, _ = np.histogram(judged.scores_D[is_kept_D & judged.is_scored_D], bins=edges)
     dropped, _ = np.histogram(judged.scores_D[~is_kept_D & judged.is_scored_D], bins=edges)
-    highest = int((kept + dropped).max())
-    frame = HISTOGRAM_FRAME
-    bars = [
-        _bar(frame, edges[index], edges[index + 1], int(kept[index]), int(dropped[index]), highest)
-        for index in range(NUM_BINS)
-        if kept[index] + dropped[index]
-    ]
-    cutoff = judged.scope.cutoff
+    layers = [_bars(edges.tolist(), kept.tolist(), dropped.tolist())]
+    if judged.scope.cutoff is not None:
+        layers += _cutoff(judged.scope.cutoff)
     return Histogram(
         source=judged.source,
-        bars=tuple(bars),
-        x_ticks=tuple(
-            Tick(position=_x(frame, score, 0, 10), label=str(score)) for score in range(0, 11, 2)
+        figure=_figure(
+            layers, HISTOGRAM, _histogram_description(judged, int(kept.sum()), int(dropped.sum()))
         ),
-        y_ticks=_count_ticks(frame, highest),
-        cutoff=None
-        if cutoff is None
-        else Tick(position=_x(frame, cutoff, 0, 10), label=decimal(cutoff)),
-        description=_histogram_description(judged, int(kept.sum()), int(dropped.sum())),
     )
 
 
-def _bar(frame: Frame, low: float, high: float, kept: int, dropped: int, highest: int) -> Bar:
-    left, right = _x(frame, low, 0, 10), _x(frame, high, 0, 10)
-    kept_y = _y(frame, kept, 0, highest)
-    dropped_y = _y(frame, kept + dropped, 0, highest)
-    return Bar(
-        x=round(left + 1, 2),
-        width=round(right - left - 2, 2),
-        kept_y=kept_y,
-        kept_height=round(frame.bottom - kept_y, 2),
-        dropped_y=dropped_y,
-        dropped_height=round(kept_y - dropped_y, 2),
-        label=f"{low:.1f} to {high:.1f}: {kept:,} kept, {dropped:,} dropped",
+def _bars(edges: Sequence[float], kept: Sequence[int], dropped: Sequence[int]) -> alt.Chart:
+    """Returns a bar per bin: kept records below, dropped ones stacked on top."""
+    rows = [
+        {
+            "low": low,
+            "high": high,
+            "records": number,
+            "outcome": outcome,
+            "rank": rank,
+            "label": f"{low:.1f} to {high:.1f}: {in_kept:,} kept, {in_dropped:,} dropped",
+        }
+        for (low, high), in_kept, in_dropped in zip(
+            itertools.pairwise(edges), kept, dropped, strict=True
+        )
+        for rank, (outcome, number) in enumerate((("kept", in_kept), ("dropped", in_dropped)))
+        if number
+    ]
+    highest = max(one + other for one, other in zip(kept, dropped, strict=True))
+    count_format = ",d" if highest < _LONG_COUNT else ".3~s"
+    bars: alt.Chart = (
+        alt.Chart(alt.InlineData(values=rows))
+        .mark_bar(binSpacing=2, strokeWidth=1)
+        .encode(
+            x=alt.X(
+                "low:Q",
+                bin="binned",
+                scale=alt.Scale(domain=[0, 10]),
+                axis=alt.Axis(values=list(range(0, 11, 2)), grid=False, format="d", title=None),
+            ),
+            x2="high:Q",
+            y=alt.Y(
+                "records:Q",
+                stack="zero",
+                scale=alt.Scale(domain=[0, max(highest, 1)], nice=False),
+                axis=alt.Axis(
+                    values=sorted({0, highest}), domain=False, format=count_format, title=None
+                ),
+            ),
+            order="rank:Q",
+            fill=alt.Fill("outcome:N", legend=None, scale=_by_outcome(_KEPT, "url(#hatch)")),
+            stroke=alt.Stroke("outcome:N", legend=None, scale=_by_outcome("none", _DROPPED)),
+            description="label:N",
+        )
     )
+    return bars
 
 
-def _count_ticks(frame: Frame, highest: int) -> tuple[Tick, ...]:
-    if not highest:
-        return ()
-    return tuple(
-        Tick(position=_y(frame, count, 0, highest), label=grouped(count)) for count in (0, highest)
+def _by_outcome(kept: str, dropped: str) -> alt.Scale:
+    return alt.Scale(domain=["kept", "dropped"], range=[kept, dropped])
+
+
+def _cutoff(cutoff: float) -> list[alt.Chart]:
+    rows = alt.InlineData(values=[{"score": cutoff, "label": f"cutoff {decimal(cutoff)}"}])
+    at_cutoff = alt.Chart(rows).encode(x=alt.X("score:Q"))
+    line = at_cutoff.mark_rule(
+        aria=False, color="var(--ink)", strokeDash=[2, 3], strokeWidth=1.25, y=-8, y2="height"
     )
+    # Near an end the words would stand out of the figure.
+    align: Literal["left", "center", "right"] = (
+        "left" if cutoff < 1 else "right" if cutoff > 9 else "center"
+    )
+    words = at_cutoff.mark_text(
+        align=align, aria=False, baseline="bottom", color="var(--ink)", fontSize=11, y=-11
+    ).encode(text="label:N")
+    return [line, words]
 
 
 def _histogram_description(judged: JudgedSource, num_kept: int, num_dropped: int) -> str:
@@ -144,36 +185,100 @@ def _range_of(what: str, number: int, scores: Sequence[float]) -> str:
     return f"{number:,} {what} from {min(scores):.2f} to {max(scores):.2f}"
 
 
-def loss_chart(course: TrainingCourse, frame: Frame = LOSS_FRAME) -> LossChart:
+def loss_chart(course: TrainingCourse, size: Size = WIDE) -> Figure:
     """Returns the loss curves of one training."""
-    points = [*course.training, *course.validation]
-    last_step = max((point.step for point in points), default=0)
-    losses = [point.loss for point in points] or [0.0]
-    y_values = ticks(min(losses), max(losses))
-    digits = max(0, math.ceil(-math.log10(y_values[1] - y_values[0]) - 1e-9))
-    low, high = y_values[0], y_values[-1]
-    place = [
-        (_x(frame, point.step, 0, max(last_step, 1)), _y(frame, point.loss, low, high))
-        for point in points
+    x, y = _steps_axis(course, size), _losses_axis(course, size)
+    layers = [
+        _curve(course.training).mark_line(color=_KEPT, strokeCap="round").encode(x=x, y=y),
+        _curve(course.validation).mark_line(color=_DROPPED, strokeDash=[6, 4]).encode(x=x, y=y),
     ]
-    training, validation = place[: len(course.training)], place[len(course.training) :]
-    return LossChart(
-        frame=frame,
-        training=_polyline(training),
-        validation=_polyline(validation),
-        markers=tuple(validation) if len(validation) <= _MARKED_STEPS else (),
-        x_ticks=tuple(
-            Tick(position=_x(frame, step, 0, max(last_step, 1)), label=grouped(round(step)))
-            for step in ticks(0, max(last_step, 1))
-            if step <= max(last_step, 1) and step == round(step)
-        ),
-        y_ticks=tuple(
-            Tick(position=_y(frame, value, low, high), label=f"{value:.{digits}f}")
-            for value in y_values
-        ),
-        description=f"Loss over {course.num_steps:,} steps. "
+    if len(course.validation) <= _MARKED_STEPS:
+        layers.append(_markers(course.validation).encode(x=x, y=y))
+    return _figure(
+        layers,
+        size,
+        f"Loss over {course.num_steps:,} steps. "
         f"Training: {_course_of(course.training)}. Validation: {_course_of(course.validation)}.",
     )
+
+
+def _steps_axis(course: TrainingCourse, size: Size) -> alt.X:
+    num_ticks = size.width // 90
+    last_step = max((point.step for point in (*course.training, *course.validation)), default=0)
+    return alt.X(
+        "step:Q",
+        scale=alt.Scale(domain=[0, max(last_step, 1)], nice=False),
+        axis=alt.Axis(
+            format=",d",
+            grid=False,
+            tickCount=num_ticks,
+            values=list(range(last_step + 1)) if last_step <= num_ticks else alt.Undefined,
+            title="step",
+            titleAlign="right",
+            titleX=size.width,
+            titleY=36,
+        ),
+    )
+
+
+def _losses_axis(course: TrainingCourse, size: Size) -> alt.Y:
+    losses = [point.loss for point in (*course.training, *course.validation)] or [0.0]
+    low, high = min(losses), max(losses)
+    scale = max(abs(high), 1.0)
+    if high - low <= _FLAT * scale:
+        low, high = low - scale / 2, high + scale / 2
+    return alt.Y(
+        "loss:Q",
+        scale=alt.Scale(domain=[low, high], nice=True, zero=False),
+        axis=alt.Axis(
+            domain=False,
+            tickCount=size.height // 36,
+            title="nats per token",
+            titleAlign="left",
+            titleAngle=0,
+            titleX=-size.left,
+            titleY=-14,
+        ),
+    )
+
+
+def _curve(points: Sequence[LossPoint]) -> alt.Chart:
+    rows = [{"step": point.step, "loss": point.loss} for point in thinned(points)]
+    return alt.Chart(alt.InlineData(values=rows))
+
+
+def _markers(points: Sequence[LossPoint]) -> alt.Chart:
+    rows = [
+        {
+            "step": point.step,
+            "loss": point.loss,
+            "label": f"step {point.step:,}: {decimal(point.loss, 4)}",
+        }
+        for point in points
+    ]
+    markers: alt.Chart = (
+        alt.Chart(alt.InlineData(values=rows))
+        .mark_point(fill="var(--paper)", opacity=1, size=38, stroke=_DROPPED, strokeWidth=2)
+        .encode(description="label:N")
+    )
+    return markers
+
+
+def thinned(points: Sequence[LossPoint], most: int = _MAX_POINTS) -> list[LossPoint]:
+    """Returns at most so many of the points: of every stretch the lowest and the highest."""
+    if len(points) <= most:
+        return list(points)
+    bounds = np.linspace(0, len(points), most // 2 + 1).astype(int).tolist()
+    chosen: list[LossPoint] = []
+    for first, end in itertools.pairwise(bounds):
+        stretch = points[first:end]
+        ends = (min(stretch, key=_loss), max(stretch, key=_loss))
+        chosen += sorted(set(ends), key=lambda point: point.step)
+    return chosen
+
+
+def _loss(point: LossPoint) -> float:
+    return point.loss
 
 
 def _course_of(points: Sequence[LossPoint]) -> str:
@@ -183,26 +288,12 @@ def _course_of(points: Sequence[LossPoint]) -> str:
     return f"{first.loss:.2f} at step {first.step:,}, {last.loss:.2f} at step {last.step:,}"
 
 
-def ticks(low: float, high: float) -> list[float]:
-    """Returns four to ten round, evenly spaced values, the outer ones at or beyond low and high."""
-    scale = max(abs(high), 1.0)
-    span = high - low if high - low > _FLAT * scale else scale
-    rough = span / 5
-    magnitude = 10.0 ** math.floor(math.log10(rough))
-    step = next(factor * magnitude for factor in (1, 2, 5, 10) if factor * magnitude >= rough)
-    first, last = math.floor(low / step), math.ceil(max(high, low + span) / step)
-    return [round(index * step, 10) for index in range(first, last + 1)]
-
-
-def _polyline(points: Sequence[tuple[float, float]]) -> str:
-    return " ".join(f"{x:g},{y:g}" for x, y in points)
-
-
-def _x(frame: Frame, value: float, low: float, high: float) -> float:
-    share = (value - low) / (high - low)
-    return round(float(frame.left + share * (frame.right - frame.left)), 2)
-
-
-def _y(frame: Frame, value: float, low: float, high: float) -> float:
-    share = (value - low) / (high - low) if high > low else 0.0
-    return round(float(frame.bottom - share * (frame.bottom - frame.top)), 2)
+def _figure(layers: Sequence[alt.Chart], size: Size, description: str) -> Figure:
+    shapes = drawn(
+        layers,
+        width=size.width,
+        height=size.height,
+        padding={side: getattr(size, side) for side in ("left", "right", "top", "bottom")},
+        config=_CONFIG,
+    )
+    return Figure(view_box=size.view_box, shapes=shapes, description=description)

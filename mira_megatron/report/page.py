@@ -71,7 +71,7 @@ class ArmSection:
     histograms: tuple[figures.Histogram, ...]
     first_out_scores: Mapping[str, float | None]  # by scope name
     course: TrainingCourse | None  # None where the recipe trains nothing
-    loss_chart: figures.LossChart | None
+    loss_chart: figures.Figure | None
     coverage: tuple[CoverageRow, ...]
     kept: tuple[Example, ...]
     dropped: tuple[Example, ...]
@@ -137,7 +137,6 @@ def _context(
         "ingest_drops": read_ingest_drops(workspace, tuple(settings.groups)),
         "num_examples": NUM_EXAMPLES,
         "excerpt_chars": EXCERPT_CHARS,
-        "histogram_frame": figures.HISTOGRAM_FRAME,
         **_scorer_context(workspace, settings, scorers),
     }
 

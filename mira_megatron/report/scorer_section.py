@@ -28,7 +28,7 @@ class TrainedScorer:
     writes: str
     max_record_tokens: int  # of a record, in its own tokens
     course: TrainingCourse | None  # None: trained elsewhere
-    loss_chart: figures.LossChart | None
+    loss_chart: figures.Figure | None
 
 
 def read_scorers(
@@ -57,7 +57,7 @@ def _read_scorer(folder: Path, group: str, sources: tuple[str, ...]) -> TrainedS
         writes=_what_it_writes(card.form),
         max_record_tokens=card.max_record_tokens,
         course=course,
-        loss_chart=None if course is None else figures.loss_chart(course, figures.SMALL_FRAME),
+        loss_chart=None if course is None else figures.loss_chart(course, figures.SMALL),
     )
 
 

@@ -43,9 +43,10 @@ FAINT_TEXT = """() => {
   const faint = new Set();
   for (const element of document.querySelectorAll("main *")) {
     const hasText = [...element.childNodes].some((node) => node.nodeType === 3 && node.data.trim());
-    if (!hasText || !element.checkVisibility() || element.closest("svg")) continue;
+    if (!hasText || !element.checkVisibility() || element.tagName === "title") continue;
     if (element.disabled || element.closest("option, :disabled")) continue;
-    const text = light(rgba(getComputedStyle(element).color));
+    const style = getComputedStyle(element);
+    const text = light(rgba(element.closest("svg") ? style.fill : style.color));
     const back = light(behind(element));
     const ratio = (Math.max(text, back) + 0.05) / (Math.min(text, back) + 0.05);
     if (ratio < 4.5) faint.add(`${element.tagName} ${element.className}: ${ratio.toFixed(2)}`);
