@@ -48,9 +48,8 @@ def main() -> None:
     parts = list(write_records(arguments))
     form = _form(arguments.url, arguments.folder)
     unit = SimpleNamespace(label="score benchmark", stage="score")
-    workspace = SimpleNamespace(
-        unit=unit, resources=SimpleNamespace(workers=1, secrets={}, is_shared=False)
-    )
+    resources = SimpleNamespace(workers=1, secrets={}, is_shared=False)
+    workspace = SimpleNamespace(unit=unit, resources=resources, earlier=None)
     started, cpu = time.perf_counter(), time.process_time()
     outcomes = judge_parts(cast(Any, workspace), parts, form, form.judge)
     print(
