@@ -84,6 +84,11 @@ class Exchange:
         if not self.response.done():
             self.response.set_exception(error)
 
+    def forget(self) -> None:
+        """Has asyncio not complain of a failure that nobody was told of."""
+        if self.response.done() and not self.response.cancelled():
+            self.response.exception()
+
 
 class HttpConnections:
     """Connections to one URL, one request at a time on each; made in a running event loop.
@@ -125,11 +130,13 @@ class HttpConnections:
         try:
             if connection is None:
                 connection = await self._connect()
-            connection.send(exchange, b"%b%d\r\n\r\n%b" % (self._head, len(body), body))
+            request = b"".join((self._head, b"%d\r\n\r\n" % len(body), body))
+            connection.send(exchange, request)
             response = await exchange.response
         except BaseException:
             if connection is not None:
                 connection.abort()
+            exchange.forget()
             raise
         finally:
             self._deadlines.remove(exchange)
@@ -195,6 +202,8 @@ class _Connection(asyncio.Protocol):
 
     def send(self, exchange: Exchange, request: bytes) -> None:
         """Sends a request."""
+        if exchange.response.done():  # its time was over before there was a connection
+            return
         if self._transport is None or self._transport.is_closing():
             exchange.fail(LostError("the connection was closed before the request was sent"))
             return

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 _MAX_HEAD_BYTES = 1 << 16
 _MAX_LINE_BYTES = 1 << 13  # of a chunk's size and its extensions, or of a trailer
-_HEAD_END = re.compile(rb"\r?\n\r?\n")
+_BEGINNING = b"HTTP/1."
 _STATUS_LINE = re.compile(rb"HTTP/1\.([0-9]) ([1-5][0-9][0-9])(?: [^\0]*)?")
 _NAME = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _LENGTH = re.compile(rb"[0-9]{1,18}")
@@ -56,13 +56,15 @@ class ResponseReader:
         received = self._received
         received += data
         while not self._status:
-            end = _HEAD_END.search(received)
-            if end is None or end.start() > _MAX_HEAD_BYTES:
-                if len(received) > _MAX_HEAD_BYTES:
+            end = received.find(b"\r\n\r\n", 0, _MAX_HEAD_BYTES)
+            if end < 0:
+                if not received.startswith(_BEGINNING[: len(received)]):
+                    raise NotHttpError(f"it begins with {bytes(received[:80])!r}")
+                if len(received) >= _MAX_HEAD_BYTES:
                     raise NotHttpError("its head does not end")
                 return None
-            head = bytes(received[: end.start()])
-            del received[: end.end()]
+            head = bytes(received[:end])
+            del received[: end + 4]
             self._read_head(head)
         if self._chunks is not None:
             is_whole = self._chunks.take(received)
@@ -98,8 +100,8 @@ class ResponseReader:
 
     def _read_head(self, head: bytes) -> None:
         """Takes in a head; one of status 1xx only announces another."""
-        first, *lines = head.split(b"\n")
-        status_line = _STATUS_LINE.fullmatch(first.rstrip(b"\r"))
+        first, *lines = head.split(b"\r\n")
+        status_line = _STATUS_LINE.fullmatch(first)
         if status_line is None:
             raise NotHttpError(f"it begins with {first[:80]!r}")
         minor, status = int(status_line[1]), int(status_line[2])
@@ -109,7 +111,8 @@ class ResponseReader:
         if status < 200:
             return
         self._status, self._headers = status, headers
-        options = {word.strip() for word in headers.get(b"connection", b"").lower().split(b",")}
+        connection = headers.get(b"connection", b"").lower()
+        options = [word.strip() for word in connection.split(b",")] if connection else ()
         self._is_last = b"close" in options or (minor == 0 and b"keep-alive" not in options)
         coding = headers.get(b"transfer-encoding")
         length = headers.get(b"content-length")
@@ -177,7 +180,8 @@ def _headers(lines: list[bytes]) -> dict[bytes, bytes]:
     headers: dict[bytes, bytes] = {}
     for line in lines:
         name, colon, value = line.partition(b":")
-        if not colon or not _NAME.fullmatch(name):
+        is_name = name.replace(b"-", b"").isalnum() or _NAME.fullmatch(name)
+        if not colon or not is_name:
             raise NotHttpError(f"its head has the line {line[:80]!r}")
         name, value = name.lower(), value.strip()
         headers[name] = value if name not in headers else b"%b, %b" % (headers[name], value)
@@ -185,9 +189,8 @@ def _headers(lines: list[bytes]) -> dict[bytes, bytes]:
 
 
 def _length(written: bytes) -> int:
-    lengths = {each.strip() for each in written.split(b",")}
-    length = lengths.pop()
-    if lengths or not _LENGTH.fullmatch(length):
+    length, *others = (each.strip() for each in written.split(b","))
+    if any(other != length for other in others) or not _LENGTH.fullmatch(length):
         raise NotHttpError(f"its length is {written[:80]!r}")
     return int(length)
 
