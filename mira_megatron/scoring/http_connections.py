@@ -43,6 +43,9 @@ class Deadlines:
         self._due: dict[Exchange, float] = {}
         self._timer: asyncio.TimerHandle | None = None
 
+    def __len__(self) -> int:
+        return len(self._due)
+
     def add(self, exchange: Exchange) -> None:
         """Gives a request the time that it has from here on."""
         self._due[exchange] = self._loop.time() + self._seconds

@@ -447,3 +447,21 @@ def test_ask_all_never_spends_more_than_the_ceiling(
     )
     # Without usage, an answer counts as 31 or 32 bytes of messages and 50 tokens.
     assert num_maybe_billed * 81 <= ceiling
+
+
+def test_ask_all_endpoint_that_ends_for_good_leaves_what_was_not_sent_open(tmp_path: Path) -> None:
+    asked: set[int] = set()
+
+    def reply(number: int, seed: int) -> str | int:
+        asked.add(number)
+        return "fine" if len(asked) <= 6 else 503
+
+    with pytest.raises(
+        ValueError, match=r"took no request any more \(http_503.*of 200 records"
+    ) as (caught):
+        _ask(_Teacher(reply=reply), tmp_path, range(200), patience_seconds=0.01)
+    assert "run the same command again" in str(caught.value)
+    assert len(asked) < 20
+    well = _Teacher()
+    assert len(_ask(well, tmp_path, range(200))) == 200
+    assert len(well.asked) == 200 - 6

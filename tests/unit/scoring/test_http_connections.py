@@ -183,18 +183,45 @@ def test_post_connection_that_was_idle_for_too_long_is_closed() -> None:
 
 
 def test_post_answer_before_all_was_sent_is_read_and_ends_the_connection() -> None:
+    num_bytes = 32 << 20
+
     async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.readuntil(b"\r\n\r\n")
-        writer.write(b"HTTP/1.1 413 x\r\nContent-Length: 0\r\n\r\n")
-        await asyncio.sleep(0.2)  # the rest is not read
-        await reader.read()
+        while True:
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(b"HTTP/1.1 413 x\r\nContent-Length: 0\r\n\r\n")
+            await asyncio.sleep(0.05)
+            await reader.readexactly(num_bytes)
 
     async def ask() -> None:
         server = _Server(play=refuse)
         async with server.serving() as url, _connections(url) as connections:
             for _ in range(2):
-                assert (await connections.post(b"x" * (32 << 20))).status == 413
+                assert (await connections.post(b"x" * num_bytes)).status == 413
+                await asyncio.sleep(0.2)
             assert len(server.writers) == 2
+
+    _run(ask())
+
+
+def test_deadlines_forget_what_has_ended() -> None:
+    async def ask() -> None:
+        deadlines = Deadlines(20)
+        async with _Server().serving() as url:
+            connections = HttpConnections(
+                url,
+                {},
+                deadlines=deadlines,
+                connect_seconds=5,
+                keep_alive_seconds=4,
+                max_body_bytes=9,
+            )
+            asking = asyncio.create_task(connections.post(b"x"))
+            await asyncio.sleep(0)
+            assert len(deadlines) == 1
+            await asking
+            assert len(deadlines) == 0
+            connections.close()
+            deadlines.close()
 
     _run(ask())
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import gzip
+import tracemalloc
 import zlib
 from itertools import pairwise
 
@@ -210,6 +211,21 @@ def test_reader_compressed_body_is_unpacked(encoding: bytes, packed: bytes) -> N
     response = _read(_OK + head + packed)
     assert response is not None
     assert response.body == b"fine"
+
+
+def test_reader_compressed_body_that_is_too_long_is_not_unpacked_to_its_end() -> None:
+    packed = gzip.compress(b" " * (16 << 20))
+    reader = ResponseReader(1 << 16)
+    tracemalloc.start()
+    try:
+        head = b"Content-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(packed)
+        response = reader.feed(_OK + head + packed)
+        _, peak_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert response is not None
+    assert response.body is None
+    assert peak_bytes < 1 << 20  # of 16 MiB
 
 
 @pytest.mark.parametrize("packed", [b"no gzip at all", gzip.compress(b"fine")[:-1]])
