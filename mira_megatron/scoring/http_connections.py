@@ -166,7 +166,7 @@ class HttpConnections:
         return None
 
     async def _connect(self) -> _Connection:
-        host, port = self._url.raw_host or "", self._url.port
+        host, port = self._url.raw_host or "", self._url.port or 0  # base_url refuses such URLs
         try:
             async with asyncio.timeout(self._connect_seconds):
                 _, connection = await self._loop.create_connection(

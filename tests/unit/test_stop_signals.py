@@ -117,9 +117,7 @@ def test_command_in_another_thread_leaves_signals_alone() -> None:
     assert seen == [before, INTERRUPTED]
 
 
-def test_sigterm_that_is_held_back_acts_at_the_end_of_the_block() -> (
-    None
-):
+def test_sigterm_that_is_held_back_acts_at_the_end_of_the_block() -> None:
     @heeding_sigterm
     def command(argv: Sequence[str] | None) -> int:
         steps = []

@@ -184,20 +184,27 @@ def test_post_connection_that_was_idle_for_too_long_is_closed() -> None:
 
 def test_post_answer_before_all_was_sent_is_read_and_ends_the_connection() -> None:
     num_bytes = 32 << 20
+    answered, ended = asyncio.Event(), asyncio.Event()
 
     async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while True:
             await reader.readuntil(b"\r\n\r\n")
             writer.write(b"HTTP/1.1 413 x\r\nContent-Length: 0\r\n\r\n")
-            await asyncio.sleep(0.05)
-            await reader.readexactly(num_bytes)
+            await answered.wait()
+            try:
+                await reader.readexactly(num_bytes)
+            finally:
+                ended.set()
 
     async def ask() -> None:
         server = _Server(play=refuse)
         async with server.serving() as url, _connections(url) as connections:
             for _ in range(2):
                 assert (await connections.post(b"x" * num_bytes)).status == 413
-                await asyncio.sleep(0.2)
+                answered.set()
+                await ended.wait()
+                answered.clear()
+                ended.clear()
             assert len(server.writers) == 2
 
     _run(ask())
