@@ -79,6 +79,25 @@ def _sigterm_as_interrupt() -> Iterator[list[int]]:
         signal.signal(signal.SIGINT, on_interrupt)
 
 
+@contextmanager
+def holding_back_sigterm() -> Iterator[None]:
+    """Has a SIGTERM that comes within the block act at its end; processes started in it get theirs.
+
+    Blocking the signal instead would have the processes that are started here inherit that.
+    """
+    if current_thread() is not main_thread():
+        yield  # Python lets only the main thread handle signals
+        return
+    received: list[int] = []
+    handler = signal.signal(signal.SIGTERM, lambda number, frame: received.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, handler)
+    if received:
+        signal.raise_signal(signal.SIGTERM)
+
+
 def _is_under_way(handler: object) -> bool:
     """Returns whether Ctrl-C has come before, by asyncio's handler of it (asyncio.Runner)."""
     task = getattr(handler, "keywords", {}).get("main_task")

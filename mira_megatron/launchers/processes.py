@@ -10,7 +10,7 @@ from itertools import count
 from threading import Thread
 from typing import IO
 
-from mira_megatron.stop_signals import INTERRUPTED, TERMINATED, Terminated
+from mira_megatron.stop_signals import INTERRUPTED, TERMINATED, Terminated, holding_back_sigterm
 
 logger = logging.getLogger(__name__)
 
@@ -22,19 +22,22 @@ def run_workers(words: Sequence[str], num_workers: int) -> int:
     a worker writes goes to stderr behind its number.
     """
     command = [sys.executable, "-m", "mira_megatron.cli", *words]
-    workers = [
-        subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-        )
-        for _ in range(num_workers)
-    ]
-    forwarding = [
-        Thread(target=_forward, args=(worker.stdout, f"[{number}] "))
-        for number, worker in enumerate(workers, start=1)
-    ]
-    for thread in forwarding:
-        thread.start()
+    workers: list[subprocess.Popen[bytes]] = []
+    forwarding: list[Thread] = []
     try:
+        # Raised between a worker's start and its place in the list, it would leave that one behind.
+        with holding_back_sigterm():
+            for number in range(1, num_workers + 1):
+                worker = subprocess.Popen(
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.STDOUT,
+                )
+                workers.append(worker)
+                thread = Thread(target=_forward, args=(worker.stdout, f"[{number}] "))
+                forwarding.append(thread)
+                thread.start()
         return max(map(_exit_code, count(1), workers, forwarding))
     except Terminated:
         # Unlike Ctrl-C on a terminal it may have come to this process alone.

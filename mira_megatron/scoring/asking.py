@@ -54,8 +54,9 @@ async def ask_all(
 
     Raises ValueError, once what is in flight is answered and kept, when more than
     `judge.max_failed_fraction` of `num_questions` got no usable answer or the endpoint seems to be
-    set wrongly (nothing is yielded any more from there on), or when the next request does not fit
-    under `judge.spend_ceiling`. Cancelled, or closed before the last reply, it ends when what is in
+    set wrongly (nothing is yielded any more from there on), when no endpoint takes a request any
+    more (what was not sent stays open), or when the next request does not fit under
+    `judge.spend_ceiling`. Cancelled, or closed before the last reply, it ends when what is in
     flight is answered and kept; cancelled a second time, at once.
     """
     async with LookAhead(iter(questions), _size) as look_ahead:

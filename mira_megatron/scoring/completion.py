@@ -54,6 +54,7 @@ class Answer:
     failure_detail: str | None = None  # the server's own words, shortened, without the API key
     is_completion: bool = False  # the server completed it, so it is paid for even without a text
     is_lasting: bool = False  # a failure that the same question would meet again
+    is_unsent: bool = False  # a failure of the endpoints: this question never reached one
     # With answer_mode=expected: of every score, and of the answer's first token (text, logprob).
     odds: tuple[SlotOdds, ...] | None = None
     first_top: tuple[tuple[str, float], ...] | None = None

@@ -190,6 +190,7 @@ class Endpoints:
             failure=failure.kind,
             failure_detail=failure.detail,
             is_lasting=not failure.is_passing and failure.kind != "bad_body",
+            is_unsent=tries.failure is None,
         )
 
     def _is_last(self, tries: _Tries) -> bool:

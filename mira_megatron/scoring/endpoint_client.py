@@ -1,8 +1,9 @@
 """One HTTP request to one endpoint, and what came of it; the only module here that uses aiohttp.
 
-One attempt at a chat completion is an answer or a typed failure. The API key is sent to paths
-below the base URL alone, and no redirect is followed: it would carry the key to a place the user
-did not name.
+Chat completions go over connections of our own (http_connections), the few looks at a server's
+pages through aiohttp. One attempt at a chat completion is an answer or a typed failure. The API key
+is sent to paths below the base URL alone, and no redirect is followed: it would carry the key to a
+place the user did not name.
 """
 
 from __future__ import annotations
@@ -14,9 +15,21 @@ from yarl import URL
 
 from mira_megatron.scoring.chat_request import EndpointSettings
 from mira_megatron.scoring.completion import Answer, Failure, read_completion, read_error, shown
+from mira_megatron.scoring.http_connections import (
+    Deadlines,
+    HttpConnections,
+    LostError,
+    NotSentError,
+)
+from mira_megatron.scoring.http_response import HttpResponse, NotHttpError
 
 _MAX_BODY_BYTES = 16 << 20  # no chat completion is larger; a longer body is not one
 _READ_BYTES = 1 << 16
+_HEADERS = {
+    "Accept": "application/json",
+    "Content-Type": "application/json",
+    "User-Agent": "mira-megatron",  # some gateways refuse requests without one
+}
 _CONNECT_SECONDS = 20.0  # a host that drops packets would else cost a whole attempt's timeout
 _LOOK_SECONDS = 10.0  # for a page that a server that is well gives at once
 # uvicorn, and so vLLM and SGLang, closes a connection that was idle for 5 s. A request that is just
@@ -31,57 +44,62 @@ class EndpointClient:
         self._api_key = settings.api_key
         self._needs_logprobs = settings.has_logprobs
         self._with_key = (
-            None if settings.api_key is None else {"Authorization": f"Bearer {settings.api_key}"}
+            {} if settings.api_key is None else {"Authorization": f"Bearer {settings.api_key}"}
         )
-        self._session = aiohttp.ClientSession(
-            headers={"Content-Type": "application/json"},
-            timeout=aiohttp.ClientTimeout(
-                total=settings.timeout_seconds,
-                sock_connect=min(_CONNECT_SECONDS, settings.timeout_seconds / 2),
-            ),
-            # How many requests there are at once is decided by the pool.
-            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEP_ALIVE_SECONDS),
+        self._headers = {**_HEADERS, **self._with_key}
+        self._connect_seconds = min(_CONNECT_SECONDS, settings.timeout_seconds / 2)
+        self._deadlines = Deadlines(settings.timeout_seconds)
+        self._connections: dict[URL, HttpConnections] = {}
+        self._pages = aiohttp.ClientSession(
+            timeout=aiohttp.ClientTimeout(total=_LOOK_SECONDS),
             # Cookies are of no use here, and aiohttp logs those that it cannot read.
             cookie_jar=aiohttp.DummyCookieJar(),
         )
 
     async def close(self) -> None:
         """Closes the connections."""
-        await self._session.close()
+        self._deadlines.close()
+        for connections in self._connections.values():
+            connections.close()
+        await self._pages.close()
 
     async def attempt(self, url: URL, body: bytes, key: str) -> Answer | Failure:
         """Returns what came of one request for a chat completion."""
         api_key = self._api_key
         try:
-            async with self._session.post(
-                url, data=body, headers=self._with_key, allow_redirects=False
-            ) as response:
-                received = await _read(response)
-                if received is None:
-                    detail = "longer than 16 MiB"
-                    return Failure(kind="bad_body", detail=detail, is_maybe_billed=True)
-                if response.status == 200:
-                    return read_completion(
-                        received, key, api_key, needs_logprobs=self._needs_logprobs
-                    )
-                wait_seconds = _retry_after_seconds(response)
-                return read_error(response.status, received, wait_seconds, api_key)
-        except aiohttp.ConnectionTimeoutError as error:
+            response = await self._connections_to(url).post(body)
+        except NotSentError as error:
             detail = shown(str(error), api_key)
             return Failure(kind="connection", detail=detail, is_passing=True)
-        except TimeoutError:
-            return Failure(
-                kind="timeout", detail="no answer in time", is_passing=True, is_maybe_billed=True
-            )
-        except aiohttp.ClientResponseError as error:
-            detail = shown(error.message, api_key)
-            return Failure(kind="bad_body", detail=detail, is_maybe_billed=True)
-        except (aiohttp.ClientError, OSError) as error:
-            is_sent = not isinstance(error, aiohttp.ClientConnectorError)
+        except LostError as error:
             detail = shown(str(error), api_key)
-            return Failure(
-                kind="connection", detail=detail, is_passing=True, is_maybe_billed=is_sent
+            return Failure(kind="connection", detail=detail, is_passing=True, is_maybe_billed=True)
+        except TimeoutError:
+            detail = "no answer in time"
+            return Failure(kind="timeout", detail=detail, is_passing=True, is_maybe_billed=True)
+        except NotHttpError as error:
+            detail = shown(f"no HTTP response: {error}", api_key)
+            return Failure(kind="bad_body", detail=detail, is_maybe_billed=True)
+        received = response.body
+        if received is None:
+            return Failure(kind="bad_body", detail="longer than 16 MiB", is_maybe_billed=True)
+        if response.status == 200:
+            return read_completion(received, key, api_key, needs_logprobs=self._needs_logprobs)
+        wait_seconds = _retry_after_seconds(response)
+        return read_error(response.status, received, wait_seconds, api_key)
+
+    def _connections_to(self, url: URL) -> HttpConnections:
+        connections = self._connections.get(url)
+        if connections is None:
+            connections = self._connections[url] = HttpConnections(
+                url,
+                self._headers,
+                deadlines=self._deadlines,
+                connect_seconds=self._connect_seconds,
+                keep_alive_seconds=_KEEP_ALIVE_SECONDS,
+                max_body_bytes=_MAX_BODY_BYTES,
             )
+        return connections
 
     async def is_well(self, health_url: URL, models_url: URL) -> bool:
         """Returns whether a server says that it is well: at /health, or else where its models are.
@@ -99,22 +117,15 @@ class EndpointClient:
         return await self._look(url, None)
 
     async def _look(self, url: URL, headers: dict[str, str] | None) -> tuple[int, bytes]:
-        timeout = aiohttp.ClientTimeout(total=_LOOK_SECONDS)
         try:
-            async with self._session.get(
-                url, headers=headers, allow_redirects=False, timeout=timeout
-            ) as response:
+            async with self._pages.get(url, headers=headers, allow_redirects=False) as response:
                 return response.status, await _read(response) or b""
         except (aiohttp.ClientError, OSError, TimeoutError):
             return 0, b""
 
 
 async def _read(response: aiohttp.ClientResponse) -> bytes | None:
-    """Returns the body; None as soon as it is longer than any completion."""
-    num_bytes = response.content_length
-    is_plain = "Content-Encoding" not in response.headers  # else it is longer than it says
-    if is_plain and num_bytes is not None and num_bytes <= _MAX_BODY_BYTES:
-        return await response.read()
+    """Returns a page; None as soon as it is longer than any should be."""
     received = bytearray()
     async for chunk in response.content.iter_chunked(_READ_BYTES):
         received += chunk
@@ -123,14 +134,14 @@ async def _read(response: aiohttp.ClientResponse) -> bytes | None:
     return bytes(received)
 
 
-def _retry_after_seconds(response: aiohttp.ClientResponse) -> float:
+def _retry_after_seconds(response: HttpResponse) -> float:
     """Returns the Retry-After header, seconds or an HTTP date, in seconds; 0 without one."""
-    written = response.headers.get("Retry-After", "")
+    written = response.headers.get(b"retry-after", b"").decode("latin-1")
     if written.isascii() and written.isdigit():
         return float(written)
     try:
         until = parsedate_to_datetime(written)
-        since = parsedate_to_datetime(response.headers.get("Date", ""))
+        since = parsedate_to_datetime(response.headers.get(b"date", b"").decode("latin-1"))
         return max(0.0, (until - since).total_seconds())
     except (
         ValueError,

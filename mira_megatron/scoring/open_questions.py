@@ -19,7 +19,7 @@ from mira_megatron.scoring.endpoint_facts import Facts
 from mira_megatron.scoring.judge_config import JudgeConfig
 from mira_megatron.scoring.look_ahead import LookAhead
 from mira_megatron.scoring.pending import Asker, Pending, given, resolved, stored_answer
-from mira_megatron.scoring.questions import Parsed, Question, Reply, not_kept
+from mira_megatron.scoring.questions import Parsed, Question, Reply, explained, not_kept
 from mira_megatron.scoring.spending import Spending
 from mira_megatron.scoring.usefulness import Usefulness
 
@@ -53,6 +53,7 @@ class OpenQuestions:
     asked: set[str] = field(default_factory=set)  # store keys of what is in flight
     facts: Facts | None = None  # of the endpoints, in the end
     num_requests: int = 0
+    given_up: Answer | None = None  # to a question that no endpoint takes any more
 
     def __post_init__(self) -> None:
         ceilings = Ceilings.of(self.judge)
@@ -72,7 +73,7 @@ class OpenQuestions:
         None where nothing is left, or something must come back first. What has no answer has its
         most set aside under the ceiling.
         """
-        if self.is_hopeless:
+        if self.is_hopeless or self.given_up is not None:
             return None
         if self.failed:
             return self.failed.popleft()
@@ -139,6 +140,8 @@ class OpenQuestions:
         if not answer.is_completion:
             self.spending.settle(answer.key, None)
         self.usefulness.receive(answer)
+        if answer.is_unsent and self.usefulness.is_under_way and not self.is_hopeless:
+            self.given_up = answer
         return pending
 
     def settle(self, pending: Pending, answer: Answer, *, is_kept: bool) -> Reply | None:
@@ -149,6 +152,8 @@ class OpenQuestions:
         """
         if answer.failure == NO_LOGPROBS:
             raise ValueError(self._no_logprobs())
+        if answer.is_unsent and self.given_up is not None:
+            return None  # it stays open: there is nothing to say of its record
         if pending.doubt is not None:
             answer = resolved(pending.doubt, answer)
         parsed = self.read(answer) if answer.failure is None else None
@@ -177,6 +182,8 @@ class OpenQuestions:
         if self.is_hopeless:
             answers = self.store.folder if len(self.store) else None
             raise ValueError(self.usefulness.too_many_failures(answers))
+        if self.given_up is not None:
+            raise ValueError(self._no_endpoint(self.given_up))
         if self.held is not None:
             raise ValueError(self._ceiling_reached(self.held))
         spent = self.spending.ceilings.cost(self.spending.committed)
@@ -211,13 +218,24 @@ class OpenQuestions:
             "Ask a vLLM server, or score with answer_mode: full"
         )
 
+    def _no_endpoint(self, answer: Answer) -> str:
+        return (
+            f"{self.title}: {', '.join(self.judge.endpoints)} took no request any more "
+            f"({explained(answer)}); {self._left()}: run the same command again when an endpoint "
+            "is well."
+        )
+
+    def _left(self) -> str:
+        return (
+            f"{self.num_questions - self.usefulness.num_settled:,} of {self.num_questions:,} "
+            f"records are left to ask. Every answer so far is kept in {self.store.folder}"
+        )
+
     def _ceiling_reached(self, held: Pending) -> str:
         charged, ceilings = self.spending.committed, self.spending.ceilings
         setting = ceilings.fits(charged, held.most)
         assert setting is not None
         return (
-            f"{self.title}: {ceilings.reached(setting, charged, held.most)}; "
-            f"{self.num_questions - self.usefulness.num_settled:,} of {self.num_questions:,} "
-            f"records are left to ask. Every answer so far is kept in {self.store.folder}: raise "
+            f"{self.title}: {ceilings.reached(setting, charged, held.most)}; {self._left()}: raise "
             f"{setting} and run the same command again, or ask about fewer records."
         )

@@ -89,7 +89,7 @@ class Asker:
         with suppress(orjson.JSONEncodeError):
             each = encoded_messages(messages)
             stored_as = self._keys_of(max_tokens, num_attempts).key(each)
-            encoded = b"[%b]" % b",".join(each)
+            encoded = b"".join((b"[", b",".join(each), b"]"))
         return Pending(
             question=question,
             num_attempts=num_attempts,

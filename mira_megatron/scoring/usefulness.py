@@ -45,6 +45,11 @@ class Usefulness:
         is_shut_out = self._num_shut_out >= _FIRST_REQUESTS
         return is_shut_out or self._useless.total() > self._most_useless
 
+    @property
+    def is_under_way(self) -> bool:
+        """Returns whether an endpoint has answered as it should: what fails then is no setting."""
+        return self._num_received > self._num_shut_out
+
     def receive(self, answer: Answer) -> None:
         """Counts what came of a request."""
         self._num_received += 1

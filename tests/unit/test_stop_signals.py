@@ -9,7 +9,13 @@ from concurrent.futures import BrokenExecutor
 
 import pytest
 
-from mira_megatron.stop_signals import INTERRUPTED, TERMINATED, Terminated, heeding_sigterm
+from mira_megatron.stop_signals import (
+    INTERRUPTED,
+    TERMINATED,
+    Terminated,
+    heeding_sigterm,
+    holding_back_sigterm,
+)
 
 
 def _terminate() -> None:
@@ -109,3 +115,31 @@ def test_command_in_another_thread_leaves_signals_alone() -> None:
     thread.start()
     thread.join()
     assert seen == [before, INTERRUPTED]
+
+
+def test_sigterm_that_is_held_back_acts_at_the_end_of_the_block() -> None:
+    @heeding_sigterm
+    def command(argv: Sequence[str] | None) -> int:
+        steps = []
+        try:
+            with holding_back_sigterm():
+                _terminate()
+                steps.append("to the end")
+        except Terminated:
+            steps.append("ended")
+        assert steps == ["to the end", "ended"]
+        return INTERRUPTED
+
+    assert command(None) == TERMINATED
+
+
+def test_sigterm_that_did_not_come_while_held_back_acts_as_before() -> None:
+    @heeding_sigterm
+    def command(argv: Sequence[str] | None) -> int:
+        with holding_back_sigterm():
+            pass
+        with pytest.raises(Terminated):
+            _terminate()
+        return INTERRUPTED
+
+    assert command(None) == TERMINATED

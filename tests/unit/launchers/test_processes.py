@@ -3,10 +3,13 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import subprocess
 import threading
 import time
 from collections.abc import Sequence
+from typing import Any
 
+import pytest
 from aiohttp.test_utils import unused_port
 
 from mira_megatron.launchers.processes import run_workers
@@ -38,3 +41,29 @@ def test_sigterm_to_the_command_ends_its_workers() -> None:
     assert command(None) == TERMINATED
     terminating.join()
     assert not _is_served(port)
+
+
+def test_sigterm_while_workers_are_started_leaves_none_behind(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    started: list[subprocess.Popen[bytes]] = []
+
+    class Started(subprocess.Popen[bytes]):
+        """Lives already when the signal comes, and is in nobody's hands yet."""
+
+        def __init__(self, command: Sequence[str], **options: Any) -> None:
+            super().__init__(["sleep", "60"], **options)
+            started.append(self)
+            if len(started) == 1:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    @heeding_sigterm
+    def command(argv: Sequence[str] | None) -> int:
+        try:
+            return run_workers(["score"], 2)
+        except Terminated:
+            return INTERRUPTED
+
+    monkeypatch.setattr(subprocess, "Popen", Started)
+    assert command(None) == TERMINATED
+    assert [worker.returncode for worker in started] == [-signal.SIGTERM] * 2

@@ -447,3 +447,43 @@ def test_ask_all_never_spends_more_than_the_ceiling(
     )
     # Without usage, an answer counts as 31 or 32 bytes of messages and 50 tokens.
     assert num_maybe_billed * 81 <= ceiling
+
+
+def test_ask_all_endpoint_that_ends_for_good_leaves_what_was_not_sent_open(tmp_path: Path) -> None:
+    num_questions = 2_000
+    asked: set[int] = set()
+    made: list[Question] = []
+    told: set[int] = set()
+
+    def reply(number: int, seed: int) -> str | int:
+        asked.add(number)
+        return "fine" if len(asked) <= 6 else 503
+
+    def questions() -> Iterator[Question]:
+        for question in _questions(range(num_questions)):
+            made.append(question)
+            yield question
+
+    async def ask() -> None:
+        async with _Teacher(reply=reply).serving() as url:
+            with AnswerStore(tmp_path) as store:
+                replies = ask_all(
+                    questions(),
+                    _judge(url, patience_seconds=0.01),
+                    seed=7,
+                    api_key=None,
+                    store=store,
+                    read=lambda answer: Read("ok"),
+                    num_questions=num_questions,
+                    title="score modules",
+                )
+                async for each in replies:
+                    told.add(int(each.key.partition("-")[2]))
+
+    with pytest.raises(ValueError, match=r"took no request any more \(http_503.*run the same"):
+        asyncio.run(ask())
+    assert told == asked
+    assert len(made) < num_questions / 2  # the others are not even looked at
+    well = _Teacher()
+    _ask(well, tmp_path, range(20))
+    assert len(well.asked) == 20 - 6
