@@ -171,7 +171,7 @@ def silent_attention(name: str) -> dict[str, Any]:
     os.environ["WORLD_SIZE"] = str(RECIPES[name].layout.num_gpus)
     config = getattr(importlib.import_module("midtrain"), name)()
     settings = {"random_seed": 1, "eod_mask_loss": False, "dataloader_type": "single"}
-    refused = {}
+    refused: dict[str, str | None] = {}
     for what, reset in {
         "none": (False, False, True),
         "mask_dropped": (True, False, True),
