@@ -1,4 +1,4 @@
-"""The two mixture-of-experts bases that a scorer is made from on a cluster, without a hub.
+"""What a model trained on a cluster is, and the two bases that a scorer is made from, without a hub.
 
 A recipe of Megatron-Bridge asks the Hugging Face hub for a model's config; ours carries it, so that
 it builds without a network. Free of torch: the memory arithmetic and the preflight read it too.
@@ -26,6 +26,8 @@ class ClusterModel:
     def num_expert_parameters(self) -> int:
         """Returns the parameters of the routed experts: what expert parallelism divides."""
         config = self.hf_config
+        if "num_experts" not in config:
+            return 0
         matrices = 3 * config["hidden_size"] * config["moe_intermediate_size"]  # gate, up, down
         return int(config["num_hidden_layers"] * config["num_experts"] * matrices)
 
@@ -34,12 +36,20 @@ class ClusterModel:
         """Returns all other parameters, which every expert parallel rank holds."""
         config = self.hf_config
         hidden, layers = config["hidden_size"], config["num_hidden_layers"]
-        embeddings = 2 * config["vocab_size"] * hidden  # untied: input and output
-        router = hidden * config["num_experts"]
+        num_embeddings = 1 if config["tie_word_embeddings"] else 2  # input and output
+        embeddings = num_embeddings * config["vocab_size"] * hidden
+        router = hidden * config.get("num_experts", 0)
         norms = 2 * hidden
+        width = 0 if "num_experts" in config else config["intermediate_size"]
+        dense = 3 * hidden * width  # gate, up, down
         shared = _shared_expert_parameters(config)
         attention = _mixer_parameters(config)
-        return int(embeddings + layers * (router + norms + shared) + attention + hidden)
+        return int(embeddings + layers * (router + norms + dense + shared) + attention + hidden)
+
+    @property
+    def num_parameters(self) -> int:
+        """Returns all parameters."""
+        return self.num_expert_parameters + self.num_other_parameters
 
 
 def _shared_expert_parameters(config: Mapping[str, Any]) -> int:
@@ -56,12 +66,17 @@ def _mixer_parameters(config: Mapping[str, Any]) -> int:
 
 
 def _full_attention(config: Mapping[str, Any]) -> int:
-    """Returns the parameters of one layer's softmax attention: q (gated: twice), k, v, out."""
+    """Returns the parameters of one layer's softmax attention: q (gated: twice), k, v, out.
+
+    Qwen2 has a bias on q, k and v; those after it have norms on the heads of q and k instead.
+    """
     hidden, head = config["hidden_size"], config["head_dim"]
     queries = config["num_attention_heads"] * head
     gated = 2 if config.get("attn_output_gate") else 1
     keys_values = 2 * config["num_key_value_heads"] * head
-    return int(hidden * (gated * queries + keys_values) + queries * hidden + 2 * head)
+    is_qwen2 = config["architectures"] == ["Qwen2ForCausalLM"]
+    biases_or_norms = queries + keys_values if is_qwen2 else 2 * head
+    return int(hidden * (gated * queries + keys_values) + queries * hidden + biases_or_norms)
 
 
 def _gated_delta_net(config: Mapping[str, Any]) -> int:
