@@ -103,6 +103,9 @@ def _run(arguments: argparse.Namespace) -> int:
         case "plan":
             _plan(arguments, recipe)
             return 0
+        case "submit":
+            _submit(arguments, recipe)
+            return 0
         case "failures":
             _print_failures(recipe, is_json=arguments.json)
             return 0
@@ -214,6 +217,23 @@ def _plan(arguments: argparse.Namespace, recipe: Recipe) -> None:
         _print_json(table.plan_json(made))
     else:
         table.print_plan(Console(), made)
+
+
+def _submit(arguments: argparse.Namespace, recipe: Recipe) -> None:
+    launchers, console = "mira_megatron.launchers", Console()
+    cluster = importlib.import_module(f"{launchers}.cluster").load_cluster(arguments.cluster)
+    jobs = importlib.import_module(f"{launchers}.job_graph").job_graph(recipe, cluster)
+    submit = importlib.import_module(f"{launchers}.submit")
+    table = importlib.import_module(f"{launchers}.graph_table")
+    if arguments.scripts:
+        lines = submit.write_scripts(jobs, recipe, arguments.overrides, cluster)
+        console.print(Text(lines), soft_wrap=True)
+        return
+    hours = importlib.import_module("mira_megatron.planning.gpu_hours")
+    table.print_graph(console, jobs, hours.gpu_hours(jobs, recipe, cluster.gpu), cluster)
+    if not arguments.dry_run and jobs:
+        sent = submit.submit(jobs, recipe, arguments.overrides, cluster, os.environ)
+        table.print_submitted(console, sent)
 
 
 def _explain(arguments: argparse.Namespace, recipe: Recipe) -> None:

@@ -59,6 +59,7 @@ def command_parser() -> argparse.ArgumentParser:
     _add_recipe_command(commands, "run", "all stages in order, skipping what is done")
     _add_recipe_command(commands, "status", "what is done, with counts, sizes and times")
     _add_plan(commands)
+    _add_submit(commands)
     _add_failures(commands)
     _add_explain(commands)
     _add_export(commands)
@@ -85,6 +86,21 @@ def _add_plan(commands: Commands[argparse.ArgumentParser]) -> None:
     add_recipe(command)
     add_json(command)
     add_workers(command)
+    add_log_level(command)
+
+
+def _add_submit(commands: Commands[argparse.ArgumentParser]) -> None:
+    text = "send every stage that is left to SLURM, each as a job that waits for what it reads"
+    command = commands.add_parser("submit", help=text, description=text)
+    add_recipe(command)
+    command.add_argument(
+        "--cluster", type=Path, required=True, metavar="FILE", help="see launchers/clusters/"
+    )
+    instead = command.add_mutually_exclusive_group()
+    instead.add_argument("--dry-run", action="store_true", help="show the jobs, and stop")
+    instead.add_argument(
+        "--scripts", action="store_true", help="write the scripts, and print how to send them"
+    )
     add_log_level(command)
 
 
