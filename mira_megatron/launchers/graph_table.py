@@ -25,7 +25,7 @@ def print_graph(
         console.print("Every stage of this recipe is done: nothing to submit.")
         return
     table = terminal_table(f"Jobs on {cluster.name}")
-    table.add_column("Job", overflow="fold")
+    table.add_column("Job", no_wrap=True)
     for heading in ("Array", "Nodes", "GPUs", "CPUs"):
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("Time limit", justify="right", no_wrap=True)
