@@ -24,9 +24,18 @@ RATES = (
 )
 
 MANIFEST = Manifest(
-    **{"stage": "select", "unit": "mira_group", "stage_version": 1, "config": {}, "inputs": {}},
-    **{"fingerprint": "f", "output_digest": "d", "parts": (), "seconds": 1.0, "code": {}},
-    **{"counts": Counts(num_in=1, num_out=1), "packages": {}},
+    stage="select",
+    unit="mira_group",
+    stage_version=1,
+    config={},
+    inputs={},
+    fingerprint="f",
+    output_digest="d",
+    parts=(),
+    counts=Counts(num_in=1, num_out=1),
+    seconds=1.0,
+    code={},
+    packages={},
 )
 
 
