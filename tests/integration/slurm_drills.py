@@ -76,7 +76,7 @@ class DrillRun:
             "gpu": "",
             "gpus_per_node": 0,
             "cpus_per_node": 1,
-            "array_cap": 2,
+            "array_cap": 1,  # one element claims all that is so little
             "requeue_signal_seconds": 60,
             "max_failures": max_failures,
             "time_limits": dict.fromkeys(("stage", "gpu", "serve", "train"), "01:00:00"),
@@ -138,10 +138,11 @@ class DrillRun:
         return {name: part.stat().st_mtime_ns for name, part in self.ratings().items()}
 
     def owners(self) -> dict[str, int]:
-        """Returns the process that holds claims on parts that are not there yet, by its job."""
+        """Returns the process that is alive and has claims, by its job."""
         claims = (self.run_folder / "ratings/mira/notes").glob(".scratch/claims/part-*")
         held = [json.loads(path.read_bytes()) for path in sorted(claims)]
-        return {str(owner["job"]): int(owner["pid"]) for owner in held}
+        alive = [each for each in held if Path(f"/proc/{each['pid']}").exists()]
+        return {str(owner["job"]): int(owner["pid"]) for owner in alive}
 
     def is_done(self, folder: str) -> bool:
         return read_manifest(self.run_folder / folder) is not None

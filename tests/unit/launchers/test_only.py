@@ -19,8 +19,8 @@ from mira_megatron.stage import Resources
 def two_sources(tmp_path: Path) -> Recipe:
     """A recipe over two sources, of which nothing is done."""
     (tmp_path / "raw.jsonl").write_bytes(orjson.dumps({"text": "A note."}) + b"\n")
-    source = {"format": "jsonl", "family": "text", "group": "text-notes"}
-    source |= {"paths": ["raw.jsonl"], "fields": {"text": "text"}}
+    raw = {"paths": ["raw.jsonl"], "fields": {"text": "text"}}
+    source = {"format": "jsonl", "family": "text", "group": "text-notes", **raw}
     values = {
         "run_folder": str(tmp_path / "run"),
         "sources": {"first": source, "second": source},
@@ -45,7 +45,7 @@ def test_unknown_unit_is_refused_with_the_nearest(
 ) -> None:
     assert main(["ingest", str(two_sources.path), "--only", "secnd"]) == 2
     assert not two_sources.run_folder.joinpath("records").exists()
-    with pytest.raises(ValueError, match="ingest has no unit 'secnd'. Did you mean 'second'?"):
+    with pytest.raises(ValueError, match=r"ingest has no unit 'secnd'. Did you mean 'second'\?"):
         unit_states(two_sources, ["ingest"], only="secnd")
 
 
