@@ -202,9 +202,9 @@ class _Run:
         )
 
     def _serve(self) -> None:
+        words = self._stage_words(self._job.only, endpoint_words(self._job, self._recipe))
         with running_servers(self._job, self._place, self._children) as servers:
             servers.wait_until_ready()
-            words = self._stage_words(self._job.only, endpoint_words(self._job, self._recipe))
             stage = self._children.start(words)
             self._judge(words, servers.watch(stage))
             self._turns.give(None)  # before the servers end, which those of other nodes do not bear

@@ -33,6 +33,15 @@ from mira_megatron.launchers.training_ranks import exit_words
 
 logger = logging.getLogger(__name__)
 
+# Stage -> section of the recipe that says whom it asks, unless its own does.
+_ASKED = {
+    "group": "embedder",
+    "anchor": "embedder",
+    "discover": "teacher",
+    "label": "teacher",
+    "reliability": "score",
+    "score": "score",
+}
 _NOT_READY = 124  # as timeout(1) has it
 _NUM_LINES = 10
 _HEALTH_SECONDS = 2.0  # between two looks
@@ -156,7 +165,10 @@ def placed_words(command: Sequence[str], place: JobPlace) -> list[str]:
 
 
 def endpoint_words(job: JobFile, recipe: Recipe) -> list[str]:
-    """Returns the override by which the stage asks the job's servers."""
+    """Returns the override by which the stage asks the job's servers.
+
+    Raises ValueError for a stage that asks none.
+    """
     assert job.server is not None, job.path
     urls = []
     for health in job.server.health_urls:
@@ -166,8 +178,10 @@ def endpoint_words(job: JobFile, recipe: Recipe) -> list[str]:
             urls.append(url)
     own = recipe.values.get(job.stage)
     is_own = isinstance(own, Mapping) and "endpoints" in own
-    section = "teacher" if job.stage in ("discover", "label") else "score"
-    return [f"{job.stage if is_own else section}.endpoints={json.dumps(urls)}"]
+    section = job.stage if is_own else _ASKED.get(job.stage)
+    if section is None:
+        raise ValueError(f"{job.path}: stage {job.stage} asks no server; {', '.join(_ASKED)} do")
+    return [f"{section}.endpoints={json.dumps(urls)}"]
 
 
 def health_problem(url: str) -> str | None:

@@ -201,8 +201,8 @@ SlurmdPort={free_port()}
 SlurmUser={user}
 SlurmdUser={user}
 AuthType=auth/munge
-# What is put back into the queue waits until old credentials have expired, two minutes by default.
-AuthInfo=socket={folder}/munge.socket,cred_expire=5
+# A job that is put back waits for as long as a credential lives, two minutes unless told.
+AuthInfo=socket={folder}/munge.socket,cred_expire=15
 CredType=cred/munge
 SlurmctldPidFile={folder}/slurmctld.pid
 SlurmdPidFile={folder}/slurmd.pid
