@@ -54,44 +54,50 @@ class RankParameters:
         return self.experts + self.others
 
 
-def split_problems(sizes: ModelSizes, split: ParallelSplit) -> list[str]:
-    """Returns what of the model or the GPUs cannot be cut so, each a message without a way out."""
-    tensor, pipeline, expert = split.tensor, split.pipeline, split.expert
+def gpu_problems(split: ParallelSplit) -> list[str]:
+    """Returns why the GPUs cannot be shared out so, each a message without a way out."""
+    num_gpus, tensor, pipeline, expert = split.num_gpus, split.tensor, split.pipeline, split.expert
     replica = tensor * pipeline * split.context
-    checks = [
-        (split.num_gpus % replica, f"{split.num_gpus} GPUs are no multiple of tensor {tensor} x "
-         f"pipeline {pipeline} x context {split.context} = {replica}"),
-        (split.num_gpus % (expert * pipeline), f"{split.num_gpus} GPUs are no multiple of expert "
-         f"{expert} x pipeline {pipeline} = {expert * pipeline}"),
-        (sizes.num_layers % pipeline, f"{sizes.num_layers} layers cannot be cut into {pipeline} "
-         "equal pipeline stages"),
-        (sizes.num_heads % tensor, f"{sizes.num_heads} attention heads cannot be cut into {tensor} "
-         "equal parts"),
-        (sizes.num_query_groups % tensor and tensor % sizes.num_query_groups,
-         f"{sizes.num_query_groups} key/value heads are neither a multiple nor a divisor of tensor "
-         f"{tensor}"),
-        (sizes.ffn_hidden_size % tensor, f"a feed-forward width of {sizes.ffn_hidden_size:,} cannot "
-         f"be cut into {tensor} equal parts"),
-    ]  # fmt: skip
-    if sizes.experts is None:
-        checks.append((expert > 1, f"expert parallel size {expert}, and the model has no experts"))
-    else:
-        shared = sizes.experts.shared_ffn_hidden_size
-        checks += [
-            (sizes.experts.num_experts % expert, f"{sizes.experts.num_experts} experts cannot be "
-             f"cut into {expert} equal parts"),
-            (shared % tensor, f"a shared expert's width of {shared:,} cannot be cut into {tensor} "
-             "equal parts"),
-        ]  # fmt: skip
+    problems = []
+    if num_gpus % replica:
+        problems.append(
+            f"{num_gpus} GPUs are no multiple of tensor {tensor} x pipeline {pipeline} x "
+            f"context {split.context} = {replica}"
+        )
+    if num_gpus % (expert * pipeline):
+        problems.append(
+            f"{num_gpus} GPUs are no multiple of expert {expert} x pipeline {pipeline} = "
+            f"{expert * pipeline}"
+        )
+    return problems
+
+
+def model_problems(sizes: ModelSizes, split: ParallelSplit) -> list[str]:
+    """Returns what of a model cannot be cut so, each a message without a way out."""
+    tensor, groups = split.tensor, sizes.num_query_groups
+    cut = [
+        (sizes.num_layers, split.pipeline, "layers"),
+        (sizes.num_heads, tensor, "attention heads"),
+        (sizes.ffn_hidden_size, tensor, "channels of a feed-forward layer"),
+    ]
+    if sizes.experts is not None:
+        cut.append((sizes.experts.num_experts, split.expert, "experts"))
+        cut.append((sizes.experts.shared_ffn_hidden_size, tensor, "channels of a shared expert"))
     if sizes.linear is not None:
-        checks += [
-            (heads % tensor, f"{heads} {kind} heads of linear attention cannot be cut into "
-             f"{tensor} equal parts")
-            for kind, heads in (
-                ("key", sizes.linear.num_key_heads), ("value", sizes.linear.num_value_heads)
-            )
-        ]  # fmt: skip
-    return [message for is_wrong, message in checks if is_wrong]
+        cut.append((sizes.linear.num_key_heads, tensor, "key heads of linear attention"))
+        cut.append((sizes.linear.num_value_heads, tensor, "value heads of linear attention"))
+    problems = [
+        f"{number:,} {what} cannot be cut into {parts} equal parts"
+        for number, parts, what in cut
+        if number % parts
+    ]
+    if groups % tensor and tensor % groups:
+        problems.append(
+            f"{groups} key/value heads are neither a multiple nor a divisor of tensor {tensor}"
+        )
+    if sizes.experts is None and split.expert > 1:
+        problems.append(f"expert parallel size {split.expert}, and the model has no experts")
+    return problems
 
 
 def embedding_rows(sizes: ModelSizes, split: ParallelSplit) -> int:
@@ -111,7 +117,7 @@ def rank_parameters(sizes: ModelSizes, split: ParallelSplit, stage: int = 0) -> 
 
     Every GPU of a stage has as many. Raises ValueError where the model cannot be cut so.
     """
-    if problems := split_problems(sizes, split):
+    if problems := [*gpu_problems(split), *model_problems(sizes, split)]:
         raise ValueError(f"{'; '.join(problems)}. Change a parallel size.")
     layers = stage_layers(sizes, split, stage)
     embedding = embedding_rows(sizes, split) * sizes.hidden_size

@@ -13,9 +13,10 @@ from mira_megatron.training.model_shape import ModelShape
 from mira_megatron.training.model_sizes import ModelSizes, model_sizes
 from mira_megatron.training.rank_parameters import (
     ParallelSplit,
+    gpu_problems,
+    model_problems,
     num_parameters,
     rank_parameters,
-    split_problems,
 )
 from tests.unit.training.meta_models import build_rank, fake_world, state_bytes
 
@@ -134,7 +135,7 @@ def test_linear_attention_is_cut_by_tensor_parallelism_but_for_its_norms() -> No
         (
             _sizes(replace(TIED, ffn_hidden_size=511), 8),
             ParallelSplit(num_gpus=2, tensor=2),
-            "a feed-forward width of 511 cannot be cut into 2",
+            "511 channels of a feed-forward layer cannot",
         ),
         (QWEN35_35B_A3B.sizes, ParallelSplit(num_gpus=32, tensor=32), "16 key heads of linear att"),
     ],
@@ -142,7 +143,7 @@ def test_linear_attention_is_cut_by_tensor_parallelism_but_for_its_norms() -> No
 def test_split_that_cannot_be_says_what_does_not_divide(
     sizes: ModelSizes, split: ParallelSplit, message: str
 ) -> None:
-    assert any(message in problem for problem in split_problems(sizes, split))
+    assert any(message in problem for problem in gpu_problems(split) + model_problems(sizes, split))
     with pytest.raises(ValueError, match="Change a parallel size"):
         estimate_memory(sizes, split, STEP)
 
