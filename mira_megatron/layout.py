@@ -17,6 +17,9 @@ BLEND = "blend.json"  # in blend(arm)
 SOURCE_GROUPS = "source_groups.json"  # in groups(rubric, family)
 SOURCE_GROUP = "source_group.json"  # in joined(rubric, source)
 ANCHORS = "anchors.jsonl"  # in anchors(rubric, group)
+HF_EXPORT = (
+    "hf"  # in checkpoints(arm), of a training on a cluster: as transformers and vLLM load it
+)
 CELLS = "cells.parquet"  # in reliability(rubric, source) and reliability_mask(scoring, source)
 ANSWERS = "answers"  # what was paid for: no unit's folder, read by every unit that asks
 

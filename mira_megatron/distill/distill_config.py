@@ -37,6 +37,10 @@ class DistillConfig:
     sequence_length: int  # tokens of a sample, into which prompts with their answers are packed
     validation_fraction: float  # of the distill half, for validation.jsonl
     num_epochs: int = 1  # passes over training.jsonl; trainer=megatron_core only
+    # trainer=bridge only, and only where a job of ours trains (training_commands.py): what the
+    # script is told by hand otherwise. The export decides the scorer's bytes, not these.
+    config: str | None = None  # a recipe of recipes/scorer_sft.py
+    num_steps: int | None = None
 
     def __post_init__(self) -> None:
         if self.answers not in LEARNED_ANSWERS:
@@ -49,6 +53,10 @@ class DistillConfig:
             raise ValueError(f"trainer={self.trainer!r} must be one of {', '.join(TRAINERS)}")
         if self.trainer == "bridge" and self.base is None:
             raise ValueError("trainer=bridge needs base, the model that is trained on the cluster")
+        if self.trainer != "bridge" and (self.config is not None or self.num_steps is not None):
+            raise ValueError("config and num_steps are for trainer=bridge; leave them out")
+        if self.num_steps is not None and self.num_steps < 1:
+            raise ValueError(f"num_steps={self.num_steps} must be at least 1")
         if (self.base is None) != (self.train_vocab_size is not None):
             raise ValueError("give base (it brings its tokenizer) or train_vocab_size, not both")
         if self.train_vocab_size is not None and self.train_vocab_size < 512:

@@ -10,7 +10,6 @@ from pathlib import Path
 from mira_megatron.doctor.finding import ERROR, INFO, WARNING, Finding
 from mira_megatron.training.bridge_models import ClusterModel
 from mira_megatron.training.bridge_versions import release
-from mira_megatron.training.rank_parameters import num_parameters as count_parameters
 
 PACKAGES = (
     "torch",
@@ -98,7 +97,7 @@ def check_transformers(versions: dict[str, str | None]) -> list[Finding]:
 
 def check_disk(folder: Path, free_bytes: int, model: ClusterModel, num_kept: int) -> list[Finding]:
     """Finds a disk without room for the checkpoints that are kept, and the one being written."""
-    num_parameters = count_parameters(model.sizes).total
+    num_parameters = model.num_parameters
     needed = num_parameters * CHECKPOINT_BYTES_PER_PARAMETER * (num_kept + 1)
     if free_bytes >= needed:
         return []

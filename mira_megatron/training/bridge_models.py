@@ -1,4 +1,4 @@
-"""The two mixture-of-experts bases that a scorer is made from on a cluster, without a hub.
+"""What a model trained on a cluster is, and the two bases that a scorer is made from, without a hub.
 
 A recipe of Megatron-Bridge asks the Hugging Face hub for a model's config; ours carries it, so that
 it builds without a network. Free of torch: the memory arithmetic and the preflight read it too.
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mira_megatron.training.model_sizes import ModelSizes, model_sizes
+from mira_megatron.training.rank_parameters import num_parameters as count_parameters
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -28,6 +29,11 @@ class ClusterModel:
     def sizes(self) -> ModelSizes:
         """Returns the sizes of its config."""
         return model_sizes(self.hf_config, where=self.name)
+
+    @property
+    def num_parameters(self) -> int:
+        """Returns all parameters."""
+        return count_parameters(self.sizes).total
 
 
 # Sizes: THUDM/slime scripts/models/qwen3-30B-A3B.sh. Of the 2507 releases, which know 262,144
