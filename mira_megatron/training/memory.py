@@ -25,9 +25,7 @@ RESERVED_GB = 8.0
 # A routed token may meet a full GPU: how many times the mean an expert rank is counted with.
 EXPERT_IMBALANCE = 2
 RECOMPUTE = ("full", "selective", "none")
-_WEIGHT_BYTES = 2  # bfloat16
-_MAIN_PARAMETER_BYTES = 4  # float32
-_LOGIT_BYTES = 6  # bfloat16, and float32 in the cross entropy, which works in place
+_FLOAT32_BYTES = 4
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,25 +38,41 @@ class StepSettings:
     # saves the scores that unfused attention keeps; none: everything is kept.
     recompute: str = "full"
     is_attention_fused: bool = True  # keeps no scores (flash attention, Transformer Engine)
+    value_bytes: int = 2  # of a weight and of an activation: 2 bfloat16, 4 float32
     gradient_bytes: int = 4  # of a gradient: 4 float32, 2 bfloat16
     moment_bytes: int = 4  # of each of Adam's two moments
+    is_optimizer_sharded: bool = True  # Megatron's distributed optimizer
 
     def __post_init__(self) -> None:
         if self.recompute not in RECOMPUTE:
             raise ValueError(f"recompute={self.recompute!r} must be one of {', '.join(RECOMPUTE)}")
-        for name in ("sequence_length", "micro_batch_size", "gradient_bytes", "moment_bytes"):
+        for name in (
+            "sequence_length",
+            "micro_batch_size",
+            "value_bytes",
+            "gradient_bytes",
+            "moment_bytes",
+        ):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
+
+    @property
+    def state_bytes(self) -> int:
+        """Returns the optimizer's bytes of a parameter: both moments, and a float32 copy of it.
+
+        What is trained in float32 needs no copy.
+        """
+        return 2 * self.moment_bytes + (_FLOAT32_BYTES if self.value_bytes < _FLOAT32_BYTES else 0)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MemoryEstimate:
     """What one GPU holds at the fullest moment of a step, in 10^9 bytes."""
 
-    weights: float  # bfloat16
+    weights: float
     gradients: float
-    optimizer: float  # float32 main parameters and two moments, sharded
-    logits: float
+    optimizer: float  # main parameters and two moments
+    logits: float  # as the model gives them, and float32 in the cross entropy, in place
     activations: float
 
     @property
@@ -86,15 +100,16 @@ def estimate_stage(
     """Returns what a GPU of one pipeline stage, counted from 0, holds."""
     parameters = rank_parameters(sizes, split, stage)
     tokens = step.micro_batch_size * step.sequence_length / split.context
-    state_bytes = _MAIN_PARAMETER_BYTES + 2 * step.moment_bytes
-    sharded = parameters.experts / split.expert_shards + parameters.others / split.shards
+    held: float = parameters.total  # whose optimizer state this GPU keeps
+    if step.is_optimizer_sharded:
+        held = parameters.experts / split.expert_shards + parameters.others / split.shards
     is_last = stage == split.pipeline - 1
     rows = embedding_rows(sizes, split) if is_last else 0
     return MemoryEstimate(
-        weights=_WEIGHT_BYTES * parameters.total / 1e9,
+        weights=step.value_bytes * parameters.total / 1e9,
         gradients=step.gradient_bytes * parameters.total / 1e9,
-        optimizer=state_bytes * sharded / 1e9,
-        logits=_LOGIT_BYTES * tokens * rows / 1e9,
+        optimizer=step.state_bytes * held / 1e9,
+        logits=(step.value_bytes + _FLOAT32_BYTES) * tokens * rows / 1e9,
         activations=_activation_bytes(sizes, split, step, stage) / 1e9,
     )
 
@@ -114,12 +129,12 @@ def _activation_bytes(
     if step.recompute != "full":
         return in_flight * sum(whole) + max(whole)
     tokens = step.micro_batch_size * step.sequence_length / (split.context * split.tensor)
-    kept_input = 2 * tokens * sizes.hidden_size
+    kept_input = step.value_bytes * tokens * sizes.hidden_size
     return in_flight * len(layers) * kept_input + 2 * max(whole)
 
 
 def _layer_bytes(sizes: ModelSizes, split: ParallelSplit, step: StepSettings, layer: int) -> float:
-    """Returns the bytes of all that one layer keeps of a micro-batch: bfloat16 values.
+    """Returns the bytes of all that one layer keeps of a micro-batch.
 
     Of the hidden width are the inputs of both norms and what the norms put out: cut along the
     sequence by sequence parallelism. All else is cut along heads or the feed-forward width.
@@ -132,7 +147,7 @@ def _layer_bytes(sizes: ModelSizes, split: ParallelSplit, step: StepSettings, la
     keeps_scores = not step.is_attention_fused and step.recompute == "none"
     if keeps_scores and not sizes.is_linear(layer):
         scores = tokens * step.sequence_length * sizes.num_heads / split.tensor
-    return 2 * (tokens * values + scores)
+    return step.value_bytes * (tokens * values + scores)
 
 
 def _attention_values(sizes: ModelSizes, tensor: int) -> float:

@@ -215,3 +215,18 @@ def test_config_of_another_model_is_refused_by_name() -> None:
         StepSettings(sequence_length=1, recompute="some")
     with pytest.raises(ValueError, match="micro_batch_size=0 must be at least 1"):
         StepSettings(sequence_length=1, micro_batch_size=0)
+
+
+def test_trainer_of_one_machine_keeps_a_whole_optimizer() -> None:
+    sizes, split = _sizes(TIED, 1000), ParallelSplit(num_gpus=2)
+    parameters = num_parameters(sizes).total
+    step = StepSettings(sequence_length=128, is_optimizer_sharded=False)
+    brain = estimate_memory(sizes, split, replace(step, gradient_bytes=2))
+    assert (brain.weights, brain.gradients, brain.optimizer) == pytest.approx(
+        (2 * parameters / 1e9, 2 * parameters / 1e9, 12 * parameters / 1e9)
+    )
+    single = estimate_memory(sizes, split, replace(step, value_bytes=4))
+    assert (single.weights, single.optimizer) == pytest.approx(
+        (4 * parameters / 1e9, 8 * parameters / 1e9)
+    )
+    assert single.activations == pytest.approx(2 * brain.activations)
