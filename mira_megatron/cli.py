@@ -27,6 +27,7 @@ from mira_megatron.cli_parser import command_parser
 from mira_megatron.cli_sharing import check_sharing, run_sharing_workers
 from mira_megatron.config import Recipe, load_recipe
 from mira_megatron.endpoints import unusable_api_keys
+from mira_megatron.launchers.job_place import place_from, scheduled_as
 from mira_megatron.pipeline import STAGES, run_stages, unit_states
 from mira_megatron.stage import Resources
 from mira_megatron.stop_signals import INTERRUPTED, heeding_sigterm
@@ -91,12 +92,19 @@ def _run(arguments: argparse.Namespace) -> int:
         return 0
     if arguments.command == "tokens":
         return run_tokens_tool(arguments)
+    if arguments.command == "job":
+        runner = importlib.import_module("mira_megatron.launchers.job_runner")
+        job_code: int = runner.run_job(arguments.file, place_from(os.environ))
+        return job_code
     recipe = load_recipe(arguments.recipe, arguments.overrides)
     match arguments.command:
         case "serve":
             return _serve(arguments, recipe)
         case "plan":
             _plan(arguments, recipe)
+            return 0
+        case "submit":
+            _submit(arguments, recipe)
             return 0
         case "failures":
             _print_failures(recipe, is_json=arguments.json)
@@ -118,7 +126,7 @@ def _run(arguments: argparse.Namespace) -> int:
     summary = importlib.import_module("mira_megatron.report.summary")
     console = Console()
     if arguments.command == "status" or arguments.dry_run:
-        summary.print_status(console, recipe, unit_states(recipe, stages))
+        summary.print_status(console, recipe, unit_states(recipe, stages, arguments.only))
         return 0
     secrets = _secrets(recipe)
     if not arguments.reparse:
@@ -128,23 +136,15 @@ def _run(arguments: argparse.Namespace) -> int:
     resources = Resources(
         workers=arguments.workers,
         is_shared=arguments.share or arguments.ray is not None or arguments.processes is not None,
-        job=_scheduled_as(),
+        job=scheduled_as(os.environ),
         secrets=secrets,
     )
-    run_stages(recipe, stages, resources, reparses=arguments.reparse)
+    run_stages(recipe, stages, resources, reparses=arguments.reparse, only=arguments.only)
     if arguments.command == "run":
         summary.print_summary(console, recipe)
     if arguments.command in ("label", "score") and not arguments.share:
         _print_failures(recipe, stages=[arguments.command])
     return 0
-
-
-def _scheduled_as() -> str:
-    """Returns how SLURM calls this job, "" outside of it."""
-    names = ("SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID")
-    if all(name in os.environ for name in names):
-        return "_".join(os.environ[name] for name in names)
-    return os.environ.get("SLURM_JOB_ID", "")
 
 
 def _run_rubric_tool(arguments: argparse.Namespace) -> None:
@@ -243,6 +243,23 @@ def _plan(arguments: argparse.Namespace, recipe: Recipe) -> None:
         _print_json(table.plan_json(made))
     else:
         table.print_plan(Console(), made)
+
+
+def _submit(arguments: argparse.Namespace, recipe: Recipe) -> None:
+    launchers, console = "mira_megatron.launchers", Console()
+    cluster = importlib.import_module(f"{launchers}.cluster").load_cluster(arguments.cluster)
+    jobs = importlib.import_module(f"{launchers}.job_graph").job_graph(recipe, cluster)
+    submit = importlib.import_module(f"{launchers}.submit")
+    table = importlib.import_module(f"{launchers}.graph_table")
+    if arguments.scripts:
+        lines = submit.write_scripts(jobs, recipe, arguments.overrides, cluster)
+        console.print(Text(lines), soft_wrap=True)
+        return
+    hours = importlib.import_module("mira_megatron.planning.gpu_hours")
+    table.print_graph(console, jobs, hours.gpu_hours(jobs, recipe, cluster.gpu), cluster)
+    if not arguments.dry_run and jobs:
+        sent = submit.submit(jobs, recipe, arguments.overrides, cluster, os.environ)
+        table.print_submitted(console, sent)
 
 
 def _explain(arguments: argparse.Namespace, recipe: Recipe) -> None:
