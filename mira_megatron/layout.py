@@ -17,9 +17,8 @@ BLEND = "blend.json"  # in blend(arm)
 SOURCE_GROUPS = "source_groups.json"  # in groups(rubric, family)
 SOURCE_GROUP = "source_group.json"  # in joined(rubric, source)
 ANCHORS = "anchors.jsonl"  # in anchors(rubric, group)
-HF_EXPORT = (
-    "hf"  # in checkpoints(arm), of a training on a cluster: as transformers and vLLM load it
-)
+HF_EXPORT = "hf"  # in checkpoints(arm), where it was trained on a cluster: a Hugging Face folder
+TRAINING = "training.json"  # beside it: what the training was
 CELLS = "cells.parquet"  # in reliability(rubric, source) and reliability_mask(scoring, source)
 ANSWERS = "answers"  # what was paid for: no unit's folder, read by every unit that asks
 

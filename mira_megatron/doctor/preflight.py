@@ -23,7 +23,7 @@ from mira_megatron.doctor.environment import environment_findings, gpus, install
 from mira_megatron.doctor.finding import ERROR, INFO, LEVELS, UNKNOWN, WARNING, Finding
 from mira_megatron.doctor.path_checks import check_paths, source_files
 from mira_megatron.doctor.stage_environments import check_environments
-from mira_megatron.doctor.subject import subject_of
+from mira_megatron.doctor.subject import Subject, subject_of
 from mira_megatron.doctor.training_checks import check_trainings
 from mira_megatron.launchers.cluster import Cluster
 
