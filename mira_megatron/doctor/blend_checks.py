@@ -190,7 +190,10 @@ def _check_arm(
         )
         return
     blend = read_blend(folder)
-    for found in examine(blend):
+    # Bridge keeps its indices there, under a name made of what is trained.
+    is_bridge = training is not None and training.config is not None
+    cache_folder = run_folder / "bridge" / f"midtrain.{arm}" if is_bridge else None
+    for found in examine(blend, cache_folder=cache_folder):
         yield replace(found, where=f"arm {arm}: {found.where}")
     batch = None if training is None else training.facts.global_batch_size
     if batch is not None and blend["num_train_samples"] < batch:

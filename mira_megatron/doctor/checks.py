@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from mira_megatron.doctor import cache_checks, layout_checks, token_checks, version_checks
+from mira_megatron.doctor.config_facts import config_facts
 from mira_megatron.doctor.facts import TrainingFacts
-from mira_megatron.doctor.finding import Finding
+from mira_megatron.doctor.finding import ERROR, Finding
+from mira_megatron.training.bridge_attention import refuse_silent_attention
 
 # Of every training on a cluster.
 SIZE_CHECKS = (
@@ -39,3 +43,18 @@ def check_facts(facts: TrainingFacts) -> list[Finding]:
 def check_sizes(facts: TrainingFacts) -> list[Finding]:
     """Returns what is found of sizes alone, in any training's facts."""
     return [finding for check in SIZE_CHECKS for finding in check(facts)]
+
+
+def check_config(config: Any, num_gpus: int) -> list[Finding]:
+    """Returns what is found of a Megatron-Bridge ConfigContainer, or anything with its fields."""
+    return [*check_facts(config_facts(config, num_gpus)), *check_attention(config)]
+
+
+def check_attention(config: Any) -> list[Finding]:
+    """Finds settings by which documents would seem to be kept apart, and are not."""
+    try:
+        refuse_silent_attention(config)
+    except ValueError as error:
+        what, _, way_out = str(error).rpartition(". Set ")
+        return [Finding(level=ERROR, what=what, where="dataset", way_out=f"set {way_out}")]
+    return []

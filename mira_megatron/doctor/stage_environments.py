@@ -83,7 +83,7 @@ def _check_packages(subject: Subject, stage: str) -> list[Finding]:
     where = f"stage {stage}: environment"
     if versions is None:
         assert cluster is not None, "what is installed here is always known"
-        place = cluster.image(stage) or cluster.command(stage)[0]
+        place = cluster.image(stage) or f"`{cluster.command(stage)[0]}` of a node"
         return [
             Finding(
                 level=UNKNOWN,

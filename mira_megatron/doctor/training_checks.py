@@ -17,6 +17,7 @@ from mira_megatron.doctor.planned_trainings import (
 )
 from mira_megatron.doctor.stage_environments import stage_versions
 from mira_megatron.doctor.subject import Subject
+from mira_megatron.launchers.stage_needs import stage_needs
 from mira_megatron.training.cluster_training import BRIDGE, trainer_of
 from mira_megatron.training.memory import GPU_GB, RESERVED_GB, estimate_memory
 from mira_megatron.training.model_sizes import ModelSizes
@@ -27,7 +28,7 @@ _BASE_FILES = ("config.json", "tokenizer.json", "tokenizer_config.json")
 
 def check_trainings(subject: Subject) -> list[Finding]:
     """Returns what is found of the trainings that are still to be run."""
-    findings = list(_check_by_hand(subject))
+    findings = [*_check_needs(subject), *_check_by_hand(subject)]
     for training in planned_trainings(subject.recipe):
         if subject.is_done(training.stage):
             continue
@@ -69,40 +70,38 @@ def _check_facts(subject: Subject, training: PlannedTraining) -> list[Finding]:
     return [replace(each, where=f"{_named(subject, training)}, {each.where}") for each in found]
 
 
-def _check_nodes(subject: Subject, training: PlannedTraining) -> Iterator[Finding]:
-    cluster, layout = subject.cluster, training.layout
+def _check_needs(subject: Subject) -> Iterator[Finding]:
+    """Finds stages that want of a node what it does not have, as `mira submit` refuses them."""
+    cluster = subject.cluster
     if cluster is None:
         return
-    where = f"cluster {cluster.name}: gpus_per_node"
-    if not cluster.gpus_per_node:
-        if layout is not None:
-            what = f"no GPUs, and {training.config} is for {layout.num_gpus}"
-            yield Finding(level=ERROR, what=what, where=where, way_out="train on another cluster")
+    for stage in subject.stages:
+        if subject.is_done(stage):
+            continue
+        try:
+            stage_needs(subject.recipe, cluster, stage)
+        except (ValueError, FileNotFoundError) as error:
+            yield Finding(
+                level=ERROR,
+                what=f"stage {stage} cannot be submitted: {error}",
+                where=f"cluster {cluster.name}",
+            )
+
+
+def _check_nodes(subject: Subject, training: PlannedTraining) -> Iterator[Finding]:
+    """Finds a layout whose layers wait for the network between nodes."""
+    cluster, split = subject.cluster, training.split
+    if cluster is None or not cluster.gpus_per_node:
         return
-    if layout is None:
-        return
-    split = training.split
-    if layout.num_gpus % cluster.gpus_per_node:
-        what = (
-            f"{training.config} is for {layout.num_gpus} GPUs, and nodes have "
-            f"{cluster.gpus_per_node}"
-        )
-        way_out = "choose a recipe for a multiple of them"
-        yield Finding(level=ERROR, what=what, where=where, way_out=way_out)
     widest = max(split.tensor * split.context, split.expert)
     if widest > cluster.gpus_per_node:
-        what = (
-            f"{training.config} cuts tensors, samples or experts over {widest} GPUs, and nodes "
-            f"have {cluster.gpus_per_node}: every layer waits for the network between nodes"
+        yield Finding(
+            level=WARNING,
+            what=f"{training.config} cuts tensors, samples or experts over {widest} GPUs, and "
+            f"nodes have {cluster.gpus_per_node}: every layer waits for the network between them",
+            where=f"cluster {cluster.name}: gpus_per_node",
+            way_out="choose a recipe that stays within a node",
         )
-        way_out = "choose a recipe that stays within a node"
-        yield Finding(level=WARNING, what=what, where=where, way_out=way_out)
-    if cluster.gpu and cluster.gpu != layout.gpu:
-        what = f"{training.config} was laid out for {layout.gpu}, the nodes have {cluster.gpu}"
-        way_out = (
-            f"look for a recipe for {cluster.gpu}; the estimate of memory is for {cluster.gpu}"
-        )
-        yield Finding(level=WARNING, what=what, where=where, way_out=way_out)
 
 
 def _check_base(subject: Subject, training: PlannedTraining) -> Iterator[Finding]:
