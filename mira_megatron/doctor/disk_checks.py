@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from mira_megatron.doctor.environment import CHECKPOINT_BYTES_PER_PARAMETER
 from mira_megatron.doctor.finding import ERROR, INFO, UNKNOWN, WARNING, Finding
 from mira_megatron.doctor.planned_trainings import PlannedTraining, planned_trainings
+from mira_megatron.doctor.path_checks import SourceFiles
 from mira_megatron.doctor.subject import Subject
 from mira_megatron.tokenization.adopted import adopted_sources
 from mira_megatron.training.bridge_settings import ScorerSftSettings
@@ -30,9 +30,7 @@ class Need:
     is_sure: bool  # False: a guess from the size of something else
 
 
-def check_room(
-    subject: Subject, sources: Mapping[str, list[Path] | FileNotFoundError]
-) -> list[Finding]:
+def check_room(subject: Subject, sources: SourceFiles) -> list[Finding]:
     """Returns what is to be written, and finds a disk that has no room for it."""
     findings: list[Finding] = []
     needs = [
@@ -113,9 +111,7 @@ def _physical_copies(subject: Subject, findings: list[Finding]) -> Iterator[Need
         yield Need(what=f"{len(arms)} x copy of a selection", num_bytes=num_bytes, is_sure=True)
 
 
-def _records(
-    subject: Subject, sources: Mapping[str, list[Path] | FileNotFoundError]
-) -> Iterator[Need]:
+def _records(subject: Subject, sources: SourceFiles) -> Iterator[Need]:
     files = [path for found in sources.values() if isinstance(found, list) for path in found]
     num_bytes = sum(path.stat().st_size for path in files if path.exists())
     if num_bytes:

@@ -25,6 +25,8 @@ _READ = {
     "score": {"tokenizer": "score", "model_path": "score", "anchors_path": "score"},
     "tokenize": {"tokenizer": "tokenize"},
 }
+# Of each source that is still to be ingested: its files, or why none can be told.
+SourceFiles = Mapping[str, list[Path] | str]
 _SCORER_KEYS = ("tokenizer", "model_path", "anchors_path")
 
 
@@ -57,9 +59,7 @@ def named_paths(subject: Subject) -> list[NamedPath]:
     return found
 
 
-def check_paths(
-    subject: Subject, sources: Mapping[str, list[Path] | FileNotFoundError]
-) -> list[Finding]:
+def check_paths(subject: Subject, sources: SourceFiles) -> list[Finding]:
     """Returns what is missing, cannot be written, or is not to be seen from inside a container."""
     findings = [*_check_sources(subject, sources), *_check_adopted(subject)]
     for named in named_paths(subject):
@@ -80,18 +80,18 @@ def check_paths(
     return findings
 
 
-def source_files(subject: Subject) -> dict[str, list[Path] | FileNotFoundError]:
+def source_files(subject: Subject) -> dict[str, list[Path] | str]:
     """Returns the files of every source that is still to be ingested, or why there are none.
 
     A dataset on a hub has no files.
     """
-    found: dict[str, list[Path] | FileNotFoundError] = {}
+    found: dict[str, list[Path] | str] = {}
     for name, (config, folder) in recipe_sources(subject.recipe).items():
         if not subject.is_done("ingest", name):
             try:
                 found[name] = [file.path for file in resolve_files(config, folder)]
-            except FileNotFoundError as error:
-                found[name] = error
+            except (ValueError, FileNotFoundError) as error:
+                found[name] = str(error)
     return found
 
 
@@ -106,14 +106,12 @@ def _of_section(
                 yield NamedPath(where=f"{section}.{key}", path=path, stage=stage)
 
 
-def _check_sources(
-    subject: Subject, sources: Mapping[str, list[Path] | FileNotFoundError]
-) -> Iterator[Finding]:
+def _check_sources(subject: Subject, sources: SourceFiles) -> Iterator[Finding]:
     for name, files in sources.items():
         where = subject.where(f"sources.{name}")
-        if isinstance(files, FileNotFoundError):
+        if isinstance(files, str):
             yield Finding(
-                level=ERROR, what=str(files), where=where, way_out="correct the source's paths"
+                level=ERROR, what=files, where=where, way_out="correct the source's paths"
             )
         elif not files:
             yield Finding(
@@ -149,14 +147,14 @@ def _check_adopted(subject: Subject) -> Iterator[Finding]:
 def _check_mounts(
     subject: Subject,
     cluster: Cluster,
-    sources: Mapping[str, list[Path] | FileNotFoundError],
+    sources: SourceFiles,
 ) -> Iterator[Finding]:
     """Finds paths that a container sees under another name, read-only, or not at all."""
     if not any(cluster.image(stage) for stage in subject.stages):
         return
     paths = [(named.where, named.path, named.is_written) for named in named_paths(subject)]
     for name, (config, folder) in recipe_sources(subject.recipe).items():
-        if sources.get(name):
+        if isinstance(sources.get(name), list) and sources[name]:
             paths += [
                 (f"sources.{name}", Path(os.path.abspath(folder / Path(each).expanduser())), False)
                 for each in (*config.paths, *config.optional_paths)

@@ -85,7 +85,9 @@ def print_findings(console: Console, findings: Sequence[Finding]) -> None:
         level = (f"{finding.level:<8}", _STYLES[finding.level])
         console.print(Text.assemble(level, line), soft_wrap=True)
     counts = Counter(finding.level for finding in findings)
-    console.print(Text(", ".join(f"{level}: {counts[level]:,}" for level in LEVELS)))
+    console.print(
+        Text(", ".join(f"{level}: {counts[level]:,}" for level in LEVELS)), soft_wrap=True
+    )
 
 
 def _unplanned(subject: Subject) -> list[Finding]:

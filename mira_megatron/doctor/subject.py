@@ -57,5 +57,12 @@ def subject_of(recipe: Recipe, cluster: Cluster | None) -> Subject:
         cluster=cluster,
         units=tuple(units),
         unplanned=unplanned,
-        states={unit.folder: unit_state(unit, run) for unit in units},
+        states={unit.folder: _state(unit, run) for unit in units},
     )
+
+
+def _state(unit: Unit, run: Run) -> str:
+    try:
+        return unit_state(unit, run)
+    except (NotADirectoryError, PermissionError):  # path_checks says so of the run folder
+        return "waiting"
