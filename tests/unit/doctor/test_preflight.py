@@ -52,7 +52,7 @@ def test_everything_that_is_wrong_is_found_at_once(tmp_path: Path) -> None:
     (tmp_path / "wiki.jsonl").unlink()
     findings = _preflight(tmp_path)
     for words in (
-        ("tokenize cannot be planned", "needs eod_token"),
+        ("tokenize cannot be planned", "needs tokenizer, eod_token"),
         ("sources.wiki", "matches no file"),
         ("midtrain", "an h100 has 72"),
         ("blend.sequence_length", "4,096"),
