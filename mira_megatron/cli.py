@@ -126,7 +126,11 @@ def _run(arguments: argparse.Namespace) -> int:
     summary = importlib.import_module("mira_megatron.report.summary")
     console = Console()
     if arguments.command == "status" or arguments.dry_run:
-        summary.print_status(console, recipe, unit_states(recipe, stages, arguments.only))
+        states = unit_states(recipe, stages, arguments.only)
+        summary.print_status(console, recipe, states)
+        if arguments.command == "status":
+            table = importlib.import_module("mira_megatron.report.job_table")
+            table.print_jobs(console, recipe.run_folder, states)
         return 0
     secrets = _secrets(recipe)
     if not arguments.reparse:

@@ -32,6 +32,7 @@ from mira_megatron.training.training_commands import TrainingCommands, training_
 
 logger = logging.getLogger(__name__)
 
+Trainings = Callable[[Recipe, str, "str | None"], list[TrainingCommands]]
 DONE, FAILED, REFUSED, RUN_AGAIN = 0, 1, 2, 75  # 75: EX_TEMPFAIL
 
 
@@ -39,8 +40,14 @@ class _Refused(Exception):
     """A command said what its user can fix."""
 
 
-def run_job(path: Path, place: JobPlace, *, now: Callable[[], float] = time.time) -> int:
-    """Runs one process of a job and returns its exit code.
+def run_job(
+    path: Path,
+    place: JobPlace,
+    *,
+    now: Callable[[], float] = time.time,
+    trainings: Trainings = training_commands,
+) -> int:
+    """Runs one process of a job and returns its exit code; `trainings` says what trains a stage.
 
     Raises ValueError or FileNotFoundError, exit code 2, for what the user can fix.
     """
@@ -50,7 +57,7 @@ def run_job(path: Path, place: JobPlace, *, now: Callable[[], float] = time.time
     if failures.are_too_many:
         return _given_up(job, failures)
     with JobChildren() as children:
-        run = _Run(job, recipe, place, children)
+        run = _Run(job, recipe, place, children, trainings)
         try:
             run.work()
         except _Refused as refusal:
@@ -96,16 +103,29 @@ def _given_up(job: JobFile, failures: JobFailures) -> int:
     return FAILED
 
 
+def _command_name(words: Sequence[str]) -> str:
+    """Returns as much of a command as tells which it is; the rest is long, and in job.json."""
+    if words[1] == "-m":
+        return f"mira {words[3]}"
+    return " ".join([Path(words[1]).name, *words[2:3]])
+
+
 class _Run:
     """One attempt at a job by one process."""
 
     def __init__(
-        self, job: JobFile, recipe: Recipe, place: JobPlace, children: JobChildren
+        self,
+        job: JobFile,
+        recipe: Recipe,
+        place: JobPlace,
+        children: JobChildren,
+        trainings: Trainings,
     ) -> None:
         self._job = job
         self._recipe = recipe
         self._place = place
         self._children = children
+        self._trainings = trainings
         self._turns = NodeTurns(job.folder, place)
 
     def work(self) -> None:
@@ -137,7 +157,7 @@ class _Run:
                 self._turns.wait(lambda: self._what_is_over(servers))
             return
         while (name := self._turns.wait(self._what_is_over)) is not None:
-            (training,) = training_commands(self._recipe, self._job.stage, name)
+            (training,) = self._trainings(self._recipe, self._job.stage, name)
             self._run_ranks(training)
 
     def _what_is_over(self, servers: Servers | None = None) -> Exception | None:
@@ -153,7 +173,7 @@ class _Run:
     def _train(self) -> None:
         """Trains what is not finished, one after another; the stage itself then takes each over."""
         unfinished = self._unfinished()
-        for training in training_commands(self._recipe, self._job.stage, self._job.only):
+        for training in self._trainings(self._recipe, self._job.stage, self._job.only):
             if training.name not in unfinished:
                 continue
             if training.num_nodes != self._place.num_nodes:
@@ -201,9 +221,7 @@ class _Run:
             return
         if self._children.is_stopping:
             raise Stopped
-        # Of a command only as much as tells which: paths and settings are long, and in job.json.
-        name = " ".join(Path(word).name for word in words[:5] if not word.startswith("-"))
-        reason = f"{name}: {exit_words(code)}"
+        reason = f"{_command_name(words)} {exit_words(code)}"
         if code == REFUSED and not refusal_fails:
             raise _Refused(f"{reason}, with the reason above")
         raise AttemptFailed(code, reason)

@@ -24,10 +24,11 @@ def last_lines(path: Path, number: int, *, start: int = 0) -> list[str]:
     # What a progress bar writes over itself is one line each time; the last counts.
     lines = content.decode(errors="replace").split("\n")
     written = [line.rstrip("\r").rsplit("\r", 1)[-1] for line in lines]
-    return [_shown(line) for line in written if line.strip()][-number:]
+    return [shown(line) for line in written if line.strip()][-number:]
 
 
-def _shown(line: str) -> str:
+def shown(line: str) -> str:
+    """Returns a line with its control characters escaped, and cut where it is long."""
     escaped = "".join(
         each if each.isprintable() else each.encode("unicode_escape").decode()
         for each in line.rstrip().replace("\t", "    ")

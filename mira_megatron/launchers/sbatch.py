@@ -135,7 +135,8 @@ def sbatch_words(script: Path, job: PlannedJob, ids: Mapping[str, str]) -> list[
 def by_hand(jobs: list[PlannedJob], folders: Mapping[str, Path]) -> str:
     """Returns lines of shell that submit every script by hand; each job's number has a variable."""
     variables = {job.name: f"job_{number}" for number, job in enumerate(jobs, start=1)}
-    ids = {name: f"${variable}" for name, variable in variables.items()}
+    # Behind a semicolon sbatch names the cluster where there are several.
+    ids = {name: f"${{{variable}%%;*}}" for name, variable in variables.items()}
     lines = []
     for job in jobs:
         *words, script = sbatch_words(folders[job.name] / SCRIPT, job, ids)

@@ -58,6 +58,11 @@ class Servers:
         self._running = running
         self._children = children
 
+    @property
+    def processes(self) -> list[subprocess.Popen[bytes]]:
+        """Returns the processes of this node, in the order of the commands."""
+        return [each.process for each in self._running]
+
     def check(self) -> None:
         """Raises AttemptFailed where one of them has ended: none is meant to."""
         for each in self._running:
@@ -105,6 +110,8 @@ class Servers:
                 raise
             time.sleep(POLL_SECONDS)
         self._children.forget(stage)
+        if code:
+            self.check()  # a stage whose server is gone says that its user should look at it
         return code
 
 

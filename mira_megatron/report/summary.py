@@ -165,13 +165,25 @@ def _score_sum(folder: Path) -> tuple[float | None, int | None]:
 
 def training_line(run_folder: Path, arm: str) -> str:
     """Returns one line about an arm's training."""
-    course = read_course(run_folder / layout.checkpoints(arm))
+    folder = run_folder / layout.checkpoints(arm)
+    course = read_course(folder)
     if course is None:
-        return "Training: not done yet"
+        return cluster_training_line(folder) or "Training: not done yet"
     return (
         f"Training: {course.num_steps:,} steps, "
         f"loss {decimal(course.first_loss)} -> {decimal(course.last_loss)}, "
         f"validation loss {decimal(course.last_validation_loss)} (nats per token)"
+    )
+
+
+def cluster_training_line(folder: Path) -> str | None:
+    """Returns one line about a training on a cluster that was taken over; None where none was."""
+    if read_manifest(folder) is None or not (folder / layout.TRAINING).is_file():
+        return None
+    content = orjson.loads((folder / layout.TRAINING).read_bytes())
+    return (
+        f"Training: {content['num_steps']:,} steps, {content['num_train_tokens']:,} tokens, "
+        f"by {content['recipe']}"
     )
 
 

@@ -9,12 +9,13 @@ from pathlib import Path
 import torch
 from megatron.bridge import AutoBridge, __version__
 
+from mira_megatron.atomic_files import write_bytes
 from mira_megatron.file_lock import waited_lock
 from mira_megatron.training.bridge_models import ClusterModel
 from mira_megatron.training.bridge_versions import require_bridge
-from mira_megatron.training.dense_models import YARN_DEFAULTS
 from mira_megatron.training.trained_files import LATEST, iteration_folder, reached_step
 
+_EXPORTED = "exported_step.txt"  # in a scorer's export, written last
 # Of config.json: what must be the recipe's, or weights would not fit.
 _SIZES = (
     "hidden_size",
@@ -47,14 +48,19 @@ def import_base(model: ClusterModel, base_folder: Path, megatron_folder: Path) -
 def export_scorer(base_folder: Path, megatron_folder: Path, export_folder: Path) -> None:
     """Writes a trained scorer as a Hugging Face folder, with the base model's config and tokenizer.
 
-    Raises FileNotFoundError where nothing was trained yet.
+    A whole export of the newest checkpoint is left as it is. Raises FileNotFoundError where nothing
+    was trained yet.
     """
     reached = reached_step(megatron_folder)
     if reached == 0:
         raise FileNotFoundError(
             f"{megatron_folder / LATEST}: there is no checkpoint to export. Train first."
         )
+    done = export_folder / _EXPORTED
+    if done.is_file() and done.read_text() == f"{reached}\n":
+        return
     export_weights(base_folder, iteration_folder(megatron_folder, reached), export_folder)
+    write_bytes(done, f"{reached}\n".encode())
 
 
 def export_weights(base_folder: Path, checkpoint: Path, export_folder: Path) -> None:
@@ -89,9 +95,3 @@ def require_model(model: ClusterModel, base_folder: Path) -> None:
                 f"{path}: {name}={found}, but {model.name} has {wanted}. Give the base model that "
                 "the recipe is named after."
             )
-    missing = YARN_DEFAULTS.keys() - (config.get("rope_scaling") or YARN_DEFAULTS).keys()
-    if missing:
-        raise ValueError(
-            f"{path}: rope_scaling says nothing of {', '.join(sorted(missing))}, which "
-            f"Megatron-Bridge does not fill in. Add transformers' own values: {YARN_DEFAULTS}."
-        )

@@ -29,6 +29,7 @@ from mira_megatron.training.bridge_settings import (
     TrainingChoices,
 )
 from mira_megatron.training.bridge_versions import require_bridge
+from mira_megatron.training.bridge_yarn import with_yarn
 from mira_megatron.training.dense_layouts import require_dense_room
 from mira_megatron.training.dense_models import END_OF_DOCUMENT, at_length
 
@@ -88,4 +89,7 @@ def _provider(model: ClusterModel, layout: ClusterLayout, sequence_length: int) 
     require_bridge(model, __version__)
     check_cut(layout, sequence_length)
     require_dense_room(model, layout, sequence_length)
-    return plain_provider(at_length(model, sequence_length), layout, sequence_length)
+    model = at_length(model, sequence_length)
+    provider = plain_provider(model, layout, sequence_length)
+    scaling = model.hf_config.get("rope_scaling")
+    return provider if scaling is None else with_yarn(provider, scaling)

@@ -31,8 +31,7 @@ CARD_YARN: Mapping[str, Any] = {
     "original_max_position_embeddings": OWN_CONTEXT,
     "rope_type": "yarn",
 }
-# The card leaves these to transformers' defaults. Bridge 0.3.1 hands on None for what is missing,
-# and megatron-core then fails, or does not find the last one at all.
+# The card leaves these to transformers' defaults; megatron-core takes what it is given.
 YARN_DEFAULTS: Mapping[str, Any] = {"beta_fast": 32.0, "beta_slow": 1.0, "truncate": True}
 
 _QWEN25: Mapping[str, Any] = {
