@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from mira_megatron.doctor.environment import CHECKPOINT_BYTES_PER_PARAMETER
 from mira_megatron.doctor.finding import ERROR, INFO, UNKNOWN, WARNING, Finding
-from mira_megatron.doctor.planned_trainings import PlannedTraining, planned_trainings
 from mira_megatron.doctor.path_checks import SourceFiles
+from mira_megatron.doctor.planned_trainings import PlannedTraining, planned_trainings
 from mira_megatron.doctor.subject import Subject
 from mira_megatron.tokenization.adopted import adopted_sources
 from mira_megatron.training.bridge_settings import ScorerSftSettings

@@ -31,6 +31,16 @@ class ClusterModel:
         return model_sizes(self.hf_config, where=self.name)
 
     @property
+    def num_expert_parameters(self) -> int:
+        """Returns the parameters of the routed experts: what expert parallelism divides."""
+        return count_parameters(self.sizes).experts
+
+    @property
+    def num_other_parameters(self) -> int:
+        """Returns all other parameters, which every expert parallel rank holds."""
+        return count_parameters(self.sizes).others
+
+    @property
     def num_parameters(self) -> int:
         """Returns all parameters."""
         return count_parameters(self.sizes).total
