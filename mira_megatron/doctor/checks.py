@@ -17,6 +17,7 @@ SIZE_CHECKS = (
     layout_checks.check_parallel_sizes,
     layout_checks.check_batch,
     layout_checks.check_cut,
+    layout_checks.check_sequence_parallel,
 )
 # Of a scorer's: packed samples of prompts and answers.
 SCORER_CHECKS = (
@@ -30,6 +31,7 @@ SCORER_CHECKS = (
     layout_checks.check_parallel_sizes,
     layout_checks.check_batch,
     layout_checks.check_cut,
+    layout_checks.check_sequence_parallel,
     layout_checks.check_enough_data,
     cache_checks.check_stale_caches,
 )

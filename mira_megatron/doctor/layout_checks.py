@@ -87,3 +87,19 @@ def check_cut(facts: TrainingFacts) -> list[Finding]:
             way_out=f"give a multiple of {2 * context}",
         )
     ]
+
+
+def check_sequence_parallel(facts: TrainingFacts) -> list[Finding]:
+    """Finds a share of a sample that tensor parallel GPUs cannot divide between their layers."""
+    tensor, context = facts.tensor_parallel or 1, facts.context_parallel or 1
+    if facts.sequence_length is None or facts.sequence_length // context % tensor == 0:
+        return []
+    return [
+        Finding(
+            level=ERROR,
+            what=f"{facts.sequence_length // context:,} tokens of a sample on each GPU cannot be "
+            f"cut into {tensor} equal parts by sequence parallelism",
+            where="model.seq_length",
+            way_out=f"give a multiple of {tensor * context}",
+        )
+    ]

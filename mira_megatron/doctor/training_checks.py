@@ -130,15 +130,6 @@ def _check_cut(subject: Subject, training: PlannedTraining) -> Iterator[Finding]
     for problem in model_problems(training.sizes, training.split):
         way_out = "choose another recipe"
         yield Finding(level=ERROR, what=problem, where=_named(subject, training), way_out=way_out)
-    split, tokens = training.split, training.step.sequence_length // training.split.context
-    if split.tensor > 1 and tokens % split.tensor:
-        yield Finding(
-            level=ERROR,
-            what=f"{tokens:,} tokens of a sample on each GPU cannot be cut into {split.tensor} "
-            "parts by sequence parallelism",
-            where=_named(subject, training),
-            way_out=f"take samples of a multiple of {split.tensor * split.context} tokens",
-        )
 
 
 def _check_memory(subject: Subject, training: PlannedTraining) -> Iterator[Finding]:

@@ -230,3 +230,10 @@ def test_trainer_of_one_machine_keeps_a_whole_optimizer() -> None:
         (4 * parameters / 1e9, 8 * parameters / 1e9)
     )
     assert single.activations == pytest.approx(2 * brain.activations)
+
+
+def test_each_gpu_holds_a_whole_key_head_where_there_are_fewer_than_gpus() -> None:
+    step = replace(STEP, recompute="none")
+    layer = 32_768 * 2 * (4 * 256 / 4 + 2 * 256 / 4 + 2 * 32 + 3 * 512 / 4) / 1e9
+    estimate = estimate_memory(_sizes(TIED, 1000), ParallelSplit(num_gpus=4, tensor=4), step)
+    assert estimate.activations == pytest.approx(5 * layer)  # 4 layers, and the gradients of one
