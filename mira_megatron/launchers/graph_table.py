@@ -26,10 +26,8 @@ def print_graph(
         return
     table = terminal_table(f"Jobs on {cluster.name}")
     table.add_column("Job", no_wrap=True)
-    for heading in ("Array", "Nodes", "GPUs", "CPUs"):
+    for heading in ("Array", "Nodes", "GPUs", "Limit", "GPU-hours"):
         table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("Time limit", justify="right", no_wrap=True)
-    table.add_column("GPU-hours", justify="right", no_wrap=True)
     table.add_column("After", overflow="fold")
     for job in jobs:
         needs = job.needs
@@ -38,13 +36,12 @@ def print_graph(
             str(job.elements) if job.elements else "",
             str(needs.nodes),
             str(needs.gpus) if needs.gpus else "",
-            str(needs.cpus),
             needs.time,
             _hours(hours.get(job.name)),
             Text(_after(job)),
         )
     console.print(table)
-    console.print("GPUs and CPUs are those of a node; an array has so many elements of one node.")
+    console.print("GPUs: of one node. Array: so many elements, each with what is shown.")
     for job in jobs:
         if (told := hours.get(job.name)) is not None:
             console.print(Text(f"{job.name}: {_rests_on(job, told)}"), soft_wrap=True)
@@ -71,7 +68,7 @@ def _written(hours: float) -> str:
 
 
 def _after(job: PlannedJob) -> str:
-    return ", ".join([*job.after_ok, *(f"any end of {name}" for name in job.after_any)])
+    return ", ".join([*job.after_ok, *(f"{name} (any end)" for name in job.after_any)])
 
 
 def _rests_on(job: PlannedJob, hours: GpuHours) -> str:

@@ -101,7 +101,9 @@ def _laid_out(recipe: Recipe, cluster: Cluster, stage: str, only: str | None) ->
 def _gpus_of_stage(recipe: Recipe, cluster: Cluster, stage: str) -> int:
     """Returns the GPUs of one process: as many as the largest model it loads is spread over."""
     if stage in _TAUGHT:
-        asked = [{**_section(recipe, "teacher"), **_section(recipe, stage)}]
+        asked: list[Mapping[str, Any]] = [
+            {**_section(recipe, "teacher"), **_section(recipe, stage)}
+        ]
     elif stage in _SCORED:
         # Not by source group: which there are may not be known yet.
         own = _section(recipe, "score")

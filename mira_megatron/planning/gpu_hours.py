@@ -120,7 +120,7 @@ def _instruct_sft(recipe: Recipe, config: PlanConfig, gpu: str) -> GpuHours:
 def _active(model: ClusterModel) -> float:
     """Returns the parameters that a token meets: of the experts those it is sent to."""
     config = model.hf_config
-    share = config["num_experts_per_tok"] / config["num_experts"]
+    share = float(config["num_experts_per_tok"]) / float(config["num_experts"])
     return model.num_other_parameters + model.num_expert_parameters * share
 
 

@@ -34,8 +34,15 @@ def planned(stage: str, **changes: Any) -> PlannedJob:
         kind="stage", nodes=1, gpus=0, cpus=16, time="08:00:00", partition="gpu", server=None
     )
     job = PlannedJob(
-        **{"name": stage, "stage": stage, "only": None, "num_units": 1, "needs": needs},
-        **{"elements": 0, "is_rest": False, "after_ok": (), "after_any": ()},
+        name=stage,
+        stage=stage,
+        only=None,
+        num_units=1,
+        needs=needs,
+        elements=0,
+        is_rest=False,
+        after_ok=(),
+        after_any=(),
     )
     return replace(job, **changes)
 
