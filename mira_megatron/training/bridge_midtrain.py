@@ -14,11 +14,11 @@ from mira_megatron.atomic_files import write_json
 from mira_megatron.manifest import Counts
 from mira_megatron.stage import WorkResult, Workspace
 from mira_megatron.tokenization.blend_files import read_blend
-from mira_megatron.training.arm_folders import TRAINED, ArmFolders
+from mira_megatron.training.arm_folders import ArmFolders
 from mira_megatron.training.cluster_midtrain import ClusterArm, exported_arm
 from mira_megatron.training.hf_weight_files import link_or_copy, weight_files
 from mira_megatron.training.midtrain_blend import check_blend, num_steps
-from mira_megatron.training.trained_files import Trained, read_trained
+from mira_megatron.training.trained_files import TRAINED, Trained, read_trained
 
 logger = logging.getLogger(__name__)
 
