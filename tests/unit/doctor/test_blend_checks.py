@@ -7,7 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import preflight_recipes
 import pytest
+from adopted_datasets import (
+    random_documents,
+    write_adopting_recipe,
+    write_pair,
+    write_table,
+    write_tokenizer,
+)
+from preflight_recipes import MIDTRAIN, about, subject
 
 from mira_megatron import layout
 from mira_megatron.config import load_recipe
@@ -19,15 +28,6 @@ from mira_megatron.pipeline import run_stages
 from mira_megatron.stage import Resources
 from mira_megatron.tokenization.index_file import bin_path
 from mira_megatron.tokenization.token_dataset import read_token_dataset
-from tests.unit.adopted_datasets import (
-    random_documents,
-    write_adopting_recipe,
-    write_pair,
-    write_table,
-    write_tokenizer,
-)
-from tests.unit.doctor import preflight_recipes
-from tests.unit.doctor.preflight_recipes import MIDTRAIN, about, subject
 
 pytestmark = pytest.mark.megatron
 

@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from preflight_recipes import about, subject
 
 from mira_megatron.doctor.cluster_checks import check_cluster, short_lived_ports
 from mira_megatron.doctor.finding import ERROR, WARNING, Finding
-from tests.unit.doctor.preflight_recipes import about, subject
 
 SCORE = {
     "engine": "endpoint",

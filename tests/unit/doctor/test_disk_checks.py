@@ -3,11 +3,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from preflight_recipes import DISTILL, about, subject, write_base
+
 from mira_megatron.doctor.disk_checks import Need, check_room, room_findings
 from mira_megatron.doctor.finding import ERROR, INFO, UNKNOWN, WARNING, Finding
 from mira_megatron.doctor.path_checks import source_files
 from mira_megatron.training.bridge_models import QWEN3_30B_A3B
-from tests.unit.doctor.preflight_recipes import DISTILL, about, subject, write_base
 
 CHECKPOINTS = Need(what="checkpoints", num_bytes=700, is_sure=True)
 RECORDS = Need(what="records", num_bytes=200, is_sure=False)

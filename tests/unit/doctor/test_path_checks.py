@@ -4,10 +4,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from preflight_recipes import about, subject
 
 from mira_megatron.doctor.finding import ERROR, WARNING, Finding
 from mira_megatron.doctor.path_checks import check_paths, source_files
-from tests.unit.doctor.preflight_recipes import about, subject
 
 IMAGE = {"containers": {"default": "images/mira:1"}}
 

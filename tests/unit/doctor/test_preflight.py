@@ -7,6 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from preflight_recipes import about, write_cluster, write_recipe
 from rich.console import Console
 
 from mira_megatron.cli import main
@@ -20,7 +21,6 @@ from mira_megatron.doctor.preflight import (
     print_findings,
 )
 from mira_megatron.launchers.cluster import load_cluster
-from tests.unit.doctor.preflight_recipes import about, write_cluster, write_recipe
 
 Usage = namedtuple("Usage", "total used free")  # as shutil.disk_usage gives it
 

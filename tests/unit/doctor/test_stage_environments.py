@@ -3,10 +3,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from preflight_recipes import about, subject
+
 from mira_megatron.doctor.finding import ERROR, UNKNOWN, WARNING, Finding
 from mira_megatron.doctor.stage_environments import check_environments, stage_versions
 from mira_megatron.doctor.training_checks import check_trainings
-from tests.unit.doctor.preflight_recipes import about, subject
 
 
 def _environment(folder: Path, **releases: str) -> dict[str, Any]:

@@ -4,17 +4,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-from mira_megatron.doctor.finding import ERROR, INFO, UNKNOWN, WARNING, Finding
-from mira_megatron.doctor.training_checks import check_trainings
-from mira_megatron.training.bridge_models import QWEN3_30B_A3B
-from tests.unit.doctor.preflight_recipes import (
+from preflight_recipes import (
     DISTILL,
     MIDTRAIN,
     about,
     subject,
     write_base,
 )
+
+from mira_megatron.doctor.finding import ERROR, INFO, UNKNOWN, WARNING, Finding
+from mira_megatron.doctor.training_checks import check_trainings
+from mira_megatron.training.bridge_models import QWEN3_30B_A3B
 
 ONE_GPU = {
     "model": {

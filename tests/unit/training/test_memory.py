@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 from megatron.core import parallel_state
+from meta_models import build_rank, fake_world, state_bytes
 
 from mira_megatron.training.bridge_models import QWEN3_30B_A3B, QWEN35_35B_A3B
 from mira_megatron.training.hf_config import hf_config
@@ -18,7 +19,6 @@ from mira_megatron.training.rank_parameters import (
     num_parameters,
     rank_parameters,
 )
-from tests.unit.training.meta_models import build_rank, fake_world, state_bytes
 
 pytestmark = pytest.mark.megatron
 
