@@ -45,8 +45,8 @@ def test_source_without_files_is_found(tmp_path: Path) -> None:
 
 
 def test_source_on_a_hub_is_to_be_fetched_before(tmp_path: Path) -> None:
-    source = {"format": "huggingface", "family": "text", "paths": ["someone/words"]}
-    source |= {"fields": {"text": "text"}}
+    source: dict[str, Any] = {"format": "huggingface", "family": "text"}
+    source |= {"paths": ["someone/words"], "fields": {"text": "text"}}
     fixed = {**source, "split": "train", "revision": "0" * 40}
     findings = _findings(tmp_path, sources={"hub": fixed})
     assert about(findings, WARNING, "sources.hub", "fetched from a hub")

@@ -111,7 +111,7 @@ def test_scorers_trained_by_hand_are_not_passed_in_silence(tmp_path: Path) -> No
 
 
 def test_training_on_one_gpu_keeps_everything_there(tmp_path: Path) -> None:
-    tokenize = {"train_vocab_size": 4096, "train_chars": 1000, "tokenizer": None}
+    tokenize: dict[str, Any] = {"train_vocab_size": 4096, "train_chars": 1000, "tokenizer": None}
     settings = {"eod_token": "<|endoftext|>", "validation_fraction": 0.1}
     tokenize |= {**settings, "validation_max_tokens": 10}
     findings = _findings(tmp_path, {}, midtrain=ONE_GPU, tokenize=tokenize)

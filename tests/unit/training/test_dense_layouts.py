@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import pytest
 
-from mira_megatron.training.bridge_layouts import GPU_GB, RESERVED_GB
 from mira_megatron.training.dense_layouts import (
     INSTRUCT_SFT,
     MIDTRAIN,
@@ -20,6 +19,7 @@ from mira_megatron.training.dense_models import (
     QWEN25_CODER_14B,
     at_length,
 )
+from mira_megatron.training.memory import GPU_GB, RESERVED_GB
 
 
 def test_parameters_are_those_that_transformers_counts() -> None:
