@@ -166,10 +166,36 @@ def _run_rubric_tool(arguments: argparse.Namespace) -> None:
             tool.freeze(Console(), arguments.path, output=arguments.output)
 
 
+def _preflight(arguments: argparse.Namespace) -> int:
+    preflight = importlib.import_module("mira_megatron.doctor.preflight")
+    recipe = load_recipe(arguments.recipe, arguments.overrides)
+    cluster = None
+    if arguments.cluster is not None:
+        clusters = importlib.import_module("mira_megatron.launchers.cluster")
+        cluster = clusters.load_cluster(arguments.cluster)
+    findings = preflight.preflight(recipe, cluster, verify_all=arguments.verify)
+    if arguments.json:
+        _print_json(preflight.findings_json(findings))
+    else:
+        preflight.print_findings(Console(), findings)
+    code: int = preflight.exit_code(findings)
+    return code
+
+
 def _run_doctor(arguments: argparse.Namespace) -> int:
-    doctor = importlib.import_module("mira_megatron.doctor.doctor")
     words = ("config", "run_folder", "rubric", "group", "base")
     given = [word for word in words if getattr(arguments, word) is not None]
+    if arguments.recipe is not None:
+        if given:
+            raise ValueError(
+                f"--{given[0].replace('_', '-')} looks at a single training and RECIPE at all of "
+                "its own: give one of them"
+            )
+        return _preflight(arguments)
+    for word in ("cluster", "verify", "json"):
+        if getattr(arguments, word):
+            raise ValueError(f"--{word} needs a RECIPE: mira doctor RECIPE --{word}")
+    doctor = importlib.import_module("mira_megatron.doctor.doctor")
     if given and len(given) < len(words):
         missing = ", ".join(f"--{word.replace('_', '-')}" for word in words if word not in given)
         raise ValueError(f"to look at a training, doctor also needs {missing}")

@@ -185,6 +185,15 @@ def _add_serve(commands: Commands[argparse.ArgumentParser]) -> None:
 def _add_doctor(commands: Commands[argparse.ArgumentParser]) -> None:
     text = "what would waste GPU hours: what is installed, and what a training would read"
     command = commands.add_parser("doctor", help=text, description=text)
+    command.add_argument(
+        "recipe", nargs="?", type=Path, metavar="RECIPE", help="look at all that a recipe will do"
+    )
+    command.add_argument("overrides", nargs="*", metavar="key=value", help="a setting to change")
+    command.add_argument("--cluster", type=Path, metavar="FILE", help="where it will run")
+    command.add_argument(
+        "--verify", action="store_true", help="verify blends of any size; large ones take minutes"
+    )
+    add_json(command)
     training = command.add_argument_group("a training with recipes/scorer_sft.py, as it is told it")
     training.add_argument("--config", metavar="NAME", help="one of its recipes")
     training.add_argument("--run-folder", type=Path)
