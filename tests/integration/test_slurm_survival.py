@@ -88,7 +88,12 @@ def test_cancelled_job_stays_cancelled_and_the_next_submission_goes_on(
 
 
 @pytest.mark.parametrize(
-    "preempt", [("scancel", "--batch", "--signal=USR1"), ("scontrol", "requeue")]
+    "preempt",
+    [
+        ("scancel", "--batch", "--signal=USR1"),  # as before a time limit
+        ("scancel", "--signal=USR1"),  # to every process but the script
+        ("scontrol", "requeue"),
+    ],
 )
 def test_preempted_job_goes_on_and_that_is_no_failure(
     run: DrillRun, finished: DrillRun, gated_scorer: GatedScorer, preempt: tuple[str, ...]
