@@ -36,6 +36,8 @@ STAGE_HELP = {
     "select": "record scores + token budget -> keep masks and certificate",
     "blend": "keep masks -> what Megatron reads, per split",
     "midtrain": "blend -> a short megatron-core training run",
+    "instruct-data": "chats of sources or files -> what every arm is tuned on",
+    "instruct-sft": "mid-trained model + that -> an instruction-tuned one per arm",
     "report": "everything above -> report/index.html",
 }
 

@@ -41,6 +41,8 @@ STAGES = {
     "select": "mira_megatron.retention.selection",
     "blend": "mira_megatron.tokenization.blend",
     "midtrain": "mira_megatron.training.midtrain",
+    "instruct-data": "mira_megatron.instruct.instruct_data",
+    "instruct-sft": "mira_megatron.instruct.instruct_sft",
     "report": "mira_megatron.report.report",
 }
 # A recipe may end early, with a rubric or a blend: a stage is left out where it has none of these.
@@ -55,6 +57,8 @@ _NEEDED_SECTIONS = {
     "select": {"select", "arms"},
     "blend": {"blend"},
     "midtrain": {"midtrain"},
+    "instruct-data": {"instruct_sft"},
+    "instruct-sft": {"instruct_sft"},
     "report": {"select", "arms"},
 }
 
@@ -68,6 +72,7 @@ _MADE_BY = {
     "ratings": "score",
     "record_scores": "aggregate",
     "tokens": "tokenize",
+    "checkpoints": "midtrain",
 }
 
 

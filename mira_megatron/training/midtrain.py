@@ -1,10 +1,12 @@
 """Mid-train on a blend, straight on megatron-core: short runs on one machine, CPU included.
 
-Reads   blends/<arm>/blend.json and the datasets it names
+Reads   blends/<arm>/blend.json, the datasets it names, and their tokenizer
 Writes  checkpoints/<arm>/trainer_state.json: loss and validation loss by step, without times
         checkpoints/<arm>/coverage.json: which tokens of which prefix one pass reads, replayed from
         the indices Megatron built
         checkpoints/<arm>/weights/: a megatron.core.dist_checkpointing checkpoint
+        checkpoints/<arm>/hf/: the same as transformers and vLLM load it, where the tokenizer can
+        be exported with such a model (training.hf_tokenizer)
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from mira_megatron.tokenization.adopted import adopted_sources
 from mira_megatron.training.model_shape import ModelShape
 from mira_megatron.training.schedule import TrainSettings
 
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -60,7 +62,7 @@ def _unit(recipe: Recipe, arm: str, model: ModelShape, training: TrainSettings) 
         version=VERSION,
         config={"model": asdict(model), "training": fingerprinted(training)},
         # The views hold no tokens: what is trained on lies in the token datasets behind them.
-        upstream=(layout.blend(arm), *(layout.tokens(name) for name in sources)),
+        upstream=(layout.blend(arm), layout.TOKENIZER, *(layout.tokens(name) for name in sources)),
         work="mira_megatron.training.run_midtrain:midtrain",
         settings=MidtrainSettings(arm=arm, model=model, training=training),
     )
