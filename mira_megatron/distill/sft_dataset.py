@@ -37,9 +37,7 @@ class SftDataset(PackedDataset):
         )
 
 
-def _samples(
-    rows: Path, tokenizer: ScorerTokenizer, sequence_length: int
-) -> Iterator[TokenSample]:
+def _samples(rows: Path, tokenizer: ScorerTokenizer, sequence_length: int) -> Iterator[TokenSample]:
     number = 0
     for number, row in enumerate(read_rows(rows), start=1):
         prompt, answer = tokenizer.encode(row.input), tokenizer.encode(row.output)

@@ -25,8 +25,8 @@ from mira_megatron.atomic_files import write_bytes, write_json
 from mira_megatron.corpus.readers import BadRow, read_rows
 from mira_megatron.corpus.sources import SourceConfig, SourceFile
 from mira_megatron.distill.chatml import END, START
-from mira_megatron.distill.sft_order import is_validation, order_key
 from mira_megatron.distill.packed_dataset import TokenSample
+from mira_megatron.distill.sft_order import is_validation, order_key
 from mira_megatron.instruct.conversations import segments, token_samples
 from mira_megatron.instruct.data_files import (
     DROPPED,

@@ -74,6 +74,8 @@ def print_summary(console: Console, recipe: Recipe) -> None:
         console.print(_arm_table(arm, lines))
         if "midtrain" in recipe.values:
             _print_line(console, training_line(recipe.run_folder, arm))
+        if "instruct_sft" in recipe.values:
+            _print_line(console, instruct_line(recipe.run_folder, arm))
         _print_path(console, "Blend", recipe.run_folder / layout.blend(arm) / layout.BLEND)
     if is_measured(recipe):
         print_scorers(console, recipe)
@@ -165,11 +167,20 @@ def _score_sum(folder: Path) -> tuple[float | None, int | None]:
 
 def training_line(run_folder: Path, arm: str) -> str:
     """Returns one line about an arm's training."""
-    course = read_course(run_folder / layout.checkpoints(arm))
+    return _course_line("Training", run_folder / layout.checkpoints(arm))
+
+
+def instruct_line(run_folder: Path, arm: str) -> str:
+    """Returns one line about the instruction tuning of an arm's model."""
+    return _course_line("Instruction tuning", run_folder / layout.instruct(arm))
+
+
+def _course_line(what: str, folder: Path) -> str:
+    course = read_course(folder)
     if course is None:
-        return "Training: not done yet"
+        return f"{what}: not done yet"
     return (
-        f"Training: {course.num_steps:,} steps, "
+        f"{what}: {course.num_steps:,} steps, "
         f"loss {decimal(course.first_loss)} -> {decimal(course.last_loss)}, "
         f"validation loss {decimal(course.last_validation_loss)} (nats per token)"
     )
