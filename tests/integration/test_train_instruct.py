@@ -51,9 +51,10 @@ def test_instruct_sft_killed_and_run_again_goes_on_from_its_newest_checkpoint(
 def test_a_second_arm_is_tuned_on_what_the_first_was(finished_run: Path, tmp_path: Path) -> None:
     run = copy_stages(finished_run, tmp_path / "run", before("report"))
     made = sorted((run / "instruct_data").rglob("*"))
+    other = "arms.other={score: smoke, scope: group, budget_fraction: 0.3}"
     at = [path.lstat().st_mtime_ns for path in made]
 
-    assert_done(mira(*smoke_words("run", run, "arms.other={score: smoke, scope: source}")))
+    assert_done(mira(*smoke_words("run", run, other)))
 
     assert [path.lstat().st_mtime_ns for path in made] == at
     first, second = (

@@ -193,9 +193,7 @@ def test_a_tokenizer_without_turns_is_refused_with_the_way_out(tmp_path: Path) -
 
 def test_nothing_for_one_side_is_refused_with_the_reasons(tmp_path: Path) -> None:
     recipe = recipe_of(tmp_path, sequence_length=16)
-    with pytest.raises(
-        ValueError, match="no conversation for training and validation .*over_long"
-    ):
+    with pytest.raises(ValueError, match="no conversation for training and validation .*over_long"):
         make_data(recipe)
 
 
@@ -220,9 +218,7 @@ def test_a_wrong_setting_is_named(tmp_path: Path, settings: dict[str, Any], name
 
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     recipe = recipe_of(tmp_path, data=["nowhere.jsonl"])
-    with pytest.raises(
-        FileNotFoundError, match=r"nowhere\.jsonl: no such file\. instruct_"
-    ):
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.jsonl: no such file\. instruct_"):
         make_data(recipe)
 
 
