@@ -19,7 +19,8 @@ SOURCE_GROUPS = "source_groups.json"  # in groups(rubric, family)
 SOURCE_GROUP = "source_group.json"  # in joined(rubric, source)
 ANCHORS = "anchors.jsonl"  # in anchors(rubric, group)
 HF_EXPORT = "hf"  # in checkpoints(arm) and instruct(arm): as transformers and vLLM load it
-WEIGHTS = "weights"  # beside it: the same as a megatron.core.dist_checkpointing checkpoint
+WEIGHTS = "weights"  # beside it, where it was trained here: a dist_checkpointing checkpoint
+TRAINING = "training.json"  # beside it, where it was trained on a cluster: what the training was
 CELLS = "cells.parquet"  # in reliability(rubric, source) and reliability_mask(scoring, source)
 ANSWERS = "answers"  # what was paid for: no unit's folder, read by every unit that asks
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import sys
 from pathlib import Path
 
 from megatron.bridge.training.config import ConfigContainer
@@ -32,6 +33,8 @@ from mira_megatron.training.bridge_layouts import (
 )
 from mira_megatron.training.bridge_models import QWEN3_30B_A3B, QWEN35_35B_A3B, ClusterModel
 from mira_megatron.training.bridge_settings import ScorerSftPaths, ScorerSftSettings
+from mira_megatron.training.trained_files import is_trained
+from mira_megatron.training.training_commands import NOT_FINISHED
 
 
 def qwen3_30b_a3b_scorer_sft_8gpu_h200_bf16_config() -> ConfigContainer:
@@ -99,32 +102,43 @@ def _parse_arguments() -> argparse.Namespace:
     parser.add_argument("--rubric", required=True)
     parser.add_argument("--group", required=True)
     parser.add_argument("--base", required=True, type=Path, help="a Hugging Face folder")
-    parser.add_argument("--num-steps", type=int, default=1000)
+    parser.add_argument(
+        "--num-steps", type=int, help="default: 1000; export asks for them if given"
+    )
     parser.add_argument("--learning-rate", type=float, default=1e-5)
     return parser.parse_args()
 
 
-def main() -> None:
-    """Imports the base model, trains a group's scorer (under torchrun), or exports it."""
+def main() -> int:
+    """Imports the base model, trains a group's scorer (under torchrun), or exports it.
+
+    Returns 0, or NOT_FINISHED where an export is to be of --num-steps and training has taken fewer.
+    """
     arguments = _parse_arguments()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     folders = GroupFolders(
         run_folder=arguments.run_folder, rubric=arguments.rubric, group=arguments.group
     )
+    settings = ScorerSftSettings(
+        num_steps=arguments.num_steps or 1000, learning_rate=arguments.learning_rate
+    )
+    is_done = arguments.num_steps is not None and is_trained(
+        folders.checkpoints, arguments.num_steps
+    )
     match arguments.step:
         case "import":
             model, _ = find_recipe(arguments.config)
             import_base(model, arguments.base, folders.base)
-        case "train":
-            settings = ScorerSftSettings(
-                num_steps=arguments.num_steps, learning_rate=arguments.learning_rate
-            )
+        case "train" if not is_done:
             finetune(
                 group_config(arguments.config, folders, arguments.base, settings), forward_step
             )
         case "export":
+            if arguments.num_steps is not None and not is_done:
+                return NOT_FINISHED
             export_scorer(arguments.base, folders.checkpoints, folders.export)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import shutil
 from pathlib import Path
-
-from safetensors import SafetensorError, safe_open
 
 from mira_megatron import layout
 from mira_megatron.distill.chatml import CHAT_TEMPLATE, END
@@ -19,9 +16,7 @@ from mira_megatron.distill.scorer_tokenizer import ScorerTokenizer
 from mira_megatron.manifest import Counts
 from mira_megatron.stage import WorkResult, Workspace
 from mira_megatron.training.hf_tokenizer import write_tokenizer
-
-CONFIG, WEIGHTS = "config.json", "model.safetensors"
-INDEX = f"{WEIGHTS}.index.json"
+from mira_megatron.training.hf_weight_files import CONFIG, link_or_copy, weight_files
 
 logger = logging.getLogger(__name__)
 
@@ -43,13 +38,13 @@ def take_over_scorer(workspace: Workspace, settings: DistillSettings) -> WorkRes
             f"{trained_with}: not the tokenizer that {tokenizer_file} is, with which the samples "
             "were made. Export the scorer with the base model that distill.base names."
         )
-    weights = _weight_files(source)
+    weights = weight_files(source, script="recipes/scorer_sft.py")
     max_length = _max_length(source)
     folder = workspace.folder / EXPORT
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     for path in (*weights, source / CONFIG):
-        _link_or_copy(path, folder / path.name)
+        link_or_copy(path, folder / path.name)
     # The base model's own template may open a thinking block, and its EOS end another turn.
     write_tokenizer(
         folder,
@@ -65,25 +60,6 @@ def take_over_scorer(workspace: Workspace, settings: DistillSettings) -> WorkRes
     return WorkResult(counts=Counts(num_in=len(weights), num_out=len(weights)))
 
 
-def _weight_files(folder: Path) -> list[Path]:
-    """Returns an export's weights and their index, seen to be whole: config.json comes first."""
-    index = folder / INDEX
-    names = {WEIGHTS}
-    if index.is_file():
-        names = set(json.loads(index.read_bytes())["weight_map"].values())
-    again = "the export was interrupted. Delete the folder and run recipes/scorer_sft.py export"
-    for name in sorted(names):
-        path = folder / name
-        if not path.is_file():
-            raise FileNotFoundError(f"{path}: no such file: {again}.")
-        try:
-            with safe_open(path, framework="np"):
-                pass  # it has compared the header with the length of the file
-        except SafetensorError as error:
-            raise ValueError(f"{path}: cut short or damaged ({error}): {again}.") from error
-    return sorted([folder / name for name in names] + ([index] if index.is_file() else []))
-
-
 def _max_length(folder: Path) -> int:
     """Returns the longest sequence that a model was made for, in tokens."""
     path = folder / CONFIG
@@ -94,11 +70,3 @@ def _max_length(folder: Path) -> int:
             "model, not one that wraps it (docs/cluster-recipes.md)."
         )
     return length
-
-
-def _link_or_copy(path: Path, target: Path) -> None:
-    """Hard links where both lie on one file system: weights are large."""
-    try:
-        os.link(path.resolve(), target)
-    except OSError:
-        shutil.copyfile(path, target)

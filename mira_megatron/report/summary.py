@@ -178,11 +178,22 @@ def instruct_line(run_folder: Path, arm: str) -> str:
 def _course_line(what: str, folder: Path) -> str:
     course = read_course(folder)
     if course is None:
-        return f"{what}: not done yet"
+        return _cluster_line(what, folder) or f"{what}: not done yet"
     return (
         f"{what}: {course.num_steps:,} steps, "
         f"loss {decimal(course.first_loss)} -> {decimal(course.last_loss)}, "
         f"validation loss {decimal(course.last_validation_loss)} (nats per token)"
+    )
+
+
+def _cluster_line(what: str, folder: Path) -> str | None:
+    """Returns one line about a training on a cluster that was taken over; None where none was."""
+    if read_manifest(folder) is None or not (folder / layout.TRAINING).is_file():
+        return None
+    content = orjson.loads((folder / layout.TRAINING).read_bytes())
+    return (
+        f"{what}: {content['num_steps']:,} steps, {content['num_train_tokens']:,} tokens, "
+        f"by {content['recipe']}"
     )
 
 

@@ -1,4 +1,4 @@
-"""A scorer's training as a Megatron-Bridge ConfigContainer: full-parameter SFT in bfloat16.
+"""A training as a Megatron-Bridge ConfigContainer, and a scorer's: full-parameter SFT, bfloat16.
 
 Needs Megatron-Bridge (`requirements/bridge.txt`): 0.3.1 for Qwen3-30B-A3B, 0.5 for Qwen3.5-35B-A3B.
 `scorer_sft_config` is pure: no network, environment or clock.
@@ -22,7 +22,11 @@ from mira_megatron.distill.chatml import END
 from mira_megatron.distill.sft_files import BRIDGE_DATASET_KWARGS
 from mira_megatron.training.bridge_layouts import ClusterLayout, require_room
 from mira_megatron.training.bridge_models import ClusterModel
-from mira_megatron.training.bridge_settings import ScorerSftPaths, ScorerSftSettings
+from mira_megatron.training.bridge_settings import (
+    ScorerSftPaths,
+    ScorerSftSettings,
+    TrainingChoices,
+)
 from mira_megatron.training.bridge_versions import require_bridge
 
 # Equal shapes, which context parallelism can cut; the rest makes our ids and our loss mask.
@@ -41,8 +45,30 @@ def scorer_sft_config(
     be cut evenly, or a step would not fit into a GPU.
     """
     require_bridge(model, __version__)
-    _check_cut(layout, settings.sequence_length)
+    check_cut(layout, settings.sequence_length)
     require_room(model, layout, settings.sequence_length)
+    return container(
+        layout,
+        settings,
+        model=model_provider(model, layout, settings),
+        dataset=dataset_config(layout, settings, paths),
+        tokenizer=tokenizer_config(paths.tokenizer),
+        checkpoint=checkpoint_config(settings, paths.checkpoints, paths.base),
+        tensorboard=paths.tensorboard,
+    )
+
+
+def container(
+    layout: ClusterLayout,
+    settings: TrainingChoices,
+    *,
+    model: Any,
+    dataset: Any,
+    tokenizer: TokenizerConfig,
+    checkpoint: Any,
+    tensorboard: str,
+) -> Any:
+    """Returns the ConfigContainer of a training in bfloat16 with Adam and a cosine schedule."""
     evaluation = {
         "eval_interval": settings.validate_every_steps,
         "eval_iters": settings.num_validation_steps,
@@ -52,15 +78,15 @@ def scorer_sft_config(
         sections["validation"] = bridge.ValidationConfig(**evaluation)
         evaluation = {}
     return bridge.ConfigContainer(
-        model=model_provider(model, layout, settings),
+        model=model,
         train=_train(layout, settings, evaluation),
         optimizer=_optimizer(layout, settings),
         scheduler=_scheduler(settings),
         ddp=_ddp(layout),
-        dataset=dataset_config(layout, settings, paths),
-        logger=bridge.LoggerConfig(log_interval=1, tensorboard_dir=paths.tensorboard),
-        tokenizer=tokenizer_config(paths.tokenizer),
-        checkpoint=_checkpoint(settings, paths),
+        dataset=dataset,
+        logger=bridge.LoggerConfig(log_interval=1, tensorboard_dir=tensorboard),
+        tokenizer=tokenizer,
+        checkpoint=checkpoint,
         rng=bridge.RNGConfig(seed=settings.seed),
         mixed_precision=_precision(layout),
         **sections,
@@ -68,6 +94,17 @@ def scorer_sft_config(
 
 
 def model_provider(model: ClusterModel, layout: ClusterLayout, settings: ScorerSftSettings) -> Any:
+    """Returns Bridge's model provider of a mixture of experts."""
+    provider = plain_provider(model, layout, settings.sequence_length)
+    provider.moe_grouped_gemm = True
+    provider.moe_token_dispatcher_type = "alltoall"
+    provider.moe_flex_dispatcher_backend = None
+    provider.moe_router_dtype = "fp32"
+    provider.moe_aux_loss_coeff = settings.moe_aux_loss_coeff
+    return provider
+
+
+def plain_provider(model: ClusterModel, layout: ClusterLayout, sequence_length: int) -> Any:
     """Returns Bridge's model provider, made from the architecture that we carry."""
     hf_config = getattr(transformers, model.hf_config_class)(**model.hf_config)
     provider = AutoBridge.from_hf_config(hf_config).to_megatron_provider(load_weights=False)
@@ -77,7 +114,7 @@ def model_provider(model: ClusterModel, layout: ClusterLayout, settings: ScorerS
     provider.expert_model_parallel_size = layout.expert_parallel
     provider.expert_tensor_parallel_size = 1
     provider.sequence_parallel = layout.tensor_parallel > 1
-    provider.seq_length = settings.sequence_length
+    provider.seq_length = sequence_length
     provider.calculate_per_token_loss = True  # ranks that hold no answer token must not weigh in
     provider.transformer_impl = "transformer_engine"
     provider.cross_entropy_loss_fusion = True
@@ -85,11 +122,6 @@ def model_provider(model: ClusterModel, layout: ClusterLayout, settings: ScorerS
     provider.recompute_granularity = "full"
     provider.recompute_method = "uniform"
     provider.recompute_num_layers = 1
-    provider.moe_grouped_gemm = True
-    provider.moe_token_dispatcher_type = "alltoall"
-    provider.moe_flex_dispatcher_backend = None
-    provider.moe_router_dtype = "fp32"
-    provider.moe_aux_loss_coeff = settings.moe_aux_loss_coeff
     return provider
 
 
@@ -106,9 +138,7 @@ def tokenizer_config(folder: str) -> TokenizerConfig:
     )
 
 
-def dataset_config(
-    layout: ClusterLayout, settings: ScorerSftSettings, paths: ScorerSftPaths
-) -> Any:
+def dataset_config(layout: ClusterLayout, settings: TrainingChoices, paths: ScorerSftPaths) -> Any:
     """Returns the input/output data, packed, with loss on the outputs only."""
     return bridge.FinetuningDatasetConfig(
         dataset_root=Path(paths.data),
@@ -126,7 +156,7 @@ def dataset_config(
     )
 
 
-def _train(layout: ClusterLayout, settings: ScorerSftSettings, evaluation: dict[str, int]) -> Any:
+def _train(layout: ClusterLayout, settings: TrainingChoices, evaluation: dict[str, int]) -> Any:
     return bridge.TrainingConfig(
         train_iters=settings.num_steps,
         global_batch_size=layout.global_batch_size,
@@ -138,7 +168,7 @@ def _train(layout: ClusterLayout, settings: ScorerSftSettings, evaluation: dict[
     )
 
 
-def _optimizer(layout: ClusterLayout, settings: ScorerSftSettings) -> Any:
+def _optimizer(layout: ClusterLayout, settings: TrainingChoices) -> Any:
     moments = torch.float32 if layout.full_precision_state else torch.bfloat16
     return bridge.OptimizerConfig(
         optimizer="adam",
@@ -159,7 +189,7 @@ def _optimizer(layout: ClusterLayout, settings: ScorerSftSettings) -> Any:
     )
 
 
-def _scheduler(settings: ScorerSftSettings) -> Any:
+def _scheduler(settings: TrainingChoices) -> Any:
     return bridge.SchedulerConfig(
         lr_decay_style="cosine",
         lr_warmup_iters=round(settings.num_steps * settings.warmup_fraction),
@@ -187,11 +217,12 @@ def _precision(layout: ClusterLayout) -> MixedPrecisionConfig:
     return precision
 
 
-def _checkpoint(settings: ScorerSftSettings, paths: ScorerSftPaths) -> Any:
+def checkpoint_config(settings: TrainingChoices, checkpoints: str, base: str) -> Any:
+    """Returns where a training starts, from imported weights or its own newest, and saves."""
     return bridge.CheckpointConfig(
-        save=paths.checkpoints,
-        load=paths.checkpoints,  # where there is one, training goes on from it
-        pretrained_checkpoint=paths.base,
+        save=checkpoints,
+        load=checkpoints,  # where there is one, training goes on from it
+        pretrained_checkpoint=base,
         save_interval=settings.save_every_steps,
         most_recent_k=settings.keep_checkpoints,
         ckpt_format="torch_dist",
@@ -204,7 +235,8 @@ def _cut(layout: ClusterLayout) -> int:
     return 2 * layout.context_parallel if layout.context_parallel > 1 else 1
 
 
-def _check_cut(layout: ClusterLayout, sequence_length: int) -> None:
+def check_cut(layout: ClusterLayout, sequence_length: int) -> None:
+    """Raises ValueError for a length that context parallelism cannot cut evenly."""
     if sequence_length % _cut(layout):
         raise ValueError(
             f"sequence_length={sequence_length} must be a multiple of {_cut(layout)}: context "

@@ -1,4 +1,4 @@
-"""What a model trained on a cluster is, and the two bases that a scorer is made from, without a hub.
+"""The models trained on a cluster, and the two bases that a scorer is made from, without a hub.
 
 A recipe of Megatron-Bridge asks the Hugging Face hub for a model's config; ours carries it, so that
 it builds without a network. Free of torch: the memory arithmetic and the preflight read it too.

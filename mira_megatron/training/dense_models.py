@@ -31,8 +31,7 @@ CARD_YARN: Mapping[str, Any] = {
     "original_max_position_embeddings": OWN_CONTEXT,
     "rope_type": "yarn",
 }
-# The card leaves these to transformers' defaults. Bridge 0.3.1 hands on None for what is missing,
-# and megatron-core then fails, or does not find the last one at all.
+# The card leaves these to transformers' defaults; megatron-core takes what it is given.
 YARN_DEFAULTS: Mapping[str, Any] = {"beta_fast": 32.0, "beta_slow": 1.0, "truncate": True}
 
 _QWEN25: Mapping[str, Any] = {
@@ -48,9 +47,9 @@ _QWEN25: Mapping[str, Any] = {
     "use_sliding_window": False,
 }
 
-# Layers, heads and 14.7 billion parameters (13.1 without embeddings): the card of Qwen2.5-Coder-14B.
-# Widths, vocabulary and the norms' epsilon: nemo_toolkit 2.7.3, Qwen25Config14B, which is the same
-# architecture.
+# Layers, heads and 14.7 billion parameters (13.1 without embeddings): the card of
+# Qwen2.5-Coder-14B. Widths, vocabulary and the norms' epsilon: nemo_toolkit 2.7.3, Qwen25Config14B,
+# which is the same architecture.
 QWEN25_CODER_14B = ClusterModel(
     name="qwen25_coder_14b",
     hf_model="Qwen/Qwen2.5-Coder-14B",
@@ -111,13 +110,17 @@ def at_length(model: ClusterModel, sequence_length: int) -> ClusterModel:
 
 
 def of_base(model: ClusterModel, base_folder: Path) -> ClusterModel:
-    """Returns the model with the norms' epsilon and the rotary base of a base model's config.json.
+    """Returns the model with the epsilon of the norms, the rotary base and the YaRN of a base.
 
-    Raises FileNotFoundError where there is none.
+    Raises FileNotFoundError where there is no config.json.
     """
     path = base_folder / "config.json"
     if not path.is_file():
         raise FileNotFoundError(f"{path}: not a Hugging Face model. Give the folder with --base.")
     found = json.loads(path.read_bytes())
+    found = {**(found.get("rope_parameters") or {}), **found}  # as transformers 5 writes it
     own = {name: found[name] for name in ("rms_norm_eps", "rope_theta") if name in found}
+    if found.get("rope_scaling"):  # was mid-trained on long samples
+        own["rope_scaling"] = {**YARN_DEFAULTS, **found["rope_scaling"]}
+        own["max_position_embeddings"] = found["max_position_embeddings"]
     return replace(model, hf_config={**model.hf_config, **own})

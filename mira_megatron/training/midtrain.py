@@ -7,6 +7,9 @@ Writes  checkpoints/<arm>/trainer_state.json: loss and validation loss by step, 
         checkpoints/<arm>/weights/: a megatron.core.dist_checkpointing checkpoint
         checkpoints/<arm>/hf/: the same as transformers and vLLM load it, where the tokenizer can
         be exported with such a model (training.hf_tokenizer)
+
+With trainer=bridge, recipes/midtrain.py has trained the arm on a cluster, and this stage takes over
+its export: checkpoints/<arm>/hf/ and training.json in place of all of these (bridge_midtrain.py).
 """
 
 from __future__ import annotations
@@ -19,6 +22,9 @@ from mira_megatron.config import Recipe, fingerprinted, typed
 from mira_megatron.corpus.recipe_sources import recipe_sources
 from mira_megatron.stage import Unit
 from mira_megatron.tokenization.adopted import adopted_sources
+from mira_megatron.training.arm_folders import deciding
+from mira_megatron.training.cluster_midtrain import ClusterArm, cluster_arms, weights_of
+from mira_megatron.training.cluster_training import BRIDGE, trainer_of
 from mira_megatron.training.model_shape import ModelShape
 from mira_megatron.training.schedule import TrainSettings
 
@@ -37,8 +43,11 @@ class MidtrainSettings:
 def units(recipe: Recipe) -> list[Unit]:
     """Returns one unit per arm; sample length and seed are those of the blend and the recipe."""
     where = f"{recipe.path}: midtrain"
-    sections = recipe.values.get("midtrain") or {}
-    if not isinstance(sections, Mapping) or set(sections) != {"model", "training"}:
+    if trainer_of(recipe, "midtrain") == BRIDGE:
+        return [_cluster_unit(recipe, arm) for arm in cluster_arms(recipe)]
+    sections = dict(recipe.values.get("midtrain") or {})
+    sections.pop("trainer", None)
+    if set(sections) != {"model", "training"}:
         raise ValueError(f"{where}: expected the two sections model: and training:")
     if not all(isinstance(section, Mapping) for section in sections.values()):
         raise ValueError(f"{where}: model: and training: must be mappings, got {sections!r}")
@@ -54,15 +63,40 @@ def units(recipe: Recipe) -> list[Unit]:
 
 
 def _unit(recipe: Recipe, arm: str, model: ModelShape, training: TrainSettings) -> Unit:
-    sources = sorted([*recipe_sources(recipe), *adopted_sources(recipe)])
     return Unit(
         stage="midtrain",
         name=arm,
         folder=layout.checkpoints(arm),
         version=VERSION,
         config={"model": asdict(model), "training": fingerprinted(training)},
-        # The views hold no tokens: what is trained on lies in the token datasets behind them.
-        upstream=(layout.blend(arm), layout.TOKENIZER, *(layout.tokens(name) for name in sources)),
+        # Of the blend's files, the tokenizer is the one that the export needs.
+        upstream=(*_upstream(recipe, arm), layout.TOKENIZER),
         work="mira_megatron.training.run_midtrain:midtrain",
         settings=MidtrainSettings(arm=arm, model=model, training=training),
     )
+
+
+def _cluster_unit(recipe: Recipe, arm: ClusterArm) -> Unit:
+    return Unit(
+        stage="midtrain",
+        name=arm.arm,
+        folder=layout.checkpoints(arm.arm),
+        version=VERSION,
+        config={
+            "trainer": BRIDGE,
+            "model": arm.recipe.model.name,
+            "sequence_length": arm.recipe.sequence_length,
+            "global_batch_size": arm.recipe.layout.global_batch_size,
+            "training": deciding(arm.choices),
+        },
+        upstream=_upstream(recipe, arm.arm),
+        raw_files=weights_of(recipe.run_folder, arm),
+        work="mira_megatron.training.bridge_midtrain:take_over_arm",
+        settings=arm,
+    )
+
+
+def _upstream(recipe: Recipe, arm: str) -> tuple[str, ...]:
+    """The views hold no tokens: what is trained on lies in the token datasets behind them."""
+    sources = sorted([*recipe_sources(recipe), *adopted_sources(recipe)])
+    return (layout.blend(arm), *(layout.tokens(name) for name in sources))

@@ -1,6 +1,7 @@
 """Run by the bridge environment's Python, under bridge_stand_ins.py.
 
 bridge_probe.py config NAME...    one recipe after the other, built and validated by Bridge
+bridge_probe.py dense NAME...     the same of recipes/midtrain.py and recipes/instruct_sft.py
 bridge_probe.py samples DATA TOKENIZER CP    what Bridge's own datasets make of the jsonl
 """
 
@@ -14,13 +15,25 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from megatron.bridge.data.builders.finetuning_dataset import FinetuningDatasetBuilder
-from megatron.bridge.training.config import runtime_config_update
+from megatron.bridge.training.config import GPTDatasetConfig, runtime_config_update
 from megatron.bridge.training.tokenizers.tokenizer import build_tokenizer
+from megatron.bridge.utils.instantiate_utils import instantiate
+from megatron.core.models.common.embeddings import yarn_rotary_pos_embedding as yarn
+from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
+from mira_megatron.training.bridge_attention import refuse_silent_attention
 from mira_megatron.training.bridge_config import dataset_config, tokenizer_config
 from mira_megatron.training.bridge_layouts import ClusterLayout, find_recipe
 from mira_megatron.training.bridge_settings import ScorerSftPaths, ScorerSftSettings
+from mira_megatron.training.dense_layouts import RECIPES
+from mira_megatron.training.dense_models import (
+    CARD_YARN,
+    LONG_CONTEXT,
+    QWEN25_CODER_14B,
+    at_length,
+)
 
 
 def built_recipe(name: str) -> dict[str, Any]:
@@ -60,6 +73,112 @@ def built_recipe(name: str) -> dict[str, Any]:
         "distributed_optimizer": config.optimizer.use_distributed_optimizer,
         "peft": config.peft,
         "rotary_base": model.rotary_base,
+    }
+
+
+def built_dense(name: str) -> dict[str, Any]:
+    """Returns what Bridge holds of a dense recipe after its own checks."""
+    recipe = RECIPES[name]
+    os.environ["WORLD_SIZE"] = str(recipe.layout.num_gpus)
+    config = getattr(importlib.import_module(recipe.task), name)()
+    runtime_config_update(config)
+    refuse_silent_attention(config)
+    # As a checkpoint's run_config.yaml holds it, and an export makes the model again.
+    model = instantiate(config.to_dict()["model"])
+    packing = getattr(config.dataset, "packed_sequence_specs", None)
+    return {
+        "parallel": [
+            model.tensor_model_parallel_size,
+            model.pipeline_model_parallel_size,
+            model.context_parallel_size,
+        ],
+        "sequence_parallel": model.sequence_parallel,
+        "data_parallel": config.data_parallel_size,
+        "sequence_length": model.seq_length,
+        "packed": None if packing is None else packing.packed_sequence_size,
+        "dataset": type(config.dataset).__name__,
+        "answer_only_loss": getattr(config.dataset, "dataset_kwargs", {}).get("answer_only_loss"),
+        "sizes": [
+            model.num_layers,
+            model.hidden_size,
+            model.ffn_hidden_size,
+            model.num_attention_heads,
+            model.num_query_groups,
+            model.vocab_size,
+        ],
+        "tied": model.share_embeddings_and_output_weights,
+        "qkv_bias": model.add_qkv_bias,
+        "epsilon": model.layernorm_epsilon,
+        "rotary_base": model.rotary_base,
+        "positions": model.position_embedding_type,
+        "yarn": {
+            field: getattr(model, field, None)
+            for field in (
+                "yarn_rotary_scaling_factor",
+                "yarn_original_max_position_embeddings",
+                "yarn_beta_fast",
+                "yarn_beta_slow",
+                "yarn_correction_range_round_to_int",
+            )
+        },
+        "learning_rate": [config.optimizer.lr, config.optimizer.min_lr],
+        "global_batch_size": config.train.global_batch_size,
+        "eos": config.tokenizer.hf_tokenizer_kwargs["eos_token"],
+        "moments": str(config.optimizer.exp_avg_dtype),
+        "pretrained": config.checkpoint.pretrained_checkpoint,
+        "peft": config.peft,
+    }
+
+
+def silent_attention(name: str) -> dict[str, Any]:
+    """Returns what Bridge's own dataset config is refused for, and whether Bridge itself objects."""
+    os.environ["WORLD_SIZE"] = str(RECIPES[name].layout.num_gpus)
+    config = getattr(importlib.import_module("midtrain"), name)()
+    settings = {"random_seed": 1, "eod_mask_loss": False, "dataloader_type": "single"}
+    refused = {}
+    for what, reset in {
+        "none": (False, False, True),
+        "mask_dropped": (True, False, True),
+        "mask_made": (True, False, False),
+        "positions": (False, True, True),
+    }.items():
+        config.dataset = GPTDatasetConfig(
+            seq_length=config.model.seq_length,
+            reset_attention_mask=reset[0],
+            reset_position_ids=reset[1],
+            skip_getting_attention_mask_from_dataset=reset[2],
+            **settings,
+        )
+        runtime_config_update(config)  # Bridge says nothing
+        try:
+            refuse_silent_attention(config)
+            refused[what] = None
+        except ValueError as error:
+            refused[what] = str(error)
+    return refused
+
+
+def yarn_frequencies() -> dict[str, list[float]]:
+    """Returns rotary frequencies and their factor, of megatron-core and of transformers."""
+    values = at_length(QWEN25_CODER_14B, LONG_CONTEXT).hf_config
+    scaling, head = values["rope_scaling"], values["head_dim"]
+    base, factor = values["rope_theta"], scaling["factor"]
+    low, high = yarn._yarn_find_correction_range(
+        scaling["beta_fast"],
+        scaling["beta_slow"],
+        head,
+        base,
+        scaling["original_max_position_embeddings"],
+        scaling["truncate"],
+    )
+    extrapolated = 1.0 / base ** (torch.arange(0, head, 2, dtype=torch.float32) / head)
+    own = 1.0 - yarn._yarn_linear_ramp_mask(low, high, head // 2, torch.device("cpu"))
+    ours = extrapolated / factor * (1 - own) + extrapolated * own
+    card = {**values, "rope_scaling": dict(CARD_YARN)}  # what a reader of the card gives
+    theirs, attention = ROPE_INIT_FUNCTIONS["yarn"](transformers.Qwen2Config(**card), "cpu")
+    return {
+        "ours": [*ours.tolist(), yarn._yarn_get_concentration_factor(factor, None, None)],
+        "theirs": [*theirs.tolist(), attention],
     }
 
 
@@ -121,6 +240,10 @@ if __name__ == "__main__":
     what, *arguments = sys.argv[1:]
     if what == "config":
         result: Any = {name: built_recipe(name) for name in arguments}
+    elif what == "dense":
+        result = {name: built_dense(name) for name in arguments}
+        result["yarn"] = yarn_frequencies()
+        result["silent"] = silent_attention(arguments[0])
     else:
         result = bridge_samples(arguments[0], arguments[1], int(arguments[2]))
     Path("result.json").write_text(json.dumps(result))

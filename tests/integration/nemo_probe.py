@@ -1,6 +1,7 @@
 """Run by the nemo environment's Python.
 
-nemo_probe.py NAME             a recipe, built in full: what its objects hold
+nemo_probe.py config NAME...   recipes, built in full: what their objects hold
+nemo_probe.py midtrain NAME... the same of recipes/nemo_midtrain.py
 nemo_probe.py samples DATA TOKENIZER    what NeMo's own dataset makes of the jsonl
 """
 
@@ -17,8 +18,15 @@ import torch
 from nemo.collections.llm.gpt.data.core import create_sft_dataset
 
 from mira_megatron.training.bridge_layouts import H200_8
-from mira_megatron.training.bridge_settings import ScorerSftPaths, ScorerSftSettings
+from mira_megatron.training.bridge_settings import (
+    MidtrainChoices,
+    MidtrainPaths,
+    ScorerSftPaths,
+    ScorerSftSettings,
+)
+from mira_megatron.training.dense_layouts import RECIPES
 from mira_megatron.training.nemo_config import data_module
+from mira_megatron.training.nemo_midtrain import nemo_midtrain
 
 
 def built_recipe(name: str) -> dict[str, Any]:
@@ -54,6 +62,49 @@ def built_recipe(name: str) -> dict[str, Any]:
     }
 
 
+def built_midtrain(name: str) -> dict[str, Any]:
+    """Returns what a mid-training recipe's objects hold once they are made."""
+    recipe = getattr(importlib.import_module("nemo_midtrain"), name)()
+    trainer = recipe.trainer
+    strategy = fiddle.build(trainer.strategy)
+    model = fiddle.build(recipe.model.config)
+    optimizer = fiddle.build(recipe.optim.config)
+    resume = fiddle.build(recipe.resume)
+    return {
+        "function": f"{recipe.__fn_or_cls__.__module__}.{recipe.__fn_or_cls__.__name__}",
+        "gpus": trainer.devices * trainer.num_nodes,
+        "steps": trainer.max_steps,
+        "parallel": [
+            strategy.tensor_model_parallel_size,
+            strategy.pipeline_model_parallel_size,
+            strategy.context_parallel_size,
+        ],
+        "sequence_parallel": strategy.sequence_parallel,
+        "sizes": [model.num_layers, model.hidden_size, model.ffn_hidden_size, model.vocab_size],
+        "tied": model.share_embeddings_and_output_weights,
+        "epsilon": model.layernorm_epsilon,
+        "sequence_length": model.seq_length,
+        "rotary_base": model.rotary_base,
+        "data": recipe.data.__fn_or_cls__.__name__,
+        "blend": recipe.data.blend_folder,
+        "global_batch_size": recipe.data.global_batch_size,
+        "learning_rate": [optimizer.lr, recipe.optim.lr_scheduler.min_lr],
+        "distributed_optimizer": optimizer.use_distributed_optimizer,
+        "base": resume.restore_config.path,
+    }
+
+
+def refused_midtrain(name: str) -> str:
+    """Returns what a recipe is refused for."""
+    recipe = RECIPES[name]
+    choices = MidtrainChoices(sequence_length=recipe.sequence_length)
+    try:
+        nemo_midtrain(recipe, choices, MidtrainPaths(), 10)
+    except ValueError as error:
+        return str(error)
+    return "not refused"
+
+
 def nemo_samples(data: str, tokenizer_folder: str) -> dict[str, Any]:
     """Returns the ids and loss masks that NeMo's dataset makes of a folder."""
     paths = ScorerSftPaths(data=data, tokenizer=tokenizer_folder)
@@ -78,6 +129,10 @@ if __name__ == "__main__":
     what, *arguments = sys.argv[1:]
     if what == "config":
         result: Any = {name: built_recipe(name) for name in arguments}
+    elif what == "midtrain":
+        *names, long = arguments
+        result = {name: built_midtrain(name) for name in names}
+        result["refused"] = refused_midtrain(long)
     else:
         result = nemo_samples(arguments[0], arguments[1])
     Path("result.json").write_text(json.dumps(result))

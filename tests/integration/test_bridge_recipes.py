@@ -16,6 +16,7 @@ from bridge_tokenizers import write_tokenizer_folder
 from environments import environment_python, run_probe
 
 from mira_megatron.distill.sft_files import BRIDGE_DATASET_KWARGS
+from mira_megatron.training.dense_layouts import RECIPES as DENSE_RECIPES
 
 pytestmark = pytest.mark.integration
 
@@ -24,6 +25,7 @@ QWEN3 = [
     for gpus in (8, 64)
     for gpu in ("h200", "h100")
 ]
+DENSE = list(DENSE_RECIPES)
 QWEN35 = "qwen35_35b_a3b_scorer_sft_8gpu_h200_bf16_config"
 
 PROBE = ["bridge_stand_ins.py", "bridge_probe.py"]
@@ -82,6 +84,75 @@ def test_recipe_reads_packed_answers_with_the_real_tokenizer(
 
 def test_qwen35_recipe_on_this_bridge_says_what_it_needs(recipes: dict[str, Any]) -> None:
     assert "needs Megatron-Bridge >= 0.5, and 0.3.1 is installed" in recipes[QWEN35]["error"]
+
+
+@pytest.fixture(scope="module")
+def dense(bridge_python: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    folder = tmp_path_factory.mktemp("dense")
+    (folder / "base_megatron").mkdir()
+    built: dict[str, Any] = run_probe(bridge_python, PROBE, ["dense", *DENSE], folder)
+    return built
+
+
+@pytest.mark.parametrize("name", DENSE)
+def test_dense_recipe_fills_its_gpus_with_every_parameter_in_training(
+    dense: dict[str, Any], name: str
+) -> None:
+    built, recipe = dense[name], DENSE_RECIPES[name]
+    tensor, pipeline, context = built["parallel"]
+    assert built["data_parallel"] * tensor * pipeline * context == recipe.layout.num_gpus
+    assert tensor * pipeline * context <= 8  # within a node
+    assert built["sequence_parallel"] is (tensor > 1)
+    assert built["global_batch_size"] % built["data_parallel"] == 0
+    assert (built["moments"], built["peft"]) == ("torch.float32", None)
+    assert built["pretrained"] == "base_megatron"
+
+
+@pytest.mark.parametrize("name", DENSE)
+def test_dense_recipe_is_of_the_model_it_is_named_after(dense: dict[str, Any], name: str) -> None:
+    built = dense[name]
+    small = [28, 1536, 8960, 12, 2, 151936], True, 1e-6
+    large = [48, 5120, 13824, 40, 8, 152064], False, 1e-5
+    assert (built["sizes"], built["tied"], built["epsilon"]) == (small if "1p5b" in name else large)
+    assert (built["qkv_bias"], built["rotary_base"]) == (True, 1_000_000)
+
+
+@pytest.mark.parametrize("name", DENSE)
+def test_dense_recipe_has_yarn_where_its_samples_are_long_and_there_only(
+    dense: dict[str, Any], name: str
+) -> None:
+    built = dense[name]
+    is_long = "_128k_" in name
+    assert built["sequence_length"] == (131072 if is_long else 32768)
+    assert built["positions"] == ("yarn" if is_long else "rope")
+    expected = [4.0, 32768, 32.0, 1.0, True] if is_long else [None] * 5
+    assert list(built["yarn"].values()) == expected
+
+
+def test_yarn_of_megatron_is_that_of_transformers_with_the_card_s_settings(
+    dense: dict[str, Any],
+) -> None:
+    # float32, computed in another order
+    assert dense["yarn"]["ours"] == pytest.approx(dense["yarn"]["theirs"], rel=1e-5)
+    assert dense["yarn"]["ours"][-1] == pytest.approx(1.1386294, abs=1e-6)  # 0.1 ln 4 + 1
+
+
+@pytest.mark.parametrize("name", DENSE)
+def test_dense_recipe_reads_a_blend_or_packed_answers(dense: dict[str, Any], name: str) -> None:
+    built = dense[name]
+    midtrain = ["BlendDatasetProvider", None, None, "<|endoftext|>", [3e-5, 3e-6]]
+    instruct = ["FinetuningDatasetConfig", 32768, True, "<|im_end|>", [1e-5, 1e-6]]
+    names = ("dataset", "packed", "answer_only_loss", "eos", "learning_rate")
+    assert [built[each] for each in names] == (midtrain if "_midtrain_" in name else instruct)
+
+
+def test_settings_that_bridge_takes_without_effect_are_refused(dense: dict[str, Any]) -> None:
+    refused = dense["silent"]
+    assert refused["none"] is None
+    assert "skip_getting_attention_mask_from_dataset=True drops the mask" in refused["mask_dropped"]
+    assert "Transformer Engine's causal attention takes no mask" in refused["mask_made"]
+    assert "skip_getting" not in refused["mask_made"]
+    assert "reset_position_ids=True has no effect" in refused["positions"]
 
 
 @pytest.mark.parametrize("context_parallel", [1, 2])

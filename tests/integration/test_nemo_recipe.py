@@ -11,6 +11,7 @@ from bridge_tokenizers import write_tokenizer_folder
 from environments import environment_python, run_probe
 
 from mira_megatron.distill.sft_files import BRIDGE_DATASET_KWARGS
+from mira_megatron.training.dense_layouts import RECIPES
 
 pytestmark = pytest.mark.integration
 
@@ -64,3 +65,44 @@ def test_samples_in_nemo_are_input_and_output_ids_with_loss_on_the_output(
     assert [learned(batch, 0, len(batch["tokens"])) for batch in made["samples"]] == [
         trained_pairs(tokenizer, *sample) for sample in SAMPLES
     ]
+
+
+MIDTRAIN = [
+    *(f"qwen25_coder_14b_midtrain_{size}_bf16" for size in ("8gpu_h200", "8gpu_h100")),
+    *(f"qwen25_coder_14b_midtrain_{size}_bf16" for size in ("64gpu_h200", "64gpu_h100")),
+    "qwen25_coder_1p5b_midtrain_8gpu_h200_bf16",
+]
+LONG = "qwen25_coder_14b_midtrain_128k_64gpu_h200_bf16_config"
+
+
+@pytest.fixture(scope="module")
+def midtrain(nemo_python: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    folder = tmp_path_factory.mktemp("midtrain")
+    names = [f"{name}_recipe" for name in MIDTRAIN]
+    arguments = ["midtrain", *names, LONG]
+    built: dict[str, Any] = run_probe(nemo_python, ["nemo_probe.py"], arguments, folder)
+    return built
+
+
+@pytest.mark.parametrize("name", MIDTRAIN)
+def test_nemo_midtrain_recipe_continues_the_base_on_a_blend(
+    midtrain: dict[str, Any], name: str
+) -> None:
+    built, recipe = midtrain[f"{name}_recipe"], RECIPES[f"{name}_config"]
+    layout, values = recipe.layout, recipe.model.hf_config
+    assert built["function"] == "nemo.collections.llm.api.pretrain"
+    assert (built["gpus"], built["steps"]) == (layout.num_gpus, 1000)
+    assert built["parallel"] == [layout.tensor_parallel, 1, layout.context_parallel]
+    assert built["sequence_parallel"] is (layout.tensor_parallel > 1)
+    sizes = ("num_hidden_layers", "hidden_size", "intermediate_size", "vocab_size")
+    assert built["sizes"] == [values[each] for each in sizes]
+    assert (built["tied"], built["epsilon"]) == ("1p5b" in name, values["rms_norm_eps"])
+    assert (built["sequence_length"], built["rotary_base"]) == (32768, 1_000_000)
+    assert (built["data"], built["blend"]) == ("BlendDataModule", "blend")
+    assert built["global_batch_size"] == layout.global_batch_size
+    assert (built["learning_rate"], built["distributed_optimizer"]) == ([3e-5, 3e-6], True)
+    assert built["base"] == "base_megatron"
+
+
+def test_nemo_has_no_yarn_and_says_so(midtrain: dict[str, Any]) -> None:
+    assert "NeMo 2.7 has no YaRN" in midtrain["refused"]

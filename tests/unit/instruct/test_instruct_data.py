@@ -193,7 +193,7 @@ def test_a_tokenizer_without_turns_is_refused_with_the_way_out(tmp_path: Path) -
 
 def test_nothing_for_one_side_is_refused_with_the_reasons(tmp_path: Path) -> None:
     recipe = recipe_of(tmp_path, sequence_length=16)
-    with pytest.raises(ValueError, match="no conversation for training and validation .*over_long"):
+    with pytest.raises(ValueError, match="no conversation for training and validation"):
         make_data(recipe)
 
 

@@ -1,0 +1,83 @@
+"""The samples of an instruction tuning on a cluster: where they lie, and how many steps they make.
+
+Free of Bridge and torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from mira_megatron.corpus.raw_digests import raw_files_digest
+from mira_megatron.corpus.sources import SourceFile
+from mira_megatron.training.arm_folders import ArmFolders, identity_of
+from mira_megatron.training.base_weights import weights_digest
+from mira_megatron.training.bridge_settings import InstructSftChoices
+from mira_megatron.training.dense_layouts import DenseRecipe
+from mira_megatron.training.instruct_rows import read_instruct_rows, write_instruct_rows
+
+# Of the instructions, for the validation loss. Our choice.
+VALIDATION_FRACTION = 0.01
+
+
+def instruct_folders(
+    run_folder: Path,
+    arm: str,
+    recipe: DenseRecipe,
+    base_folder: Path,
+    choices: InstructSftChoices,
+    data: Sequence[Path],
+    num_epochs: int,
+) -> ArmFolders:
+    """Returns the folders of an arm's instruction tuning on these files as they are.
+
+    Raises FileNotFoundError for a file or a base that is not there.
+    """
+    for path in data:
+        if not path.is_file():
+            raise FileNotFoundError(f"{path}: no such file. Give jsonl files of instructions.")
+    cache = run_folder / ".raw_digests" / "instructions.json"
+    # Not by their folders: a copy elsewhere is the same data.
+    files = [SourceFile(path=path, name=f"{index}-{path.name}") for index, path in enumerate(data)]
+    return ArmFolders(
+        run_folder=run_folder,
+        arm=arm,
+        identity=identity_of(
+            recipe,
+            raw_files_digest(files, cache),
+            weights_digest(base_folder),
+            choices,
+            {"num_epochs": num_epochs, "validation_fraction": VALIDATION_FRACTION},
+        ),
+    )
+
+
+def make_instruct_data(folders: ArmFolders, data: Sequence[Path], tokenizer_file: Path) -> None:
+    """Writes the samples; finished ones are left as they are."""
+    if read_instruct_rows(folders.data) is None:
+        write_instruct_rows(
+            folders.data,
+            data,
+            tokenizer_file,
+            sequence_length=folders.identity.sequence_length,
+            validation_fraction=VALIDATION_FRACTION,
+            seed=folders.identity.choices["seed"],
+        )
+
+
+def instruct_steps(
+    choices: InstructSftChoices, folders: ArmFolders, num_epochs: int
+) -> InstructSftChoices:
+    """Returns the choices with the steps that the samples' tokens make in `num_epochs` passes.
+
+    What packing leaves empty is not counted: the last pass ends that much early. Raises
+    FileNotFoundError where the samples have not been made.
+    """
+    rows = read_instruct_rows(folders.data)
+    if rows is None:
+        raise FileNotFoundError(
+            f"{folders.data}: the samples are not there. Make them with the step `data`."
+        )
+    per_step = folders.identity.sequence_length * folders.identity.global_batch_size
+    return replace(choices, num_steps=max(1, round(num_epochs * rows.training_tokens / per_step)))
