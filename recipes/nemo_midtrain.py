@@ -1,8 +1,8 @@
 """Continued training of Qwen2.5-Coder on an arm's blend with NeMo 2.7, for clusters that run it.
 
-    torchrun --nproc-per-node 8 recipes/nemo_midtrain.py --run-folder runs/code50b --arm mira_group \
-        --config qwen25_coder_14b_midtrain_8gpu_h200_bf16_config --base /models/Qwen2.5-Coder-14B \
-        --weights nemo_weights/
+    R=qwen25_coder_14b_midtrain_8gpu_h200_bf16_config
+    torchrun --nproc-per-node 8 recipes/nemo_midtrain.py --config $R --run-folder runs/code50b \
+        --arm mira_group --base /models/Qwen2.5-Coder-14B --weights nemo_weights/
 
 The base weights are imported once by NeMo: `llm.import_ckpt(model, source="hf://...")`.
 """

@@ -185,4 +185,4 @@ def _measure(
 
 
 def _is_held_out(name: str, seed: int, fraction: float) -> bool:
-    return xxhash.xxh3_64_intdigest(name, seed=seed) < fraction * 2**64
+    return xxhash.xxh3_64_intdigest(name.encode(), seed=seed) < fraction * 2**64

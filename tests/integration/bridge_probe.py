@@ -131,7 +131,7 @@ def built_dense(name: str) -> dict[str, Any]:
 
 
 def silent_attention(name: str) -> dict[str, Any]:
-    """Returns what Bridge's own dataset config is refused for, and whether Bridge itself objects."""
+    """Returns what Bridge's own dataset config is refused for after Bridge has taken it."""
     os.environ["WORLD_SIZE"] = str(RECIPES[name].layout.num_gpus)
     config = getattr(importlib.import_module("midtrain"), name)()
     settings = {"random_seed": 1, "eod_mask_loss": False, "dataloader_type": "single"}
