@@ -49,8 +49,8 @@ def _checked(folders: ArmFolders, num_steps: int, script: str) -> Trained:
         )
     if not trained.is_of(folders.identity, num_steps):
         raise ValueError(
-            f"{folders.export}: is of step {trained.num_steps:,} of another training, but one "
-            f"over this data takes {num_steps:,} steps. Delete the folder, and run {script} train "
-            "and export again."
+            f"{folders.export}: is of step {trained.num_steps:,} of another training, but this one "
+            f"takes {num_steps:,} steps. Delete the folder, and run {script} train and export "
+            "again."
         )
     return trained
