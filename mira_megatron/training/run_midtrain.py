@@ -87,7 +87,9 @@ def _exported_tokenizer(
     if refusal is not None:
         logger.info("%s: no %s/ is written: %s", workspace.unit.label, layout.HF_EXPORT, refusal)
         return None, []
-    return path, [whole_text_tokenizer(path).id_to_token(blend["eod_id"])]
+    eod_token = whole_text_tokenizer(path).id_to_token(blend["eod_id"])
+    assert eod_token is not None, "the blend's id is this tokenizer's"
+    return path, [eod_token]
 
 
 def coverage_report(blend: Mapping[str, Any], datasets: BlendDatasets) -> list[dict[str, Any]]:

@@ -162,6 +162,16 @@ def test_the_first_of_an_order_are_taken_and_more_only_add_to_them(tmp_path: Pat
         assert more[: len(fewer)] == fewer
 
 
+def test_the_order_is_not_that_of_the_files_lines(tmp_path: Path) -> None:
+    orders = []
+    for name, pairs in (("there", PAIRS), ("back", PAIRS[::-1])):
+        (tmp_path / name).mkdir()
+        recipe = recipe_of(tmp_path / name, pairs=pairs, num_records=12)
+        make_data(recipe)
+        orders.append((texts(recipe, TRAINING), texts(recipe, VALIDATION)))
+    assert orders[0] == orders[1]
+
+
 def test_what_is_longer_than_a_sequence_is_left_out_and_counted(tmp_path: Path) -> None:
     recipe = recipe_of(tmp_path, pairs=[*PAIRS, ("long?", "word " * 100)])
     manifest = make_data(recipe)

@@ -75,7 +75,8 @@ def test_export_gives_the_logits_of_the_megatron_model_and_its_chat(
     recipe, _ = tuned
     folder = recipe.run_folder / layout.instruct("first")
     tokenizer: Any = AutoTokenizer.from_pretrained(folder / layout.HF_EXPORT)
-    theirs: Any = AutoModelForCausalLM.from_pretrained(folder / layout.HF_EXPORT).eval()
+    theirs: Any = AutoModelForCausalLM.from_pretrained(folder / layout.HF_EXPORT)
+    theirs.eval()
     question = PAIRS[0][0]
     text = tokenizer.apply_chat_template(
         [{"role": "user", "content": question}], tokenize=False, add_generation_prompt=True
@@ -87,7 +88,8 @@ def test_export_gives_the_logits_of_the_megatron_model_and_its_chat(
     assert theirs.generation_config.eos_token_id == [plain.token_to_id(END)]
     tokens_BS = torch.tensor([ids])
     with megatron_process_group(), torch.no_grad():
-        ours = build_model(SHAPE, theirs.config.vocab_size).eval()
+        ours = build_model(SHAPE, theirs.config.vocab_size)
+        ours.train(False)
         load_checkpoint(ours, folder / layout.WEIGHTS)
         every_row = ours(tokens_BS, torch.arange(len(ids))[None], None)
     found = theirs(tokens_BS).logits
