@@ -32,8 +32,6 @@ from mira_megatron.training.bridge_settings import TrainingChoices
 from mira_megatron.training.dense_layouts import DenseRecipe
 
 DIGEST_CHARS = 12  # in a folder's name
-# What an export ends with: `finish` wrote it when everything else was there.
-TRAINED = "trained.json"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

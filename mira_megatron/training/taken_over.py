@@ -7,9 +7,9 @@ from pathlib import Path
 
 from mira_megatron import layout
 from mira_megatron.atomic_files import write_json
-from mira_megatron.training.arm_folders import TRAINED, ArmFolders
+from mira_megatron.training.arm_folders import ArmFolders
 from mira_megatron.training.hf_weight_files import link_or_copy, weight_files
-from mira_megatron.training.trained_files import Trained, read_trained
+from mira_megatron.training.trained_files import TRAINED, Trained, read_trained
 
 
 def take_over_export(

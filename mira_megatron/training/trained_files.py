@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from mira_megatron.atomic_files import write_json
-from mira_megatron.training.arm_folders import TRAINED, TrainingIdentity
+from mira_megatron.training.arm_folders import TrainingIdentity
 
 # What Megatron writes into a checkpoint folder last.
 LATEST = "latest_checkpointed_iteration.txt"
+# What we write into an export last.
+TRAINED = "trained.json"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

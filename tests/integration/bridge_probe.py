@@ -2,6 +2,7 @@
 
 bridge_probe.py config NAME...    one recipe after the other, built and validated by Bridge
 bridge_probe.py dense NAME...     the same of recipes/midtrain.py and recipes/instruct_sft.py
+bridge_probe.py arm RUN_FOLDER BASE LEARNING_RATE    the config of arm early on its blend
 bridge_probe.py samples DATA TOKENIZER CP    what Bridge's own datasets make of the jsonl
 """
 
@@ -23,10 +24,16 @@ from megatron.bridge.utils.instantiate_utils import instantiate
 from megatron.core.models.common.embeddings import yarn_rotary_pos_embedding as yarn
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
+from mira_megatron.training.arm_folders import midtrain_folders
 from mira_megatron.training.bridge_attention import refuse_silent_attention
 from mira_megatron.training.bridge_config import dataset_config, tokenizer_config
 from mira_megatron.training.bridge_layouts import ClusterLayout, find_recipe
-from mira_megatron.training.bridge_settings import ScorerSftPaths, ScorerSftSettings
+from mira_megatron.training.bridge_settings import (
+    MidtrainChoices,
+    ScorerSftPaths,
+    ScorerSftSettings,
+    with_learning_rate,
+)
 from mira_megatron.training.dense_layouts import RECIPES
 from mira_megatron.training.dense_models import (
     CARD_YARN,
@@ -130,12 +137,41 @@ def built_dense(name: str) -> dict[str, Any]:
     }
 
 
+def built_arm(run_folder: str, base: str, learning_rate: str) -> dict[str, Any]:
+    """Returns what recipes/midtrain.py trains an arm with, after Bridge's own checks."""
+    recipe = RECIPES["qwen25_coder_14b_midtrain_64gpu_h200_bf16_config"]
+    os.environ["WORLD_SIZE"] = str(recipe.layout.num_gpus)
+    choices = with_learning_rate(
+        MidtrainChoices(sequence_length=32768, seed=7), float(learning_rate)
+    )
+    folders = midtrain_folders(Path(run_folder), "early", recipe, Path(base), choices)
+    script = importlib.import_module("midtrain")
+    config = script.arm_config(recipe, folders, Path(base), choices)
+    runtime_config_update(config)
+    return {
+        "steps": [
+            config.train.train_iters,
+            config.scheduler.lr_decay_iters,
+            config.scheduler.lr_warmup_iters,
+        ],
+        "learning_rate": [config.optimizer.lr, config.optimizer.min_lr],
+        "epsilon": config.model.layernorm_epsilon,
+        "blend": config.dataset.blend_folder,
+        "checkpoint": [
+            config.checkpoint.save,
+            config.checkpoint.load,
+            config.checkpoint.pretrained_checkpoint,
+        ],
+        "seeds": [config.rng.seed, config.dataset.seed],
+    }
+
+
 def silent_attention(name: str) -> dict[str, Any]:
     """Returns what Bridge's own dataset config is refused for after Bridge has taken it."""
     os.environ["WORLD_SIZE"] = str(RECIPES[name].layout.num_gpus)
     config = getattr(importlib.import_module("midtrain"), name)()
     settings = {"random_seed": 1, "eod_mask_loss": False, "dataloader_type": "single"}
-    refused = {}
+    refused: dict[str, str | None] = {}
     for what, reset in {
         "none": (False, False, True),
         "mask_dropped": (True, False, True),
@@ -244,6 +280,8 @@ if __name__ == "__main__":
         result = {name: built_dense(name) for name in arguments}
         result["yarn"] = yarn_frequencies()
         result["silent"] = silent_attention(arguments[0])
+    elif what == "arm":
+        result = built_arm(*arguments)
     else:
         result = bridge_samples(arguments[0], arguments[1], int(arguments[2]))
     Path("result.json").write_text(json.dumps(result))

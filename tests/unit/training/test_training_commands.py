@@ -12,6 +12,7 @@ import pytest
 from cluster_runs import CONFIG, SFT_CONFIG, write_cluster_run
 
 from mira_megatron.config import Recipe, load_recipe
+from mira_megatron.distill.distill_config import distill_config
 from mira_megatron.training.training_commands import training_commands
 
 RECIPES = Path(__file__).parents[3] / "recipes"
@@ -123,3 +124,9 @@ def test_commands_are_made_without_torch() -> None:
         "sys.exit(int('torch' in sys.modules))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_config_and_steps_of_a_job_are_not_for_a_scorer_trained_here() -> None:
+    recipe = load_recipe(RECIPES / "demo.yaml", ["distill.num_steps=5"])
+    with pytest.raises(ValueError, match="config and num_steps are for trainer=bridge"):
+        distill_config(recipe)
