@@ -51,6 +51,8 @@ STAGES = {
     "sensitivity": "mira_megatron.retention.sensitivity",
     "blend": "mira_megatron.tokenization.blend",
     "midtrain": "mira_megatron.training.midtrain",
+    "instruct-data": "mira_megatron.instruct.instruct_data",
+    "instruct-sft": "mira_megatron.instruct.instruct_sft",
     "report": "mira_megatron.report.report",
 }
 # A recipe may end early, with a rubric or a blend: a stage is left out where it has none of these.
@@ -66,6 +68,8 @@ _NEEDED_SECTIONS = {
     "sensitivity": {"reliability"},
     "blend": {"blend"},
     "midtrain": {"midtrain"},
+    "instruct-data": {"instruct_sft"},
+    "instruct-sft": {"instruct_sft"},
     "report": {"select", "arms"},
 }
 
@@ -79,6 +83,7 @@ _MADE_BY = {
     "ratings": "score",
     "record_scores": "aggregate",
     "tokens": "tokenize",
+    "checkpoints": "midtrain",
 }
 
 
