@@ -74,7 +74,7 @@ class ArmSection:
     loss_chart: figures.Figure | None
     coverage: tuple[CoverageRow, ...]
     instruct_course: TrainingCourse | None  # None where the recipe tunes nothing
-    instruct_chart: figures.LossChart | None
+    instruct_chart: figures.Figure | None
     kept: tuple[Example, ...]
     dropped: tuple[Example, ...]
 
@@ -274,5 +274,5 @@ def _arm_section(
     )
 
 
-def _loss_chart(course: TrainingCourse | None) -> figures.LossChart | None:
+def _loss_chart(course: TrainingCourse | None) -> figures.Figure | None:
     return None if course is None else figures.loss_chart(course)

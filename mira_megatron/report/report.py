@@ -1,8 +1,9 @@
 """One page about a whole run, for people.
 
 Reads   groups of every family; records, ratings, record_scores, tokens and reliability of every
-        source; anchors, scorer, mode_agreement and retest of every group; keep, sensitivity, blends,
-        checkpoints and instruction-tuned model of every arm: as far as the recipe makes them
+        source; anchors, scorer, mode_agreement and retest of every group; keep, sensitivity,
+        blends, checkpoints and instruction-tuned model of every arm: as far as the recipe makes
+        them
 Writes  report/index.html: self-contained, nothing fetched from elsewhere
         report/sources.csv: one row per arm and source
         report/answers.csv: one row per source group, where the recipe scores
