@@ -23,11 +23,13 @@ from rich.text import Text
 
 from mira_megatron import layout
 from mira_megatron.atomic_files import NO_SPACE
+from mira_megatron.cli_cluster import run_doctor, run_job, submit_recipe
 from mira_megatron.cli_parser import command_parser
 from mira_megatron.cli_sharing import check_sharing, run_sharing_workers
+from mira_megatron.cli_words import print_json
 from mira_megatron.config import Recipe, load_recipe
 from mira_megatron.endpoints import unusable_api_keys
-from mira_megatron.launchers.job_place import place_from, scheduled_as
+from mira_megatron.launchers.job_place import scheduled_as
 from mira_megatron.pipeline import STAGES, run_stages, unit_states
 from mira_megatron.stage import Resources
 from mira_megatron.stop_signals import INTERRUPTED, heeding_sigterm
@@ -88,16 +90,14 @@ def _run(arguments: argparse.Namespace) -> int:
         server.serve(arguments.host, arguments.port)
         return 0
     if arguments.command == "doctor":
-        return _run_doctor(arguments)
+        return run_doctor(arguments)
     if arguments.command == "rubric":
         _run_rubric_tool(arguments)
         return 0
     if arguments.command == "tokens":
         return run_tokens_tool(arguments)
     if arguments.command == "job":
-        runner = importlib.import_module("mira_megatron.launchers.job_runner")
-        job_code: int = runner.run_job(arguments.file, place_from(os.environ))
-        return job_code
+        return run_job(arguments, os.environ)
     recipe = load_recipe(arguments.recipe, arguments.overrides)
     match arguments.command:
         case "serve":
@@ -106,7 +106,7 @@ def _run(arguments: argparse.Namespace) -> int:
             _plan(arguments, recipe)
             return 0
         case "submit":
-            _submit(arguments, recipe)
+            submit_recipe(arguments, recipe, os.environ)
             return 0
         case "failures":
             _print_failures(recipe, is_json=arguments.json)
@@ -166,52 +166,6 @@ def _run_rubric_tool(arguments: argparse.Namespace) -> None:
             tool.freeze(Console(), arguments.path, output=arguments.output)
 
 
-def _preflight(arguments: argparse.Namespace) -> int:
-    preflight = importlib.import_module("mira_megatron.doctor.preflight")
-    recipe = load_recipe(arguments.recipe, arguments.overrides)
-    cluster = None
-    if arguments.cluster is not None:
-        clusters = importlib.import_module("mira_megatron.launchers.cluster")
-        cluster = clusters.load_cluster(arguments.cluster)
-    findings = preflight.preflight(recipe, cluster, verify_all=arguments.verify)
-    if arguments.json:
-        _print_json(preflight.findings_json(findings))
-    else:
-        preflight.print_findings(Console(), findings)
-    code: int = preflight.exit_code(findings)
-    return code
-
-
-def _run_doctor(arguments: argparse.Namespace) -> int:
-    words = ("config", "run_folder", "rubric", "group", "base")
-    given = [word for word in words if getattr(arguments, word) is not None]
-    if arguments.recipe is not None:
-        if given:
-            raise ValueError(
-                f"--{given[0].replace('_', '-')} looks at a single training and RECIPE at all of "
-                "its own: give one of them"
-            )
-        return _preflight(arguments)
-    for word in ("cluster", "verify", "json"):
-        if getattr(arguments, word):
-            raise ValueError(f"--{word} needs a RECIPE: mira doctor RECIPE --{word}")
-    doctor = importlib.import_module("mira_megatron.doctor.doctor")
-    if given and len(given) < len(words):
-        missing = ", ".join(f"--{word.replace('_', '-')}" for word in words if word not in given)
-        raise ValueError(f"to look at a training, doctor also needs {missing}")
-    training = None
-    if given:
-        training = doctor.Training(
-            recipe=arguments.config,
-            folders=doctor.GroupFolders(
-                run_folder=arguments.run_folder, rubric=arguments.rubric, group=arguments.group
-            ),
-            base_folder=arguments.base,
-        )
-    code: int = doctor.run(Console(), training)
-    return code
-
-
 def _serve(arguments: argparse.Namespace, recipe: Recipe) -> int:
     serve = importlib.import_module("mira_megatron.scoring.serve")
     options = serve.ServeOptions(
@@ -246,26 +200,9 @@ def _plan(arguments: argparse.Namespace, recipe: Recipe) -> None:
     table = importlib.import_module("mira_megatron.planning.plan_table")
     made = plan.make_plan(recipe, workers=arguments.workers)
     if arguments.json:
-        _print_json(table.plan_json(made))
+        print_json(table.plan_json(made))
     else:
         table.print_plan(Console(), made)
-
-
-def _submit(arguments: argparse.Namespace, recipe: Recipe) -> None:
-    launchers, console = "mira_megatron.launchers", Console()
-    cluster = importlib.import_module(f"{launchers}.cluster").load_cluster(arguments.cluster)
-    jobs = importlib.import_module(f"{launchers}.job_graph").job_graph(recipe, cluster)
-    submit = importlib.import_module(f"{launchers}.submit")
-    table = importlib.import_module(f"{launchers}.graph_table")
-    if arguments.scripts:
-        lines = submit.write_scripts(jobs, recipe, arguments.overrides, cluster)
-        console.print(Text(lines), soft_wrap=True)
-        return
-    hours = importlib.import_module("mira_megatron.planning.gpu_hours")
-    table.print_graph(console, jobs, hours.gpu_hours(jobs, recipe, cluster.gpu), cluster)
-    if not arguments.dry_run and jobs:
-        sent = submit.submit(jobs, recipe, arguments.overrides, cluster, os.environ)
-        table.print_submitted(console, sent)
 
 
 def _explain(arguments: argparse.Namespace, recipe: Recipe) -> None:
@@ -273,7 +210,7 @@ def _explain(arguments: argparse.Namespace, recipe: Recipe) -> None:
     printing = importlib.import_module("mira_megatron.explain.explanation_printing")
     found = explanation.explain(recipe, arguments.record_id, source=arguments.source)
     if arguments.json:
-        _print_json(printing.explanation_json(found))
+        print_json(printing.explanation_json(found))
     else:
         printing.print_explanation(Console(), found)
 
@@ -284,14 +221,9 @@ def _print_failures(
     failures = importlib.import_module("mira_megatron.report.failures")
     outcomes = failures.read_outcomes(recipe, stages)
     if is_json:
-        _print_json(failures.outcomes_json(outcomes))
+        print_json(failures.outcomes_json(outcomes))
     else:
         failures.print_outcomes(Console(), outcomes)
-
-
-def _print_json(content: str) -> None:
-    # As Text: in a plain string rich would put pictures in place of `:names:`.
-    Console().print(Text(content), soft_wrap=True)
 
 
 def _rubric_of(path: Path) -> Path:

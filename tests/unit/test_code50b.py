@@ -6,48 +6,50 @@ It is rewritten by `python tests/unit/test_code50b.py`.
 from __future__ import annotations
 
 import io
-import tempfile
+from contextlib import redirect_stdout
 from pathlib import Path
 
-from rich.console import Console
+import pytest
 
-from mira_megatron.config import Recipe, load_recipe
-from mira_megatron.launchers.cluster import load_cluster
-from mira_megatron.launchers.graph_table import print_graph
-from mira_megatron.launchers.job_graph import job_graph
-from mira_megatron.planning.gpu_hours import gpu_hours
+from mira_megatron.cli import main
+from mira_megatron.config import load_recipe
 
 ROOT = Path(__file__).parents[2]
 GOLDEN = ROOT / "tests" / "golden" / "submit_code50b.txt"
+RECIPE = ROOT / "recipes" / "code50b.yaml"
+CLUSTER = ROOT / "launchers" / "clusters" / "example.yaml"
+DRY_RUN = ["submit", str(RECIPE), "--cluster", str(CLUSTER), "--dry-run"]
 LABELS = ROOT / "recipes" / "find_rubric.yaml"
 
 
-def code50b(folder: Path) -> Recipe:
-    """The recipe, with stand-ins for what is on the user's machine."""
-    tokenizer = folder / "tokenizer.json"
-    tokenizer.write_text("{}")
-    stand_ins = (f"teacher.tokenizer={tokenizer}", f"tokenize.tokenizer={tokenizer}")
-    words = [*stand_ins, f"distill.base={folder}", f"run_folder={folder / 'run'}"]
-    return load_recipe(ROOT / "recipes" / "code50b.yaml", words)
+def test_dry_run_prints_the_whole_graph_with_gpu_hours(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(DRY_RUN) == 0
+    assert written(capsys.readouterr().out) == GOLDEN.read_text(encoding="utf-8")
 
 
-def dry_run(folder: Path) -> str:
-    """Returns what `mira submit --dry-run` prints."""
-    recipe = code50b(folder)
-    cluster = load_cluster(ROOT / "launchers" / "clusters" / "example.yaml")
-    jobs = job_graph(recipe, cluster)
-    told = io.StringIO()
-    console = Console(file=told, width=100)
-    print_graph(console, jobs, gpu_hours(jobs, recipe, cluster.gpu), cluster)
-    return "\n".join(line.rstrip() for line in told.getvalue().splitlines()) + "\n"
+def test_dry_run_stands_in_for_models_that_are_not_here_and_says_which(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "tokenizer.json").write_text("{}")
+    assert main([*DRY_RUN, f"distill.base={tmp_path}"]) == 0
+    told = capsys.readouterr().out.splitlines()[-1]
+    assert "teacher.tokenizer=/models/Kimi-K2.6/tokenizer.json" in told
+    assert "distill.base" not in told
 
 
-def test_dry_run_prints_the_whole_graph_with_gpu_hours(tmp_path: Path) -> None:
-    assert dry_run(tmp_path) == GOLDEN.read_text(encoding="utf-8")
+def test_jobs_are_not_submitted_without_the_models_that_they_need(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [word for word in DRY_RUN if word != "--dry-run"]
+    assert main([*words, f"run_folder={tmp_path}"]) == 2
+    assert "/models/Kimi-K2.6/tokenizer.json: no such file" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
 
 
-def test_sources_and_sampling_are_those_of_the_recipes_it_is_made_of(tmp_path: Path) -> None:
-    recipe, labels = code50b(tmp_path), load_recipe(LABELS)
+def test_sources_and_sampling_are_those_of_the_recipes_it_is_made_of() -> None:
+    recipe, labels = load_recipe(RECIPE), load_recipe(LABELS)
     same = ("sources", "ingest", "group", "discover", "anchor", "label")
     assert {name: recipe.values[name] for name in same} == {
         name: labels.values[name] for name in same
@@ -55,6 +57,12 @@ def test_sources_and_sampling_are_those_of_the_recipes_it_is_made_of(tmp_path: P
     assert recipe.run_folder != labels.run_folder
 
 
+def written(out: str) -> str:
+    return "\n".join(line.rstrip() for line in out.splitlines()) + "\n"
+
+
 if __name__ == "__main__":
-    with tempfile.TemporaryDirectory() as name:
-        GOLDEN.write_text(dry_run(Path(name)), encoding="utf-8")
+    told = io.StringIO()
+    with redirect_stdout(told):
+        main(DRY_RUN)
+    GOLDEN.write_text(written(told.getvalue()), encoding="utf-8")

@@ -52,9 +52,12 @@ def test_graph_of_an_empty_run_has_every_stage_after_what_it_reads(tmp_path: Pat
         "aggregate": (("reliability-rest", "score-rest"), ()),
         "tokenize": (("ingest",), ()),
         "select": (("aggregate", "tokenize"), ()),
+        "sensitivity": (("select",), ()),
         "blend": (("select",), ()),
         "midtrain-mira_group": (("blend",), ()),
-        "report": (("distill", "midtrain-mira_group"), ()),
+        "instruct-data": (("tokenize",), ()),
+        "instruct-sft-mira_group": (("midtrain-mira_group", "instruct-data"), ()),
+        "report": (("distill", "sensitivity", "instruct-sft-mira_group"), ()),
     }
 
 
@@ -73,7 +76,8 @@ def test_arms_are_trained_by_jobs_of_their_own_with_names_that_differ(tmp_path: 
         "midtrain-base": "base",
         "midtrain-mira_group": "mira_group",
     }
-    assert set(jobs["report"].after_ok) >= {"midtrain-.base", "midtrain-base"}
+    assert set(jobs["report"].after_ok) >= {"instruct-sft-.base", "instruct-sft-base"}
+    assert "midtrain-.base" in jobs["instruct-sft-.base"].after_ok
 
 
 def test_array_has_as_many_elements_as_parts_are_missing_and_at_most_its_cap(
