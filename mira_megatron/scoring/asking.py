@@ -106,7 +106,6 @@ async def _asked(
                 if following is not None:
                     pending, answer = following
                     if answer is None:
-                        # It leaves when an answer or a question is waited for, with others.
                         endpoints.start(asking.request(pending))
                         continue
                 elif endpoints.num_in_flight:
