@@ -99,11 +99,11 @@ class Exchange:
             connection.send(self, request)
 
     def end(self, outcome: Outcome) -> None:
-        """Ends it, and tells of it; does nothing where it has ended."""
-        if not self.is_over:
-            self.is_over = True
-            self._owner.end(self, self._connection, outcome)
-            self._tell(outcome)
+        """Ends it, and tells of it."""
+        assert not self.is_over, "an exchange ended twice"
+        self.is_over = True
+        self._owner.end(self, self._connection, outcome)
+        self._tell(outcome)
 
     def drop(self) -> None:
         """Ends it, and tells nobody."""
