@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import cache, lru_cache
 from importlib.resources import files
 from itertools import groupby
@@ -63,19 +64,40 @@ def score_messages(
     family: str, anchors: Sequence[Anchor], view_text: str, form: PromptForm = FULL
 ) -> tuple[dict[str, str], ...]:
     """Returns the chat messages that ask for one record's ratings on the anchors."""
-    if form.prompt == "bare":
-        return ({"role": "user", "content": quote(view_text)},)
-    system, template = _shared(family, tuple(anchors), form)
-    return (
-        {"role": "system", "content": system},
-        {"role": "user", "content": user_message(template, family, view_text)},
-    )
+    return score_prompt(family, tuple(anchors), form).messages(view_text)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ScorePrompt:
+    """What the prompts about all records of a source group share.
+
+    Looking it up by the anchors, as `score_messages` does, costs a third of what a record does.
+    """
+
+    family: str
+    system: str
+    template: str
+    is_bare: bool  # nothing but the quoted record
+
+    def messages(self, view_text: str) -> tuple[dict[str, str], ...]:
+        """Returns the chat messages that ask for one record's ratings."""
+        if self.is_bare:
+            return ({"role": "user", "content": quote(view_text)},)
+        return (
+            {"role": "system", "content": self.system},
+            {"role": "user", "content": user_message(self.template, self.family, view_text)},
+        )
 
 
 @lru_cache(maxsize=_NUM_CACHED_GROUPS)
-def _shared(family: str, anchors: tuple[Anchor, ...], form: PromptForm) -> tuple[str, str]:
-    template = answer_template([anchor.name for anchor in anchors], form)
-    return system_message(family, anchors, form), template
+def score_prompt(family: str, anchors: tuple[Anchor, ...], form: PromptForm) -> ScorePrompt:
+    """Returns what asks about records of a family on these anchors."""
+    return ScorePrompt(
+        family=family,
+        system=system_message(family, anchors, form),
+        template=answer_template([anchor.name for anchor in anchors], form),
+        is_bare=form.prompt == "bare",
+    )
 
 
 def request_from_score_message(text: str) -> tuple[str, tuple[str, ...], str]:

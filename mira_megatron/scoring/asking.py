@@ -24,7 +24,7 @@ from mira_megatron.scoring.endpoint import Endpoints
 from mira_megatron.scoring.judge_config import JudgeConfig
 from mira_megatron.scoring.look_ahead import LookAhead
 from mira_megatron.scoring.open_questions import OpenQuestions
-from mira_megatron.scoring.pending import Asker, endpoint_settings
+from mira_megatron.scoring.pending import Asker, Pending, endpoint_settings
 from mira_megatron.scoring.questions import Parsed, Question, Reply
 
 logger = logging.getLogger(__name__)
@@ -59,11 +59,13 @@ async def ask_all(
     `judge.spend_ceiling`. Cancelled, or closed before the last reply, it ends when what is in
     flight is answered and kept; cancelled a second time, at once.
     """
-    async with LookAhead(iter(questions), _size) as look_ahead:
+    asker = Asker(judge, seed=seed, weights=weights)
+    pending = (asker.pending(question, 1) for question in questions)
+    async with LookAhead(pending, _size) as look_ahead:
         asking = OpenQuestions(
-            questions=look_ahead,
+            first_attempts=look_ahead,
             judge=judge,
-            asker=Asker(judge, seed=seed, weights=weights),
+            asker=asker,
             store=store,
             read=read,
             num_questions=num_questions,
@@ -106,7 +108,6 @@ async def _asked(
                 if following is not None:
                     pending, answer = following
                     if answer is None:
-                        # It leaves when an answer or a question is waited for, with others.
                         endpoints.start(asking.request(pending))
                         continue
                 elif endpoints.num_in_flight:
@@ -128,8 +129,8 @@ async def _asked(
             raise
 
 
-def _size(question: Question) -> int:
-    return len(question.messages[-1]["content"])
+def _size(pending: Pending) -> int:
+    return len(pending.question.messages[-1]["content"])
 
 
 @dataclass(slots=True)

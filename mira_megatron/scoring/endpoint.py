@@ -11,7 +11,9 @@ import asyncio
 import random
 from collections import Counter, deque
 from collections.abc import Callable, Coroutine, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
@@ -65,8 +67,9 @@ class Endpoints:
         self._on_answer = on_answer
         self._on_lost = on_lost
         self._bodies = RequestBodies(settings)
-        self._in_flight: set[asyncio.Task[Answer]] = set()
-        self._finished: deque[asyncio.Task[Answer]] = deque()
+        self._num_in_flight = 0
+        self._tasks: set[asyncio.Task[Answer]] = set()  # of requests for which something is waited
+        self._finished: deque[Answer | BaseException] = deque()
         self._taker: asyncio.Future[None] | None = None  # who waits for the next answer
         self._background: set[asyncio.Task[None]] = set()
         self._probed: set[PooledEndpoint] = set()
@@ -92,9 +95,10 @@ class Endpoints:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        tasks = [*self._in_flight, *self._background]
+        tasks = [*self._tasks, *self._background]
         for task in tasks:
             task.cancel()
+        self._client.break_off()
         await asyncio.gather(*tasks, return_exceptions=True)
         self._pool.close()
         await self._client.close()
@@ -102,7 +106,7 @@ class Endpoints:
     @property
     def num_in_flight(self) -> int:
         """Returns how many requests were started whose answers have not been taken."""
-        return len(self._in_flight)
+        return self._num_in_flight
 
     @property
     def has_room(self) -> bool:
@@ -115,20 +119,31 @@ class Endpoints:
         return self._pool.has_room
 
     def start(self, request: Request) -> None:
-        """Sends a request as soon as the event loop runs; without room, when there is some."""
+        """Sends a request, at once where there is a connection; without room, when there is some.
+
+        Whatever needs to be waited for is done by a task: a connection, a place, another attempt.
+        """
         self._has_work = True
-        task = asyncio.create_task(self._answer(request, self._pool.take()))
-        self._in_flight.add(task)
-        task.add_done_callback(self._finish)
+        self._num_in_flight += 1
+        endpoint = self._pool.take()
+        if endpoint is not None:
+            with suppress(orjson.JSONEncodeError):  # which the task finds as well
+                body = self._bodies.encode(request)
+                tell = partial(self._told, request, endpoint, endpoint.concurrency.burst)
+                if self._client.send(endpoint.chat_url, body, request.key, tell):
+                    return
+        self._in_task(self._answer(request, endpoint))
 
     async def next_answer(self) -> Answer:
         """Returns the next answer, in the order in which they finish; one must be in flight."""
         while not self._finished:
             self._taker = asyncio.get_running_loop().create_future()
             await self._taker
-        done = self._finished.popleft()
-        self._in_flight.remove(done)
-        return done.result()
+        self._num_in_flight -= 1
+        finished = self._finished.popleft()
+        if isinstance(finished, BaseException):
+            raise finished
+        return finished
 
     def end(self) -> None:
         """Lets what is in flight finish without further retries: no more answers are wanted.
@@ -152,14 +167,52 @@ class Endpoints:
         """Looks at the servers' metrics once more, so that the facts are up to now."""
         await asyncio.gather(*(self._look(each, has_work=False) for each in self._pool.endpoints))
 
-    def _finish(self, task: asyncio.Task[Answer]) -> None:
-        self._finished.append(task)
+    def _told(
+        self, request: Request, endpoint: PooledEndpoint, burst: int, outcome: Answer | Failure
+    ) -> None:
+        """Takes in what came of a request that was sent at once; others carry on in a task."""
+        if isinstance(outcome, Failure):
+            self._in_task(self._answer(request, endpoint, (burst, outcome)))
+            return
+        try:
+            self._complete(outcome, endpoint, burst)
+        except Exception as error:  # as of a task: whoever takes the answer gets it
+            self._finish(error)
+        else:
+            self._finish(outcome)
+
+    def _in_task(self, answering: Coroutine[Any, Any, Answer]) -> None:
+        task = asyncio.create_task(answering)
+        self._tasks.add(task)
+        task.add_done_callback(self._end_task)
+
+    def _end_task(self, task: asyncio.Task[Answer]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled():
+            self._finish(task.exception() or task.result())
+
+    def _finish(self, finished: Answer | BaseException) -> None:
+        self._finished.append(finished)
         taker, self._taker = self._taker, None
         if taker is not None and not taker.done():
             taker.set_result(None)
 
-    async def _answer(self, request: Request, endpoint: PooledEndpoint | None) -> Answer:
-        """Returns the answer to one request after as many attempts as it needs and may have."""
+    def _complete(self, answer: Answer, endpoint: PooledEndpoint, burst: int) -> None:
+        self._on_answer(answer)
+        self._pool.give_back(endpoint, None, burst)
+        self._num_prompt_tokens += answer.num_prompt_tokens or 0
+        self._num_output_tokens += answer.num_output_tokens or 0
+
+    async def _answer(
+        self,
+        request: Request,
+        endpoint: PooledEndpoint | None,
+        first: tuple[int, Failure] | None = None,
+    ) -> Answer:
+        """Returns the answer to one request after as many attempts as it needs and may have.
+
+        `first` is what came of one at `endpoint` already, with the burst that it was sent in.
+        """
         try:
             body = self._bodies.encode(request)
         except orjson.JSONEncodeError as error:
@@ -168,12 +221,14 @@ class Endpoints:
             return Answer(key=request.key, failure="unencodable", failure_detail=str(error))
         tries = _Tries()
         while endpoint := endpoint or await self._pool.wait(tries.failed_by):
-            burst = endpoint.concurrency.burst
-            outcome = await self._client.attempt(endpoint.chat_url, body, request.key)
+            outcome: Answer | Failure
+            if first is not None:
+                (burst, outcome), first = first, None
+            else:
+                burst = endpoint.concurrency.burst
+                outcome = await self._client.attempt(endpoint.chat_url, body, request.key)
             if isinstance(outcome, Answer):
-                self._on_answer(outcome)
-                self._pool.give_back(endpoint, None, burst)
-                self._count(outcome)
+                self._complete(outcome, endpoint, burst)
                 return outcome
             self._pool.give_back(endpoint, outcome, burst)
             tries.add(endpoint, outcome, asyncio.get_running_loop().time())
@@ -227,10 +282,6 @@ class Endpoints:
         finally:
             self._num_backing_off -= 1
         return True
-
-    def _count(self, answer: Answer) -> None:
-        self._num_prompt_tokens += answer.num_prompt_tokens or 0
-        self._num_output_tokens += answer.num_output_tokens or 0
 
     def _look_after(self, endpoint: PooledEndpoint) -> None:
         if endpoint not in self._probed:

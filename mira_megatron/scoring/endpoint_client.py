@@ -8,6 +8,7 @@ place the user did not name.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from email.utils import parsedate_to_datetime
 
 import aiohttp
@@ -20,6 +21,7 @@ from mira_megatron.scoring.http_connections import (
     HttpConnections,
     LostError,
     NotSentError,
+    Outcome,
 )
 from mira_megatron.scoring.http_response import HttpResponse, NotHttpError
 
@@ -58,35 +60,54 @@ class EndpointClient:
 
     async def close(self) -> None:
         """Closes the connections."""
+        self.break_off()
+        await self._pages.close()
+
+    def break_off(self) -> None:
+        """Ends all requests that were sent; nobody is told of them any more."""
         self._deadlines.close()
         for connections in self._connections.values():
             connections.close()
-        await self._pages.close()
 
     async def attempt(self, url: URL, body: bytes, key: str) -> Answer | Failure:
         """Returns what came of one request for a chat completion."""
-        api_key = self._api_key
         try:
-            response = await self._connections_to(url).post(body)
-        except NotSentError as error:
-            detail = shown(str(error), api_key)
-            return Failure(kind="connection", detail=detail, is_passing=True)
-        except LostError as error:
-            detail = shown(str(error), api_key)
-            return Failure(kind="connection", detail=detail, is_passing=True, is_maybe_billed=True)
-        except TimeoutError:
+            outcome: Outcome = await self._connections_to(url).post(body)
+        except (NotSentError, LostError, TimeoutError, NotHttpError) as error:
+            outcome = error
+        return self._read(outcome, key)
+
+    def send(
+        self, url: URL, body: bytes, key: str, tell: Callable[[Answer | Failure], None]
+    ) -> bool:
+        """Sends a request at once and tells later what came of it; `tell` must not raise.
+
+        False, and nothing done, where that takes a new connection.
+        """
+        return self._connections_to(url).send(body, lambda outcome: tell(self._read(outcome, key)))
+
+    def _read(self, outcome: Outcome, key: str) -> Answer | Failure:
+        """Returns what a response says, or the failure in place of one."""
+        api_key = self._api_key
+        if isinstance(outcome, HttpResponse):
+            received = outcome.body
+            if received is None:
+                return Failure(kind="bad_body", detail="longer than 16 MiB", is_maybe_billed=True)
+            if outcome.status == 200:
+                return read_completion(received, key, api_key, needs_logprobs=self._needs_logprobs)
+            return read_error(outcome.status, received, _retry_after_seconds(outcome), api_key)
+        if isinstance(outcome, TimeoutError):
             detail = "no answer in time"
             return Failure(kind="timeout", detail=detail, is_passing=True, is_maybe_billed=True)
-        except NotHttpError as error:
-            detail = shown(f"no HTTP response: {error}", api_key)
+        if isinstance(outcome, NotHttpError):
+            detail = shown(f"no HTTP response: {outcome}", api_key)
             return Failure(kind="bad_body", detail=detail, is_maybe_billed=True)
-        received = response.body
-        if received is None:
-            return Failure(kind="bad_body", detail="longer than 16 MiB", is_maybe_billed=True)
-        if response.status == 200:
-            return read_completion(received, key, api_key, needs_logprobs=self._needs_logprobs)
-        wait_seconds = _retry_after_seconds(response)
-        return read_error(response.status, received, wait_seconds, api_key)
+        return Failure(
+            kind="connection",
+            detail=shown(str(outcome), api_key),
+            is_passing=True,
+            is_maybe_billed=isinstance(outcome, LostError),
+        )
 
     def _connections_to(self, url: URL) -> HttpConnections:
         connections = self._connections.get(url)

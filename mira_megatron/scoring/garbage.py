@@ -18,8 +18,7 @@ _NEW_OBJECTS = 20_000  # between two collections; CPython's own is 700
 def rare_collections() -> Iterator[None]:
     """Has the collector leave alone what is alive now, and look at the rest seldom."""
     before = gc.get_threshold()
-    gc.collect()
-    gc.freeze()
+    gc.freeze()  # with what is garbage by now: to look for that first takes longer than it frees
     gc.set_threshold(_NEW_OBJECTS, *before[1:])
     try:
         yield

@@ -189,6 +189,8 @@ def _headers(lines: list[bytes]) -> dict[bytes, bytes]:
 
 
 def _length(written: bytes) -> int:
+    if written.isdigit() and len(written) <= 18:  # as nearly all are
+        return int(written)
     length, *others = (each.strip() for each in written.split(b","))
     if any(other != length for other in others) or not _LENGTH.fullmatch(length):
         raise NotHttpError(f"its length is {written[:80]!r}")

@@ -48,13 +48,16 @@ class RatingForm:
     judge: Judge
     reliability_fraction: float | None = None  # of a teacher's ratings; None: rows have no split
     names: tuple[str, ...] = field(init=False)  # of the anchors, in slot order
+    prompt: prompts.ScorePrompt = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "names", tuple(anchor.name for anchor in self.anchors))
+        prompt = prompts.score_prompt(self.family, self.anchors, self.judge.form)
+        object.__setattr__(self, "prompt", prompt)
 
     def messages(self, view_text: str) -> tuple[dict[str, str], ...]:
         """Returns the chat messages that ask for one record's ratings."""
-        return prompts.score_messages(self.family, self.anchors, view_text, self.judge.form)
+        return self.prompt.messages(view_text)
 
     def judge_in_process(self, view_text: str) -> str:
         """Returns the rule judge's answer."""

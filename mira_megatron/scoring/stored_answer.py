@@ -98,7 +98,8 @@ def kept(answer: Answer, *, key: str, model: str, charged: Charged) -> StoredAns
     )
 
 
-_FIELDS = frozenset(field.name for field in fields(StoredAnswer))
+_NAMES = [field.name for field in fields(StoredAnswer)]
+_FIELDS = frozenset(_NAMES)
 _REQUIRED = _FIELDS - {"odds", "first_top"}
 
 
@@ -135,7 +136,25 @@ class Charges:
 
 def answer_line(stored: StoredAnswer) -> bytes:
     """Returns the line of an answer."""
-    return orjson.dumps(stored, option=orjson.OPT_APPEND_NEWLINE)
+    charged = stored.charged
+    content = {  # orjson writes a dict in a third of the time that it takes for the same dataclass
+        "key": stored.key,
+        "model": stored.model,
+        "charged": {
+            "num_prompt_tokens": charged.num_prompt_tokens,
+            "num_output_tokens": charged.num_output_tokens,
+        },
+        "text": stored.text,
+        "reasoning": stored.reasoning,
+        "finish_reason": stored.finish_reason,
+        "num_prompt_tokens": stored.num_prompt_tokens,
+        "num_output_tokens": stored.num_output_tokens,
+        "failure": stored.failure,
+        "failure_detail": stored.failure_detail,
+        "odds": stored.odds,
+        "first_top": stored.first_top,
+    }
+    return orjson.dumps(content, option=orjson.OPT_APPEND_NEWLINE)
 
 
 def sent_line(number: int, sent: Sent) -> bytes:
@@ -206,15 +225,17 @@ def _take_in(content: Any, charges: Charges) -> bool:
 
 
 def _check(content: Mapping[str, Any]) -> None:
-    if not _REQUIRED <= content.keys() <= _FIELDS:
+    # Lists first: most lines have all fields in their order, and sets take five times as long.
+    if list(content) != _NAMES and not _REQUIRED <= content.keys() <= _FIELDS:
         raise KeyError(f"fields {sorted(_REQUIRED ^ content.keys())}")
     if len(content["key"]) != 2 * KEY_BYTES or len(bytes.fromhex(content["key"])) != KEY_BYTES:
         raise ValueError(f"key {content['key']!r}")
     if not isinstance(content["model"], str):
         raise TypeError(f"model {content['model']!r}")
     for name in _TEXTS:
-        if not isinstance(content[name], str | None):
-            raise TypeError(f"{name} {content[name]!r}")
+        text = content[name]
+        if text is not None and not isinstance(text, str):
+            raise TypeError(f"{name} {text!r}")
     for name in _COUNTS:
         if content[name] is not None:
             _check_count(name, content[name])

@@ -70,6 +70,7 @@ def test_answer_whose_end_was_cut_off_stays_charged_at_the_most_as_well(tmp_path
         _LINES[1].replace(b'"key":"00', b'"key":"zz'),
         _LINES[1].replace(b'"odds":null', b'"odds":[{"slot":1}]'),
         _LINES[1].replace(b'"first_top":null', b'"first_top":7'),
+        _LINES[1].replace(b'"first_top":null', b'"first_top":null,"more":1'),
     ],
 )
 def test_damage_before_the_end_is_refused_with_file_and_line(tmp_path: Path, damage: bytes) -> None:

@@ -135,6 +135,29 @@ def _ask_one(*handlers: Handler, **changes: Any) -> tuple[Answer, _Endpoint]:
     return asyncio.run(ask())
 
 
+def _ask_second(
+    *handlers: Handler, on_lost: Callable[[Request], bool] = lambda request: True, **changes: Any
+) -> tuple[Answer, _Endpoint]:
+    """Returns the answer to a request that finds a connection which one before it has left."""
+
+    async def ask() -> tuple[Answer, _Endpoint]:
+        endpoint = _Endpoint(_fine, *handlers)
+        settings = dataclasses.replace(_SETTINGS, **changes)
+        async with (
+            endpoint.serving() as url,
+            Endpoints([url], settings, on_lost=on_lost) as endpoints,
+        ):
+            first, second = _requests(2)
+            endpoints.start(first)
+            assert (await endpoints.next_answer()).text == "fine"
+            endpoints.start(second)
+            answer = await endpoints.next_answer()
+            assert endpoints.num_in_flight == 0
+            return answer, endpoint
+
+    return asyncio.run(asyncio.wait_for(ask(), 20))
+
+
 def test_endpoints_good_endpoint_returns_text_and_counts() -> None:
     answer, endpoint = _ask_one(_fine)
     assert answer == Answer(
@@ -478,3 +501,88 @@ def test_api_key_in_a_cookie_that_cannot_be_read_is_not_logged(
     (answer,) = asyncio.run(ask())
     assert answer.text == "fine"
     assert _KEY not in caplog.text
+
+
+@pytest.mark.parametrize("fault", [_refusing(503), _refusing(500), _reset])
+def test_endpoints_fault_on_a_kept_connection_is_retried_unchanged(fault: Handler) -> None:
+    answer, endpoint = _ask_second(fault, _fine)
+    assert (answer.key, answer.text) == ("r1", "fine")
+    assert endpoint.bodies[1] == endpoint.bodies[2]
+
+
+def test_endpoints_lasting_fault_on_a_kept_connection_is_one_typed_failure() -> None:
+    answer, endpoint = _ask_second(_refusing(404))
+    assert (answer.failure, len(endpoint.bodies)) == ("http_404", 2)
+
+
+def test_endpoints_hanging_endpoint_on_a_kept_connection_is_a_timeout() -> None:
+    async def hang(request: web.Request) -> web.Response:
+        await asyncio.sleep(20)
+        return _completion()
+
+    answer, endpoint = _ask_second(hang, timeout_seconds=0.2, max_retries=1)
+    assert (answer.failure, len(endpoint.bodies)) == ("timeout", 3)
+
+
+def test_endpoints_retries_on_a_kept_connection_end_with_the_last_failure() -> None:
+    lost: list[str] = []
+
+    def on_lost(request: Request) -> bool:
+        lost.append(request.key)
+        return True
+
+    answer, endpoint = _ask_second(_refusing(504), on_lost=on_lost)
+    assert (answer.failure, len(endpoint.bodies)) == ("http_504", 1 + 3)
+    assert lost == ["r1"] * 3
+
+
+@pytest.mark.parametrize("num_before", [0, 1])
+def test_endpoints_what_the_caller_raises_of_an_answer_reaches_who_takes_it(
+    num_before: int,
+) -> None:
+    kept: list[str] = []
+
+    def keep(answer: Answer) -> None:
+        if len(kept) == num_before:
+            raise OSError("disk full")
+        kept.append(answer.key)
+
+    async def ask() -> None:
+        async with (
+            _Endpoint(_fine).serving() as url,
+            Endpoints([url], _SETTINGS, on_answer=keep) as endpoints,
+        ):
+            for request in _requests(num_before + 1):
+                endpoints.start(request)
+                answer = await endpoints.next_answer()
+            pytest.fail(f"{answer} came though it could not be kept")
+
+    with pytest.raises(OSError, match="disk full"):
+        asyncio.run(asyncio.wait_for(ask(), 20))
+
+
+def test_endpoints_left_early_tell_nobody_of_what_a_kept_connection_brings() -> None:
+    told: list[str] = []
+
+    async def ask() -> list[str]:
+        async def leave(request: web.Request) -> web.Response:
+            left.set()
+            await asyncio.sleep(0.05)
+            return _completion()
+
+        left = asyncio.Event()
+        endpoint = _Endpoint(_fine, leave)
+        async with endpoint.serving() as url:
+            async with Endpoints(
+                [url], _SETTINGS, on_answer=lambda answer: told.append(answer.key)
+            ) as endpoints:
+                first, second = _requests(2)
+                endpoints.start(first)
+                await endpoints.next_answer()
+                endpoints.start(second)
+                await left.wait()
+            await asyncio.sleep(0.1)
+            return [repr(task.get_coro()) for task in asyncio.all_tasks()]
+
+    assert not [task for task in asyncio.run(ask()) if "Endpoints" in task]
+    assert told == ["r0"]

@@ -20,6 +20,7 @@ from mira_megatron.scoring.http_connections import (
     HttpConnections,
     LostError,
     NotSentError,
+    Outcome,
 )
 from mira_megatron.scoring.http_response import HttpResponse, NotHttpError
 
@@ -206,6 +207,59 @@ def test_post_answer_before_all_was_sent_is_read_and_ends_the_connection() -> No
                 answered.clear()
                 ended.clear()
             assert len(server.writers) == 2
+
+    _run(ask())
+
+
+def test_send_without_a_connection_does_nothing_and_with_one_tells_of_the_response() -> None:
+    async def ask() -> None:
+        server = _Server()
+        async with server.serving() as url, _connections(url) as connections:
+            told: asyncio.Queue[Outcome] = asyncio.Queue()
+            assert not connections.send(b"one", told.put_nowait)
+            await connections.post(b"two")
+            for body in (b"three", b"four"):
+                assert connections.send(body, told.put_nowait)
+                assert not connections.send(b"no second connection", told.put_nowait)
+                response = await told.get()
+                assert isinstance(response, HttpResponse)
+                assert response.body == b"fine"
+            assert server.bodies == [b"two", b"three", b"four"]
+            assert len(set(server.clients)) == 1
+
+    _run(ask())
+
+
+def test_send_tells_of_the_error_that_post_would_raise_and_closes_the_connection() -> None:
+    async def ask() -> None:
+        server = _Server()
+        async with server.serving() as url, _connections(url, seconds=0.2) as connections:
+            for reply, error in ((b"", TimeoutError), (b"SSH-2.0\r\n", NotHttpError)):
+                server.reply = _FINE
+                await connections.post(b"x")
+                server.reply = reply
+                told: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+                assert connections.send(b"x", told.set_result)
+                assert isinstance(await told, error)
+                assert not connections.send(b"x", told.set_result)
+            while server.num_left < 2:
+                await asyncio.sleep(0.001)
+
+    _run(ask())
+
+
+def test_close_tells_nobody() -> None:
+    async def ask() -> None:
+        server = _Server()
+        async with server.serving() as url, _connections(url) as connections:
+            told: list[Outcome] = []
+            await connections.post(b"x")
+            server.reply = b""
+            assert connections.send(b"x", told.append)
+            connections.close()
+            while not server.num_left:
+                await asyncio.sleep(0.001)
+            assert told == []
 
     _run(ask())
 

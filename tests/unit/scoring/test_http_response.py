@@ -159,6 +159,7 @@ def test_reader_response_that_was_cut_off_is_none(sent: bytes) -> None:
         _OK + b"Content-Length : 2\r\n\r\nok",
         _OK + b"Content-Length: -2\r\n\r\nok",
         _OK + b"Content-Length: 0x2\r\n\r\nok",
+        _OK + b"Content-Length: 0000000000000000002\r\n\r\nok",
         _OK + b"Content-Length: 2\r\nContent-Length: 3\r\n\r\nok",
         _OK + b"Transfer-Encoding: gzip, chunked\r\n\r\n",
         _OK + b"A: " + b"b" * (1 << 16),
