@@ -203,7 +203,7 @@ class _Watch:
         if root is not None:
             usage = tree_usage(root)
             self.cpu_seconds_seen = max(self.cpu_seconds_seen, usage.cpu_seconds)
-            self.is_out_of_memory = usage.resident_bytes > self.job.limits.memory_bytes
+            self.is_out_of_memory = usage.exceeds(self.job.limits.memory_bytes)
         if not self.is_out_of_memory:
             elapsed_seconds = time.monotonic() - self.started
             self.is_timed_out = elapsed_seconds >= self.job.limits.wall_seconds
