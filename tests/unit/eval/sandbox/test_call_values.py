@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import json
 import math
-from collections import Counter, OrderedDict, namedtuple
+from collections import Counter, OrderedDict
 from enum import IntEnum
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -81,8 +82,11 @@ def test_subclasses_lose_their_methods() -> None:
         def __str__(self) -> str:
             return "expected"
 
-    point = namedtuple("point", "x y")(1, 2)
-    value = [Colour.RED, Liar("wrong"), point, Counter("aa"), OrderedDict(a=1)]
+    class Point(NamedTuple):
+        x: int
+        y: int
+
+    value = [Colour.RED, Liar("wrong"), Point(1, 2), Counter("aa"), OrderedDict(a=1)]
     back = decode(encode(value))
     assert back == [1, "wrong", (1, 2), {"a": 2}, {"a": 1}]
     assert [type(item) for item in back] == [int, str, tuple, dict, dict]
