@@ -1,0 +1,71 @@
+"""Calls one function of a program with the inputs given, and writes what it returns.
+
+Started inside the sandbox with the request on stdin. It knows inputs and no right answers, so whatever
+the program does to this process, it can only answer for itself. Every group of inputs has a process of
+its own, in which the program is loaded afresh. A call that takes too long is ended by an alarm that kills.
+
+Writes to the results descriptor one JSON line per call, {"group", "call", "seconds", "value" or "raised"},
+and one per group as it ends, {"group", "status"}.
+"""
+
+import json
+import os
+import signal
+import sys
+import time
+
+import plain_values  # beside this file, in /work
+
+
+def main() -> None:
+    request = json.load(sys.stdin)
+    results = int(os.environ["MIRA_RESULTS_FD"])
+    for number in range(len(request["groups"])):
+        child = os.fork()
+        if child == 0:
+            _run_group(request, number, results)
+            os._exit(0)
+        _, status = os.waitpid(child, 0)
+        _write(results, {"group": number, "status": os.waitstatus_to_exitcode(status)})
+        if status != 0 and request["stops_at_failure"]:
+            break
+
+
+def _run_group(request: dict, number: int, results: int) -> None:
+    void = os.open(os.devnull, os.O_RDWR)
+    for descriptor in (0, 1, 2):
+        os.dup2(void, descriptor)
+    inputs = [plain_values.decode(arguments) for arguments in request["groups"][number]]
+    limits = request["seconds"][number]
+    try:
+        signal.setitimer(signal.ITIMER_REAL, request["load_seconds"])
+        program = {"__name__": "builtins"}  # so that what a script would do is not done
+        exec(request["program"], program)
+        function = program[request["function"]]
+    except BaseException as error:
+        _write(results, {"group": number, "call": -1, "raised": type(error).__name__})
+        os._exit(1)
+    for call, arguments in enumerate(inputs):
+        line = {"group": number, "call": call}
+        signal.setitimer(signal.ITIMER_REAL, limits[call])
+        started = time.perf_counter()
+        try:
+            value = function(*arguments)
+            line["seconds"] = time.perf_counter() - started
+            line["value"] = plain_values.encode(value)
+        except BaseException as error:
+            line["raised"] = type(error).__name__
+            _write(results, line)
+            os._exit(1)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        _write(results, line)
+
+
+def _write(results: int, line: dict) -> None:
+    content = memoryview(json.dumps(line).encode() + b"\n")
+    while content:
+        content = content[os.write(results, content) :]
+
+
+if __name__ == "__main__":
+    main()
