@@ -1,0 +1,1 @@
+"""Evaluation: code benchmarks, graded without trusting what a model wrote."""

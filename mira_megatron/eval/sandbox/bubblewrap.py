@@ -1,0 +1,185 @@
+"""The bubblewrap sandbox: own user, process, network, IPC and mount namespaces, no capability.
+
+Nothing of the host's files is seen but /usr, a few tables of /etc without which compilers are "not
+found", and what the job names, all read-only. /work, /tmp and /dev/shm are memory of bounded size
+that goes away with the job; the rest, / and /dev too, cannot be written.
+
+Limits are set inside the user namespace: there the kernel counts the processes of this one job.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from io import FileIO
+from pathlib import Path
+
+from mira_megatron.eval.sandbox.contract import (
+    RESULTS_VARIABLE,
+    Job,
+    Limits,
+    Outcome,
+    SandboxError,
+)
+from mira_megatron.eval.sandbox.launch import Command, Ended, run_command
+
+MIN_VERSION = (0, 8)  # the first with --disable-userns
+_SYSTEM_LINKS = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
+# Debian's compilers are links through these, or read their settings from them.
+_ETC = ("alternatives", "ld.so.cache", "java-*", "mono", "php")
+ENVIRONMENT = {
+    "PATH": "/usr/local/bin:/usr/bin:/bin",
+    "HOME": "/work",
+    "TMPDIR": "/tmp",
+    "LANG": "C.UTF-8",
+    "TZ": "UTC",
+}
+# Process 1 waits for the program and hands its exit code on: only what it has waited for is counted
+# in what the job used. What a shell itself says of a killed program is no output of that program.
+_FIRST_PROCESS = 'exec 9>&2 2>/dev/null; (exec "$@" 2>&9 9>&-); exit $?'
+
+
+class BubblewrapSandbox:
+    """Runs jobs with the machine's bwrap."""
+
+    def __init__(self, level: int) -> None:
+        self.level = level
+
+    def run(self, job: Job) -> Outcome:
+        """Returns what the job did; raises SandboxError where bwrap could not set it up."""
+        with ExitStack() as stack:
+            files = {
+                name: _in_memory(stack, content).fileno() for name, content in job.files.items()
+            }
+
+            def render(results: int, status: int) -> Command:
+                return Command(
+                    argv=bubblewrap_argv(job, files, results, status, host_mounts()),
+                    environment=dict(ENVIRONMENT),
+                    inherited=tuple(files.values()),
+                    root_pid=_child_of,
+                )
+
+            try:
+                ended = run_command(job, render)
+            except OSError as error:
+                raise SandboxError(f"bwrap could not be started: {error}") from error
+        is_killed = ended.is_timed_out or ended.is_out_of_memory
+        if not is_killed and b"exit-code" not in ended.status:
+            said = bytes(ended.stderr.kept[-2000:]).decode(errors="replace").strip()
+            raise SandboxError(f"bwrap did not start {job.argv[0]}: {said or 'it was killed'}")
+        return outcome_of(ended, self.level)
+
+
+def bubblewrap_argv(
+    job: Job,
+    files: Mapping[str, int],
+    results: int,
+    status: int,
+    mounts: Sequence[str],
+) -> list[str]:
+    """Returns the command that runs the job; `files` gives the descriptor of each one's content."""
+    size = ["--size", str(job.limits.file_bytes), "--tmpfs"]
+    environment = {**ENVIRONMENT, **job.environment, RESULTS_VARIABLE: str(results)}
+    return [
+        "bwrap",
+        *("--unshare-all", "--unshare-user", "--disable-userns", "--uid", "65534"),
+        *("--gid", "65534", "--cap-drop", "ALL", "--die-with-parent", "--new-session"),
+        *("--as-pid-1", "--hostname", "sandbox", "--json-status-fd", str(status), "--clearenv"),
+        *_each("--setenv", environment.items()),
+        *mounts,
+        *_each("--ro-bind", ((str(path), str(path)) for path in job.read_only)),
+        *("--proc", "/proc", "--dev", "/dev", *size, "/dev/shm", "--remount-ro", "/dev"),
+        *(*size, "/tmp", *size, "/work"),
+        *_each("--file", ((str(files[name]), f"/work/{name}") for name in files)),
+        *("--chdir", "/work", "--remount-ro", "/", "--"),
+        *("/bin/sh", "-c", _FIRST_PROCESS, "sh", *limited(job.limits), *job.argv),
+    ]
+
+
+def limited(limits: Limits) -> list[str]:
+    """Returns the words before a command that hold it to the limits of each process."""
+    return [
+        "prlimit",
+        f"--as={limits.memory_bytes}",
+        f"--fsize={limits.file_bytes}",
+        f"--nofile={limits.num_open_files}",
+        f"--nproc={limits.num_processes + 1}",  # process 1
+        f"--cpu={limits.cpu_seconds}:{limits.cpu_seconds + 1}",
+        "--core=0",
+        "--",
+    ]
+
+
+def host_mounts() -> list[str]:
+    """Returns the part of the command that shows this machine's programs."""
+    words = ["--ro-bind", "/usr", "/usr"]
+    for name in _SYSTEM_LINKS:
+        path = Path("/", name)
+        if path.is_symlink():
+            words += ["--symlink", os.readlink(path), str(path)]
+        elif path.is_dir():
+            words += ["--ro-bind", str(path), str(path)]
+    for pattern in _ETC:
+        for path in sorted(Path("/etc").glob(pattern)):
+            words += ["--ro-bind", str(path), str(path)]
+    return words
+
+
+def missing_bubblewrap() -> str | None:
+    """Returns why bwrap cannot be used here; None where a usable one is installed."""
+    command = shutil.which("bwrap")
+    if command is None:
+        return "bwrap is not installed (Debian: apt-get install bubblewrap)"
+    said = subprocess.run([command, "--version"], capture_output=True, text=True, check=False)
+    numbers = re.findall(r"\d+", said.stdout)
+    if tuple(map(int, numbers[:2])) < MIN_VERSION:
+        return f"{command} is {said.stdout.strip() or 'of no known release'}, 0.8 or later is needed"
+    return None
+
+
+def outcome_of(ended: Ended, level: int) -> Outcome:
+    """Returns the outcome of a command whose program's signals come as 128 + N."""
+    is_killed = ended.is_timed_out or ended.is_out_of_memory
+    code = -ended.return_code if ended.return_code < 0 else ended.return_code - 128
+    signal = 9 if is_killed else code if 0 < code <= 64 else None
+    return Outcome(
+        exit_code=ended.return_code if signal is None else None,
+        signal=signal,
+        is_timed_out=ended.is_timed_out,
+        is_out_of_memory=ended.is_out_of_memory,
+        cpu_seconds=ended.cpu_seconds,
+        wall_seconds=ended.wall_seconds,
+        peak_bytes=None if is_killed else ended.peak_bytes,
+        stdout=bytes(ended.stdout.kept),
+        stderr=bytes(ended.stderr.kept),
+        num_output_bytes=ended.stdout.num_bytes + ended.stderr.num_bytes,
+        results=bytes(ended.results.kept),
+        num_result_bytes=ended.results.num_bytes,
+        isolation=level,
+    )
+
+
+def _each(option: str, pairs: Iterable[tuple[str, str]]) -> list[str]:
+    return [word for pair in pairs for word in (option, *pair)]
+
+
+def _in_memory(stack: ExitStack, content: bytes) -> FileIO:
+    """Returns a file without a name that holds the content, to be read from its start."""
+    file = stack.enter_context(FileIO(os.memfd_create("mira-job"), "r+"))
+    view = memoryview(content)
+    while view:
+        view = view[file.write(view) :]
+    file.seek(0)
+    return file
+
+
+def _child_of(pid: int, status: bytes) -> int | None:
+    """Returns process 1 of the sandbox, as bwrap's first status line tells it."""
+    first, newline, _ = status.partition(b"\n")
+    return int(json.loads(first)["child-pid"]) if newline else None
