@@ -22,6 +22,7 @@ from mira_megatron.eval.sandbox.contract import Job, Limits, Outcome, Sandbox
 LOAD_SECONDS = 20.0  # for a program to define its functions
 _START_SECONDS = 10.0  # for the sandbox and the interpreter
 _IN_SANDBOX = Path(plain_values.__file__).parent
+_OUT_OF_TIME = tuple(-number for number in (signal.SIGPROF, signal.SIGALRM, signal.SIGXCPU))
 _SYSTEM_PYTHON = Path("/usr/bin/python3")
 
 
@@ -40,7 +41,7 @@ class Call:
 
     status: CallStatus
     value: Any = None
-    seconds: float = 0.0
+    seconds: float = 0.0  # of CPU time
     detail: str = ""
 
 
@@ -64,7 +65,7 @@ def call_function(
 ) -> Called:
     """Returns what `function` of `program` makes of every group's inputs.
 
-    `seconds` bounds each call; `limits.wall_seconds` all calls together, to which the time to start is
+    `seconds` bounds the CPU time of each call; `limits.wall_seconds` all calls together, to which the time to start is
     added. A group ends with its first call without a value, and so do the groups after it if
     `stops_at_failure`.
     """
@@ -87,6 +88,10 @@ def call_function(
         environment={"PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1"},
     )
     outcome = sandbox.run(job)
+    if outcome.exit_code != 0 and not outcome.is_timed_out and not outcome.is_out_of_memory:
+        # What makes the calls has died itself: this machine had no process left to give, or the
+        # program killed it. The second time it was the program.
+        outcome = sandbox.run(job)
     read = _Results(outcome)
     return Called(
         groups=tuple(read.calls_of(number, len(group)) for number, group in enumerate(groups)),
@@ -134,14 +139,16 @@ class _Results:
 
     def _end_of(self, group: int) -> Call:
         status = self._ends.get(group)
-        if status == -signal.SIGALRM or status == -signal.SIGXCPU or self._outcome.is_timed_out:
+        if self._outcome.is_timed_out or status in _OUT_OF_TIME:
             return Call(status=CallStatus.TIMED_OUT)
         if self._outcome.is_out_of_memory:
             return Call(status=CallStatus.DIED, detail="out of memory")
         if self._outcome.num_result_bytes > len(self._outcome.results):
             return Call(status=CallStatus.DIED, detail="too many bytes of answers")
-        how = "unknown" if status is None else str(status)
-        return Call(status=CallStatus.DIED, detail=f"the process ended (status {how})")
+        if status is None:
+            said = ascii(self._outcome.stderr[-80:].decode(errors="replace"))
+            return Call(status=CallStatus.DIED, detail=f"nothing more was heard: {said}")
+        return Call(status=CallStatus.DIED, detail=f"the process ended (status {status})")
 
 
 @cache

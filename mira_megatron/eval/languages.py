@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+# What a sandbox sees anyway comes first: another python3 of this user is not needed there.
+_FIRST_PATH = "/usr/local/bin:/usr/bin:/bin"
 # The tests end inside this many blocks, so what is put behind the last test goes before their braces.
 _IN_MAIN = 1
 _IN_MAIN_IN_CLASS = 2
@@ -48,8 +50,8 @@ class Language:
         """Returns where the tools lie. Raises ValueError naming the first missing one."""
         found = {}
         for tool in self.tools:
-            path = shutil.which(tool)
-            if path is None and Path(tool).exists():
+            path = shutil.which(tool, path=_FIRST_PATH) or shutil.which(tool)
+            if path is None and Path(tool).exists():  # a library
                 path = tool
             if path is None:
                 raise ValueError(

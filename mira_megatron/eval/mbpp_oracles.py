@@ -33,15 +33,6 @@ _AS_SETS = frozenset(
 )
 
 
-class Unserialisable:
-    """Stands for a value that is there (so not None) but is no plain data: equal to nothing."""
-
-    def __eq__(self, other: object) -> bool:
-        return False
-
-    __hash__ = object.__hash__
-
-
 def expected_value(entry_point: str, gold: Any) -> Any:
     """Returns what the gold program's value makes the right answer."""
     return gold is not None if entry_point in NOT_NONE else gold

@@ -53,18 +53,17 @@ def encode(value: Any, depth: int = 0) -> Any:
         raise ValueError(f"nested deeper than {MAX_DEPTH}")
     if value is None or value is True or value is False:
         return value
-    kind = type(value)
     if isinstance(value, str):
-        return str.__str__(value) if kind is str else "".join(value)
+        return str.__str__(value)
     if isinstance(value, int):
         number = int.__add__(value, 0)
         return number if -_SMALL < number < _SMALL else {_TAG: "int", "v": hex(number)}
     if isinstance(value, float):
-        number_ = float.__add__(value, 0.0) if value != 0 else float(value)
-        return number_ if math.isfinite(number_) else {_TAG: "float", "v": repr(number_)}
+        real = float.__mul__(value, 1.0)
+        return real if math.isfinite(real) else {_TAG: "float", "v": repr(real)}
     if isinstance(value, list):
         return [encode(item, depth + 1) for item in list.__iter__(value)]
-    return _encode_tagged(value, kind.__name__, depth + 1)
+    return _encode_tagged(value, type(value).__name__, depth + 1)
 
 
 def _encode_tagged(value: Any, name: str, depth: int) -> Any:
