@@ -77,6 +77,7 @@ class Mbpp:
 
     name = "mbpp"
     grader = GRADER
+    verdict_names = (BASE, PLUS)
 
     def __init__(self, path: Path, cache_folder: Path) -> None:
         self.tasks = load_tasks(path)
@@ -119,7 +120,10 @@ class Mbpp:
             code,
             task.entry_point,
             task.inputs,
-            [[max(_MIN_CALL_SECONDS, _GOLD_FACTOR * each) for each in group] for group in gold.seconds],
+            [
+                [max(_MIN_CALL_SECONDS, _GOLD_FACTOR * each) for each in group]
+                for group in gold.seconds
+            ],
             _LIMITS,
         )
         base, plus = (
@@ -151,7 +155,10 @@ class Mbpp:
         content = {
             "task_id": task.task_id,
             "values": [
-                [plain_values.encode(expected_value(task.entry_point, call.value)) for call in group]
+                [
+                    plain_values.encode(expected_value(task.entry_point, call.value))
+                    for call in group
+                ]
                 for group in called.groups
             ],
             "seconds": [[call.seconds for call in group] for group in called.groups],
@@ -238,4 +245,6 @@ def _read_gold(path: Path) -> Gold:
             seconds=tuple(tuple(map(float, group)) for group in content["seconds"]),
         )
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path}: no gold values ({error}); delete it, it is made again") from error
+        raise ValueError(
+            f"{path}: no gold values ({error}); delete it, it is made again"
+        ) from error

@@ -14,7 +14,9 @@ from typing import Any
 import numpy as np
 
 _RELATIVE = 1e-07
-_ABSOLUTE_OF_FLOATS = 1e-6  # where the task names no tolerance and the right answer is made of floats
+_ABSOLUTE_OF_FLOATS = (
+    1e-6  # where the task names no tolerance and the right answer is made of floats
+)
 
 # Tasks whose answer is a match object or None: what counts is which of the two.
 NOT_NONE = frozenset({"check_str", "text_match_three", "text_starta_endb"})

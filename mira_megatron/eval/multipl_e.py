@@ -53,6 +53,7 @@ class MultiplE:
         self._language = LANGUAGES[language]
         self.name = f"multipl_e_{language}"
         self.grader = GRADER
+        self.verdict_names = (self.name,)
         self.tasks = load_tasks(path, self._language)
 
     @property
@@ -202,4 +203,6 @@ def _filled(words: str, tools: dict[str, str]) -> str:
 def _folder_to_see(tool: Path) -> Path | None:
     """Returns the folder of a tool that lies where a sandbox does not look, outside of /usr."""
     path = tool.resolve()
-    return None if path.is_relative_to("/usr") or path.is_relative_to("/bin") else path.parent.parent
+    return (
+        None if path.is_relative_to("/usr") or path.is_relative_to("/bin") else path.parent.parent
+    )

@@ -139,7 +139,9 @@ def missing_bubblewrap() -> str | None:
     said = subprocess.run([command, "--version"], capture_output=True, text=True, check=False)
     numbers = re.findall(r"\d+", said.stdout)
     if tuple(map(int, numbers[:2])) < MIN_VERSION:
-        return f"{command} is {said.stdout.strip() or 'of no known release'}, 0.8 or later is needed"
+        return (
+            f"{command} is {said.stdout.strip() or 'of no known release'}, 0.8 or later is needed"
+        )
     return None
 
 

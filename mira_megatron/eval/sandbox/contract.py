@@ -31,7 +31,9 @@ class Limits:
 
     wall_seconds: float  # from the start of the sandbox; held by the process that started it
     cpu_seconds: int  # of each process
-    memory_bytes: int  # address space of each process; resident memory of all, looked at 5 times a s
+    memory_bytes: (
+        int  # address space of each process; resident memory of all, looked at 5 times a s
+    )
     output_bytes: int  # kept of each stream; the rest is read, counted and thrown away
     num_processes: int  # processes and threads at one time
     file_bytes: int  # one file; and all files together in each of /work, /tmp and /dev/shm

@@ -257,4 +257,3 @@ class _Watch:
             if left <= 0:
                 return
             self._pass_on(left)
-
