@@ -19,35 +19,27 @@ from contextlib import ExitStack
 from io import FileIO
 from pathlib import Path
 
-from mira_megatron.eval.sandbox.contract import (
-    RESULTS_VARIABLE,
-    Job,
-    Limits,
-    Outcome,
-    SandboxError,
+from mira_megatron.eval.sandbox.contract import Job, Outcome, SandboxError
+from mira_megatron.eval.sandbox.launch import Command, launching_user, run_command
+from mira_megatron.eval.sandbox.started import (
+    SEARCH_PATH,
+    first_process,
+    job_environment,
+    outcome_of,
 )
-from mira_megatron.eval.sandbox.launch import Command, Ended, run_command
 
 MIN_VERSION = (0, 8)  # the first with --disable-userns
 _SYSTEM_LINKS = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
 # Debian's compilers are links through these, or read their settings from them.
 _ETC = ("alternatives", "ld.so.cache", "java-*", "mono", "php")
-ENVIRONMENT = {
-    "PATH": "/usr/local/bin:/usr/bin:/bin",
-    "HOME": "/work",
-    "TMPDIR": "/tmp",
-    "LANG": "C.UTF-8",
-    "TZ": "UTC",
-}
-# Process 1 waits for the program and hands its exit code on: only what it has waited for is counted
-# in what the job used. What a shell itself says of a killed program is no output of that program.
-_FIRST_PROCESS = 'exec 9>&2 2>/dev/null; (exec "$@" 2>&9 9>&-); exit $?'
 
 
 class BubblewrapSandbox:
     """Runs jobs with the machine's bwrap."""
 
-    def __init__(self, level: int) -> None:
+    name = "bubblewrap"
+
+    def __init__(self, level: int = 3) -> None:
         self.level = level
 
     def run(self, job: Job) -> Outcome:
@@ -60,7 +52,7 @@ class BubblewrapSandbox:
             def render(results: int, status: int) -> Command:
                 return Command(
                     argv=bubblewrap_argv(job, files, results, status, host_mounts()),
-                    environment=dict(ENVIRONMENT),
+                    environment={"PATH": SEARCH_PATH},
                     inherited=tuple(files.values()),
                     root_pid=_child_of,
                 )
@@ -72,7 +64,7 @@ class BubblewrapSandbox:
         is_killed = ended.is_timed_out or ended.is_out_of_memory
         if not is_killed and b"exit-code" not in ended.status:
             said = bytes(ended.stderr.kept[-2000:]).decode(errors="replace").strip()
-            raise SandboxError(f"bwrap did not start {job.argv[0]}: {said or 'it was killed'}")
+            raise SandboxError(f"bwrap did not start {job.argv[0]}: {said or 'killed'}{_hint(job)}")
         return outcome_of(ended, self.level)
 
 
@@ -85,34 +77,19 @@ def bubblewrap_argv(
 ) -> list[str]:
     """Returns the command that runs the job; `files` gives the descriptor of each one's content."""
     size = ["--size", str(job.limits.file_bytes), "--tmpfs"]
-    environment = {**ENVIRONMENT, **job.environment, RESULTS_VARIABLE: str(results)}
     return [
         "bwrap",
         *("--unshare-all", "--unshare-user", "--disable-userns", "--uid", "65534"),
         *("--gid", "65534", "--cap-drop", "ALL", "--die-with-parent", "--new-session"),
         *("--as-pid-1", "--hostname", "sandbox", "--json-status-fd", str(status), "--clearenv"),
-        *_each("--setenv", environment.items()),
+        *_each("--setenv", job_environment(job, results).items()),
         *mounts,
         *_each("--ro-bind", ((str(path), str(path)) for path in job.read_only)),
         *("--proc", "/proc", "--dev", "/dev", *size, "/dev/shm", "--remount-ro", "/dev"),
         *(*size, "/tmp", *size, "/work"),
         *_each("--file", ((str(files[name]), f"/work/{name}") for name in files)),
         *("--chdir", "/work", "--remount-ro", "/", "--"),
-        *("/bin/sh", "-c", _FIRST_PROCESS, "sh", *limited(job.limits), *job.argv),
-    ]
-
-
-def limited(limits: Limits) -> list[str]:
-    """Returns the words before a command that hold it to the limits of each process."""
-    return [
-        "prlimit",
-        f"--as={limits.memory_bytes}",
-        f"--fsize={limits.file_bytes}",
-        f"--nofile={limits.num_open_files}",
-        f"--nproc={limits.num_processes + 1}",  # process 1
-        f"--cpu={limits.cpu_seconds}:{limits.cpu_seconds + 1}",
-        "--core=0",
-        "--",
+        *first_process(job, num_other_processes=1),
     ]
 
 
@@ -145,25 +122,12 @@ def missing_bubblewrap() -> str | None:
     return None
 
 
-def outcome_of(ended: Ended, level: int) -> Outcome:
-    """Returns the outcome of a command whose program's signals come as 128 + N."""
-    is_killed = ended.is_timed_out or ended.is_out_of_memory
-    code = -ended.return_code if ended.return_code < 0 else ended.return_code - 128
-    signal = 9 if is_killed else code if 0 < code <= 64 else None
-    return Outcome(
-        exit_code=ended.return_code if signal is None else None,
-        signal=signal,
-        is_timed_out=ended.is_timed_out,
-        is_out_of_memory=ended.is_out_of_memory,
-        cpu_seconds=ended.cpu_seconds,
-        wall_seconds=ended.wall_seconds,
-        peak_bytes=None if is_killed else ended.peak_bytes,
-        stdout=bytes(ended.stdout.kept),
-        stderr=bytes(ended.stderr.kept),
-        num_output_bytes=ended.stdout.num_bytes + ended.stderr.num_bytes,
-        results=bytes(ended.results.kept),
-        num_result_bytes=ended.results.num_bytes,
-        isolation=level,
+def _hint(job: Job) -> str:
+    if not job.read_only or launching_user() is None:
+        return ""
+    return (
+        ". As root, sandboxes are started as nobody, who must be able to read "
+        f"{', '.join(map(str, job.read_only))}: put it outside /root, or run as an ordinary user"
     )
 
 

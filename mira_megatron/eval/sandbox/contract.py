@@ -1,8 +1,8 @@
 """What a sandbox is given and gives back, whichever program builds it.
 
-A job is a command, the files that it finds in a fresh /work, and limits. Nothing outlives it. What it
-prints is only text; what a grader believes comes through the results descriptor, whose number is in
-the environment variable MIRA_RESULTS_FD, and is checked by the grader outside.
+A job is a command, the files that it finds in a fresh /work, where it starts, and limits. Nothing
+outlives it. What it prints is only text; what a grader believes comes through the results
+descriptor, whose number is in the environment variable MIRA_RESULTS_FD, and is checked outside.
 
 Levels of isolation, as measured on this machine (sandbox/escapes.py), not as promised:
     1  limits on resources only: no protection from a program that means harm
@@ -19,6 +19,8 @@ from typing import Protocol
 
 RESULTS_VARIABLE = "MIRA_RESULTS_FD"
 DEFAULT_MIN_LEVEL = 3
+# Of a job that measures times itself: one ran out, and may only have waited for other jobs.
+CONTENDED_EXIT_CODE = 75
 
 
 class SandboxError(RuntimeError):

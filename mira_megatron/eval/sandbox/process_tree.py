@@ -25,7 +25,7 @@ def tree_usage(root: int) -> TreeUsage:
     while waiting:
         pid = waiting.pop()
         try:
-            # The name, which may hold anything, ends at the last bracket; after it come fields 3 on.
+            # The name may hold anything and ends at the last bracket; fields 3 on follow.
             fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
             for task in os.listdir(f"/proc/{pid}/task"):
                 children = Path(f"/proc/{pid}/task/{task}/children").read_bytes()
