@@ -55,7 +55,7 @@ class Score:
 
 
 def run(console: Console, options: GradeOptions) -> int:
-    """Grades, writes both files, prints the scores. Returns 0, or 1 where this machine failed on some.
+    """Grades, writes both files, prints the scores; returns 0, or 1 where this machine failed.
 
     Raises ValueError or FileNotFoundError for what the user can fix.
     """

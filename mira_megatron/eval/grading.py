@@ -1,11 +1,12 @@
 """Samples -> verdicts, so that a killed run goes on and equal programs are run once.
 
-Writes  verdicts.jsonl, append-only, one line per verdict; a torn last line is dropped on the next start
-        CACHE/verdicts/<2 digits>/<digest>.json, what running a program showed, shared by all runs that
-        are given the same cache folder: checkpoints often write the same program
+Writes  verdicts.jsonl, append-only, one line per verdict; a torn last line is dropped by the next
+        run; CACHE/verdicts/<2 digits>/<digest>.json, what running a program showed, shared by all
+        runs that are given the same cache folder: checkpoints often write the same program
 
-A verdict is known by task, sample, program and grader. Time limits and failures of this machine are kept
-in verdicts.jsonl for the reader, but not in the cache; failures of this machine are graded again.
+A verdict is known by task, sample, program and grader. Time limits and failures of this machine are
+kept in verdicts.jsonl for the reader, but not in the cache; failures of this machine are graded
+again.
 """
 
 from __future__ import annotations

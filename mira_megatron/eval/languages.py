@@ -1,7 +1,7 @@
-"""The eight languages of MultiPL-E as a table: how a program is compiled, run and told to have passed.
+"""The eight languages of MultiPL-E as a table: compiling, running, and what passing means.
 
-Compilers come from Debian's packages and TypeScript from npm (tests/environments/eval.sh). Whatever a
-program needs is found on this machine when it is asked for; a missing tool is said by name.
+Compilers come from Debian's packages and TypeScript from npm (tests/environments/eval.sh). Whatever
+a program needs is found on this machine when it is asked for; a missing tool is said by name.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from pathlib import Path
 
 # What a sandbox sees anyway comes first: another python3 of this user is not needed there.
 _FIRST_PATH = "/usr/local/bin:/usr/bin:/bin"
-# The tests end inside this many blocks, so what is put behind the last test goes before their braces.
+# Tests end inside this many blocks; what is put behind the last test goes before their braces.
 _IN_MAIN = 1
 _IN_MAIN_IN_CLASS = 2
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Language:
-    """One language. Command lines are words for /bin/sh, written by us; `{tool}` is a tool's path."""
+    """One language. Command lines are for /bin/sh and ours alone; `{tool}` is a tool's path."""
 
     name: str
     file: str

@@ -1,8 +1,8 @@
-"""The types that JSON loses: which arguments of which MBPP task are tuples, sets or complex numbers.
+"""The types that JSON loses: which arguments of MBPP tasks are tuples, sets or complex numbers.
 
-MBPP's functions are called with tuples where its file, being JSON, holds lists. EvalPlus puts the types
-back by task number; the same is written here as a table. A shape names the types from the outside in:
-("list", "tuple") is a list of tuples, ("tuple",) a tuple whose items stay as they are.
+MBPP's functions are called with tuples where its file, being JSON, holds lists. EvalPlus puts the
+types back by task number; the same is written here as a table. A shape names the types from the
+outside in: ("list", "tuple") is a list of tuples, ("tuple",) a tuple whose items stay as they are.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """Whether a value is the right answer to an MBPP task, as EvalPlus has it.
 
-Equality, or for numbers closeness, and for some tasks another rule: where the order of a list is left
-open, where only "a match or none" is asked for, or where two readings of the question are both right.
-Runs in the process that never ran the model's code, on values that came out of the sandbox as plain data.
+Equality, or for numbers closeness, and for some tasks another rule: where the order of a list is
+left open, where only "a match or none" is asked for, or where two readings of the question are both
+right. Runs in the process that never ran the model's code, on values that came out of the sandbox
+as plain data.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """MultiPL-E: HumanEval in eight languages, each program compiled and run with its own tests.
 
-A program is the task's prompt, a completion and the task's tests. It passes when it compiles, exits with 0,
-and gets as far as its last test: a mark that nobody knows beforehand is printed behind it, so a program that
-leaves early, `exit(0)` in the middle, has not passed.
+A program is the task's prompt, a completion and the task's tests. It passes when it compiles, exits
+with 0, and gets as far as its last test: a mark that nobody knows beforehand is printed behind it,
+so a program that leaves early, `exit(0)` in the middle, has not passed.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ GRADER = "multipl_e/1"
 _FIELDS = ("name", "language", "prompt", "tests")
 _COMPILER_REFUSED = 97
 _CPU_SECONDS = 15  # of each process, as the published runs have it in wall seconds
-_SIGXCPU, _SIGKILL = 24, 9
+_SIGABRT, _SIGKILL, _SIGXCPU = 6, 9, 24
 _GIB = 1 << 30
 _LIMITS = Limits(
     wall_seconds=8 * _CPU_SECONDS,  # for what only waits on a busy machine; CPU seconds decide
@@ -177,6 +177,8 @@ def _status_of(outcome: Outcome, language: Language, mark: bytes) -> tuple[Statu
         return Status.ERROR, f"does not compile: {_first_error(said)}"
     if outcome.is_out_of_memory:
         return Status.ERROR, "out of memory"
+    if outcome.signal == _SIGABRT:  # what C's assert ends in
+        return Status.FAIL, f"aborted: {_first_error(said)}"
     if outcome.exit_code is None:
         return Status.ERROR, f"killed by signal {outcome.signal}"
     if any(word in said for word in language.failure_words):

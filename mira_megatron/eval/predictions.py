@@ -1,8 +1,8 @@
 """Predictions made elsewhere, in the benchmarks' own formats, read as samples.
 
-    EvalPlus      samples.jsonl: task_id with `solution` (a whole program) or `completion`
-    MultiPL-E     per line task_id (or name) with `generation` (prompt and completion), `completion`,
-                  or a list of `completions`; or one JSON object of details, {task: [[number, {code}]]}
+    EvalPlus    samples.jsonl: task_id with `solution` (a whole program) or `completion`
+    MultiPL-E   per line task_id (or name) with `generation` (prompt and completion), `completion`,
+                or a list of `completions`; or a .json of details, {task: [[number, {code}]]}
 
 Several lines of one task are its samples 0, 1, 2 ... in the order of the file.
 """
@@ -22,7 +22,7 @@ _BEHIND_PROMPT = ("completion",)
 
 
 def read_predictions(path: Path, task_ids: Sequence[str]) -> list[Sample]:
-    """Returns the samples of a file. Raises ValueError with file and line, also for unknown tasks."""
+    """Returns the samples of a file; ValueError with file and line, also for unknown tasks."""
     known = set(task_ids)
     numbers: Counter[str] = Counter()
     samples = []

@@ -1,4 +1,4 @@
-"""A suite: which benchmarks there are, where their data lies, and under which protocol they are run."""
+"""A suite: which benchmarks there are, where their data lies, and under which protocol they run."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def load_suite(path: Path, data_folder: Path | None = None) -> Suite:
 
 
 def open_benchmark(entry: Entry, cache_folder: Path) -> Benchmark:
-    """Returns the benchmark over its data file. Raises ValueError or FileNotFoundError for the file."""
+    """Returns the benchmark over its data file; ValueError or FileNotFoundError for the file."""
     if not entry.file.is_file():
         raise FileNotFoundError(
             f"{entry.file}: the data file of {entry.name} is not there; name the folder that has "

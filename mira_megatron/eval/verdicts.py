@@ -1,8 +1,8 @@
 """What grading speaks of: samples, the code found in them, and verdicts.
 
-A sample is one answer to one task. A verdict says what one benchmark makes of it: MBPP and MBPP+ give two
-verdicts on the same sample. Every verdict carries who gave it and how well the code was isolated, so that
-verdicts of different graders are never mixed.
+A sample is one answer to one task. A verdict says what one benchmark makes of it: MBPP and MBPP+
+give two verdicts on the same sample. Every verdict carries who gave it and how well the code was
+isolated, so that verdicts of different graders are never mixed.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ class Judgment:
 
     @property
     def is_lasting(self) -> bool:
-        """Whether the same program would get the same again: a time limit depends on the machine."""
+        """True = the same program would get the same again; a time limit depends on the machine."""
         passing = (Status.TIMEOUT, Status.INFRA)
         return all(status not in passing for status, _ in self.statuses.values())
 

@@ -1,14 +1,18 @@
-"""Calls a function of an untrusted program in the sandbox and brings back plain values.
+"""Calls a function of an untrusted program on groups of inputs, each in a process of its own.
 
-The right answers stay here: the sandbox is given inputs only, and what comes back is compared by the
-caller. Values are read as data (in_sandbox/plain_values.py), never unpickled.
+The right answers stay here: the sandbox is given inputs only, and what comes back is plain data
+(sandbox/values.py) that the caller compares. Whatever the program does to the processes inside, it
+can only answer for itself.
+
+Beside sandbox/calls.py, which asks for one call after the other, this is for graders with time
+limits of their own per call: in CPU seconds, so that a busy machine changes no verdict, and with
+all values of a group known in one go.
 """
 
 from __future__ import annotations
 
 import json
 import signal
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -16,14 +20,15 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from mira_megatron.eval.in_sandbox import plain_values
+from mira_megatron.eval import in_sandbox
+from mira_megatron.eval.sandbox import values
 from mira_megatron.eval.sandbox.contract import Job, Limits, Outcome, Sandbox
+from mira_megatron.eval.sandbox.interpreter import system_interpreter
 
 LOAD_SECONDS = 20.0  # for a program to define its functions
 _START_SECONDS = 10.0  # for the sandbox and the interpreter
-_IN_SANDBOX = Path(plain_values.__file__).parent
 _OUT_OF_TIME = tuple(-number for number in (signal.SIGPROF, signal.SIGALRM, signal.SIGXCPU))
-_SYSTEM_PYTHON = Path("/usr/bin/python3")
+_SCRIPT = Path(in_sandbox.__file__).parent / "call_groups.py"
 
 
 class CallStatus(StrEnum):
@@ -33,6 +38,21 @@ class CallStatus(StrEnum):
     RAISED = "raised"
     TIMED_OUT = "timed out"
     DIED = "died"  # the process ended before the call did: exit, a signal, out of memory
+
+
+class Unserialisable:
+    """Stands for a value that is no plain data: it is not None, and equal to nothing."""
+
+    def __init__(self, type_name: str) -> None:
+        self.type_name = type_name
+
+    def __eq__(self, other: object) -> bool:
+        return False
+
+    __hash__ = object.__hash__
+
+    def __repr__(self) -> str:
+        return f"<{self.type_name}>"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,38 +73,36 @@ class Called:
     outcome: Outcome
 
 
-def call_function(
+def call_groups(
     sandbox: Sandbox,
     program: str,
     function: str,
     groups: Sequence[Sequence[Sequence[Any]]],
     seconds: Sequence[Sequence[float]],
     limits: Limits,
-    *,
-    stops_at_failure: bool = True,
 ) -> Called:
     """Returns what `function` of `program` makes of every group's inputs.
 
-    `seconds` bounds the CPU time of each call; `limits.wall_seconds` all calls together, to which the time to start is
-    added. A group ends with its first call without a value, and so do the groups after it if
-    `stops_at_failure`.
+    `seconds` bounds the CPU time of each call; `limits.wall_seconds` all calls together, to which
+    the time to start is added. A group ends with its first call without a value; then no group
+    after it is begun.
     """
     request = {
         "program": program,
         "function": function,
-        "groups": [[plain_values.encode(list(call)) for call in group] for group in groups],
+        "groups": [[values.encode(list(call)) for call in group] for group in groups],
         "seconds": [list(group) for group in seconds],
         "load_seconds": LOAD_SECONDS,
-        "stops_at_failure": stops_at_failure,
     }
-    python, read_only = _interpreter()
+    interpreter = system_interpreter()
     job = Job(
-        argv=(str(python), "-B", "-s", "-S", "call_functions.py"),
+        argv=(interpreter.path, "-B", "-s", _SCRIPT.name),
         files=_scripts(),
         stdin=json.dumps(request).encode(),
         limits=replace(limits, wall_seconds=limits.wall_seconds + _START_SECONDS),
-        read_only=read_only,
-        # Gold and samples must see a set of strings in the same order.
+        read_only=interpreter.read_only,
+        # Gold and samples must see a set of strings in the same order; so Python is not started
+        # with -I, which would not look at this.
         environment={"PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1"},
     )
     outcome = sandbox.run(job)
@@ -125,10 +143,10 @@ class _Results:
                 break
             if "raised" in entry:
                 return (*calls, Call(status=CallStatus.RAISED, detail=str(entry["raised"])[:80]))
-            if entry.get("call") != len(calls) or "value" not in entry:
+            if entry.get("call") != len(calls):
                 return (*calls, Call(status=CallStatus.DIED, detail="answers out of order"))
             try:
-                value = plain_values.decode(entry["value"])
+                value = _value_of(entry)
                 seconds = float(entry["seconds"])
             except (ValueError, TypeError, KeyError, RecursionError) as error:
                 return (*calls, Call(status=CallStatus.DIED, detail=f"no value: {error}"[:80]))
@@ -153,13 +171,11 @@ class _Results:
 
 @cache
 def _scripts() -> dict[str, bytes]:
-    names = ("plain_values.py", "call_functions.py")
-    return {name: (_IN_SANDBOX / name).read_bytes() for name in names}
+    return {path.name: path.read_bytes() for path in (Path(values.__file__), _SCRIPT)}
 
 
-def _interpreter() -> tuple[Path, tuple[Path, ...]]:
-    """Returns a Python that a sandbox can see, and the folders it needs beside /usr."""
-    if _SYSTEM_PYTHON.exists():
-        return _SYSTEM_PYTHON, ()
-    base = Path(sys.base_prefix)
-    return base / "bin" / f"python{sys.version_info[0]}.{sys.version_info[1]}", (base,)
+def _value_of(entry: dict[str, Any]) -> Any:
+    """Returns the value of a line. Raises KeyError or ValueError where it has none."""
+    if "unserialisable" in entry:
+        return Unserialisable(str(entry["unserialisable"])[:80])
+    return values.decode(str(entry["value"]))
