@@ -81,7 +81,7 @@ def _measure(folder: Path) -> None:
 def _recipe(folder: Path, scorer: str) -> Path:
     """Writes the demo recipe over these sources, ending with the selection, and returns it."""
     content = load_yaml(DEMO)
-    for section in ("group", "blend", "midtrain"):
+    for section in ("group", "blend", "midtrain", "instruct_sft"):
         del content[section]
     sources = _sources()
     content |= {

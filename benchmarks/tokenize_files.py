@@ -37,9 +37,8 @@ from megatron.core.datasets.indexed_dataset import DType, IndexedDatasetBuilder
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from mira_megatron.tokenization.record_shards import open_encoder
-from mira_megatron.tokenization.tokenizer import CONTROL_TOKENS
+from mira_megatron.tokenization.tokenizer import CONTROL_TOKENS, QWEN_SPLIT
 from mira_megatron.tokenization.write_tokens import WriteConfig, write_tokens
-from mira_megatron.training.hf_tokenizer import QWEN_SPLIT
 
 EOD = "<|endoftext|>"
 CORPUS_BYTES = 100_000_000

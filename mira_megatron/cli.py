@@ -23,11 +23,14 @@ from rich.text import Text
 
 from mira_megatron import layout
 from mira_megatron.atomic_files import NO_SPACE
+from mira_megatron.cli_cluster import run_doctor, run_job, submit_recipe
 from mira_megatron.cli_grade import run_grade
 from mira_megatron.cli_parser import command_parser
 from mira_megatron.cli_sharing import check_sharing, run_sharing_workers
+from mira_megatron.cli_words import print_json
 from mira_megatron.config import Recipe, load_recipe
 from mira_megatron.endpoints import unusable_api_keys
+from mira_megatron.launchers.job_place import scheduled_as
 from mira_megatron.pipeline import STAGES, run_stages, unit_states
 from mira_megatron.stage import Resources
 from mira_megatron.stop_signals import INTERRUPTED, heeding_sigterm
@@ -88,7 +91,7 @@ def _run(arguments: argparse.Namespace) -> int:
         server.serve(arguments.host, arguments.port)
         return 0
     if arguments.command == "doctor":
-        return _run_doctor(arguments)
+        return run_doctor(arguments)
     if arguments.command == "rubric":
         _run_rubric_tool(arguments)
         return 0
@@ -96,12 +99,17 @@ def _run(arguments: argparse.Namespace) -> int:
         return run_tokens_tool(arguments)
     if arguments.command == "grade":
         return run_grade(arguments)
+    if arguments.command == "job":
+        return run_job(arguments, os.environ)
     recipe = load_recipe(arguments.recipe, arguments.overrides)
     match arguments.command:
         case "serve":
             return _serve(arguments, recipe)
         case "plan":
             _plan(arguments, recipe)
+            return 0
+        case "submit":
+            submit_recipe(arguments, recipe, os.environ)
             return 0
         case "failures":
             _print_failures(recipe, is_json=arguments.json)
@@ -123,7 +131,11 @@ def _run(arguments: argparse.Namespace) -> int:
     summary = importlib.import_module("mira_megatron.report.summary")
     console = Console()
     if arguments.command == "status" or arguments.dry_run:
-        summary.print_status(console, recipe, unit_states(recipe, stages))
+        states = unit_states(recipe, stages, arguments.only)
+        summary.print_status(console, recipe, states)
+        if arguments.command == "status":
+            table = importlib.import_module("mira_megatron.report.job_table")
+            table.print_jobs(console, recipe.run_folder, states)
         return 0
     secrets = _secrets(recipe)
     if not arguments.reparse:
@@ -133,23 +145,15 @@ def _run(arguments: argparse.Namespace) -> int:
     resources = Resources(
         workers=arguments.workers,
         is_shared=arguments.share or arguments.ray is not None or arguments.processes is not None,
-        job=_scheduled_as(),
+        job=scheduled_as(os.environ),
         secrets=secrets,
     )
-    run_stages(recipe, stages, resources, reparses=arguments.reparse)
+    run_stages(recipe, stages, resources, reparses=arguments.reparse, only=arguments.only)
     if arguments.command == "run":
         summary.print_summary(console, recipe)
     if arguments.command in ("label", "score") and not arguments.share:
         _print_failures(recipe, stages=[arguments.command])
     return 0
-
-
-def _scheduled_as() -> str:
-    """Returns how SLURM calls this job, "" outside of it."""
-    names = ("SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID")
-    if all(name in os.environ for name in names):
-        return "_".join(os.environ[name] for name in names)
-    return os.environ.get("SLURM_JOB_ID", "")
 
 
 def _run_rubric_tool(arguments: argparse.Namespace) -> None:
@@ -163,26 +167,6 @@ def _run_rubric_tool(arguments: argparse.Namespace) -> None:
             tool.diff(Console(), before, after, markdown=arguments.markdown)
         case _:
             tool.freeze(Console(), arguments.path, output=arguments.output)
-
-
-def _run_doctor(arguments: argparse.Namespace) -> int:
-    doctor = importlib.import_module("mira_megatron.doctor.doctor")
-    words = ("config", "run_folder", "rubric", "group", "base")
-    given = [word for word in words if getattr(arguments, word) is not None]
-    if given and len(given) < len(words):
-        missing = ", ".join(f"--{word.replace('_', '-')}" for word in words if word not in given)
-        raise ValueError(f"to look at a training, doctor also needs {missing}")
-    training = None
-    if given:
-        training = doctor.Training(
-            recipe=arguments.config,
-            folders=doctor.GroupFolders(
-                run_folder=arguments.run_folder, rubric=arguments.rubric, group=arguments.group
-            ),
-            base_folder=arguments.base,
-        )
-    code: int = doctor.run(Console(), training)
-    return code
 
 
 def _serve(arguments: argparse.Namespace, recipe: Recipe) -> int:
@@ -219,7 +203,7 @@ def _plan(arguments: argparse.Namespace, recipe: Recipe) -> None:
     table = importlib.import_module("mira_megatron.planning.plan_table")
     made = plan.make_plan(recipe, workers=arguments.workers)
     if arguments.json:
-        _print_json(table.plan_json(made))
+        print_json(table.plan_json(made))
     else:
         table.print_plan(Console(), made)
 
@@ -229,7 +213,7 @@ def _explain(arguments: argparse.Namespace, recipe: Recipe) -> None:
     printing = importlib.import_module("mira_megatron.explain.explanation_printing")
     found = explanation.explain(recipe, arguments.record_id, source=arguments.source)
     if arguments.json:
-        _print_json(printing.explanation_json(found))
+        print_json(printing.explanation_json(found))
     else:
         printing.print_explanation(Console(), found)
 
@@ -240,14 +224,9 @@ def _print_failures(
     failures = importlib.import_module("mira_megatron.report.failures")
     outcomes = failures.read_outcomes(recipe, stages)
     if is_json:
-        _print_json(failures.outcomes_json(outcomes))
+        print_json(failures.outcomes_json(outcomes))
     else:
         failures.print_outcomes(Console(), outcomes)
-
-
-def _print_json(content: str) -> None:
-    # As Text: in a plain string rich would put pictures in place of `:names:`.
-    Console().print(Text(content), soft_wrap=True)
 
 
 def _rubric_of(path: Path) -> Path:

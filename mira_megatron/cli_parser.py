@@ -38,6 +38,8 @@ STAGE_HELP = {
     "sensitivity": "undecided reliability cells, flipped -> what each would change in the keep set",
     "blend": "keep masks -> what Megatron reads, per split",
     "midtrain": "blend -> a short megatron-core training run",
+    "instruct-data": "chats of sources or files -> what every arm is tuned on",
+    "instruct-sft": "mid-trained model + that -> an instruction-tuned one per arm",
     "report": "everything above -> report/index.html",
 }
 
@@ -54,18 +56,20 @@ def command_parser() -> argparse.ArgumentParser:
     )
     parser.set_defaults(
         **{"share": False, "processes": None, "ray": None, "gpus_per_task": None},
-        **{"missing": False, "reparse": False},
+        **{"missing": False, "reparse": False, "only": None},
     )
     parser.add_argument("--version", action="version", version=f"mira-megatron {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_recipe_command(commands, "run", "all stages in order, skipping what is done")
     _add_recipe_command(commands, "status", "what is done, with counts, sizes and times")
     _add_plan(commands)
+    _add_submit(commands)
     _add_failures(commands)
     _add_explain(commands)
     _add_export(commands)
     for stage in STAGES:
         command = _add_recipe_command(commands, stage, STAGE_HELP[stage])
+        command.add_argument("--only", metavar="UNIT", help="the source, group or arm of that name")
         if stage in _SHARED:
             _add_sharing(command, stage)
     _add_rubric_tool(commands)
@@ -73,6 +77,7 @@ def command_parser() -> argparse.ArgumentParser:
     add_grade(commands)
     _add_serve(commands)
     _add_doctor(commands)
+    _add_job(commands)
     server = commands.add_parser("judge-server", help="the rule judge as an OpenAI-style endpoint")
     server.add_argument("--host", default="127.0.0.1")
     server.add_argument("--port", type=int, default=8377)
@@ -86,6 +91,21 @@ def _add_plan(commands: Commands[argparse.ArgumentParser]) -> None:
     add_recipe(command)
     add_json(command)
     add_workers(command)
+    add_log_level(command)
+
+
+def _add_submit(commands: Commands[argparse.ArgumentParser]) -> None:
+    text = "send every stage that is left to SLURM, each as a job that waits for what it reads"
+    command = commands.add_parser("submit", help=text, description=text)
+    add_recipe(command)
+    command.add_argument(
+        "--cluster", type=Path, required=True, metavar="FILE", help="see launchers/clusters/"
+    )
+    instead = command.add_mutually_exclusive_group()
+    instead.add_argument("--dry-run", action="store_true", help="show the jobs, and stop")
+    instead.add_argument(
+        "--scripts", action="store_true", help="write the scripts, and print how to send them"
+    )
     add_log_level(command)
 
 
@@ -169,12 +189,28 @@ def _add_serve(commands: Commands[argparse.ArgumentParser]) -> None:
 def _add_doctor(commands: Commands[argparse.ArgumentParser]) -> None:
     text = "what would waste GPU hours: what is installed, and what a training would read"
     command = commands.add_parser("doctor", help=text, description=text)
+    command.add_argument(
+        "recipe", nargs="?", type=Path, metavar="RECIPE", help="look at all that a recipe will do"
+    )
+    command.add_argument("overrides", nargs="*", metavar="key=value", help="a setting to change")
+    command.add_argument("--cluster", type=Path, metavar="FILE", help="where it will run")
+    command.add_argument(
+        "--verify", action="store_true", help="verify blends of any size; large ones take minutes"
+    )
+    add_json(command)
     training = command.add_argument_group("a training with recipes/scorer_sft.py, as it is told it")
     training.add_argument("--config", metavar="NAME", help="one of its recipes")
     training.add_argument("--run-folder", type=Path)
     training.add_argument("--rubric")
     training.add_argument("--group", help="the source group")
     training.add_argument("--base", type=Path, help="the base model's Hugging Face folder")
+    add_log_level(command)
+
+
+def _add_job(commands: Commands[argparse.ArgumentParser]) -> None:
+    text = "run one job of a cluster, as its script does on every node"
+    command = commands.add_parser("job", help=text, description=text)
+    command.add_argument("file", type=Path, metavar="FILE", help="RUN_FOLDER/jobs/NAME/job.json")
     add_log_level(command)
 
 

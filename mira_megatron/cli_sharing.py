@@ -70,4 +70,5 @@ def _run_on_ray(arguments: argparse.Namespace, recipe: Recipe, secrets: Mapping[
 def _worker_words(arguments: argparse.Namespace, workers: int) -> list[str]:
     """Returns the words of one of those that share the stage."""
     words = [arguments.command, str(arguments.recipe), *arguments.overrides, "--share"]
+    words += [] if arguments.only is None else [f"--only={arguments.only}"]
     return [*words, "--workers", str(workers), "--log-level", arguments.log_level]

@@ -6,6 +6,9 @@ import argparse
 import os
 from pathlib import Path
 
+from rich.console import Console
+from rich.text import Text
+
 Commands = argparse._SubParsersAction  # argparse gives what add_subparsers returns no public name
 
 
@@ -39,3 +42,9 @@ def add_workers(command: argparse.ArgumentParser) -> None:
 def add_json(command: argparse.ArgumentParser) -> None:
     """Adds --json."""
     command.add_argument("--json", action="store_true", help="JSON instead of a table")
+
+
+def print_json(content: str) -> None:
+    """Prints JSON to stdout as it is, whatever its length."""
+    # As Text: in a plain string rich would put pictures in place of `:names:`.
+    Console().print(Text(content), soft_wrap=True)

@@ -47,6 +47,7 @@ SECTIONS = (
     "arms",
     "blend",
     "midtrain",
+    "instruct_sft",
 )
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 

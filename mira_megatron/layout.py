@@ -7,6 +7,7 @@ from __future__ import annotations
 
 TOKENIZER = "tokenizer"
 REPORT = "report"
+INSTRUCT_DATA = "instruct_data/every_arm"
 TENSORBOARD = "tensorboard"  # no unit's folder: its files hold times
 
 # Files that more than one stage knows by name.
@@ -18,8 +19,9 @@ BLEND = "blend.json"  # in blend(arm)
 SOURCE_GROUPS = "source_groups.json"  # in groups(rubric, family)
 SOURCE_GROUP = "source_group.json"  # in joined(rubric, source)
 ANCHORS = "anchors.jsonl"  # in anchors(rubric, group)
-HF_EXPORT = "hf"  # in checkpoints(arm), where it was trained on a cluster: a Hugging Face folder
-TRAINING = "training.json"  # beside it: what the training was
+HF_EXPORT = "hf"  # in checkpoints(arm) and instruct(arm): as transformers and vLLM load it
+WEIGHTS = "weights"  # beside it, where it was trained here: a dist_checkpointing checkpoint
+TRAINING = "training.json"  # beside it, where it was trained on a cluster: what the training was
 CELLS = "cells.parquet"  # in reliability(rubric, source) and reliability_mask(scoring, source)
 ANSWERS = "answers"  # what was paid for: no unit's folder, read by every unit that asks
 
@@ -124,12 +126,19 @@ def checkpoints(arm: str) -> str:
     return f"checkpoints/{arm}"
 
 
+def instruct(arm: str) -> str:
+    """Returns the folder of an arm's instruction-tuned model."""
+    return f"instruct/{arm}"
+
+
 _UNIT_FOLDERS = frozenset(
     {
         "anchors",
         "blends",
         "checkpoints",
         "groups",
+        "instruct",
+        "instruct_data",
         "joined",
         "judgments",
         "keep",

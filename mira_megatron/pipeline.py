@@ -21,7 +21,16 @@ from mira_megatron.config import Recipe, nearest
 from mira_megatron.grouping.source_groups import source_groups
 from mira_megatron.launchers.sharing import HeldByOthers
 from mira_megatron.manifest import read_manifest
-from mira_megatron.stage import Resources, Run, Unit, check_unit, reparse_unit, run_unit, unit_state
+from mira_megatron.stage import (
+    Resources,
+    Run,
+    Unit,
+    check_unit,
+    read_inputs,
+    reparse_unit,
+    run_unit,
+    unit_state,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -42,6 +51,8 @@ STAGES = {
     "sensitivity": "mira_megatron.retention.sensitivity",
     "blend": "mira_megatron.tokenization.blend",
     "midtrain": "mira_megatron.training.midtrain",
+    "instruct-data": "mira_megatron.instruct.instruct_data",
+    "instruct-sft": "mira_megatron.instruct.instruct_sft",
     "report": "mira_megatron.report.report",
 }
 # A recipe may end early, with a rubric or a blend: a stage is left out where it has none of these.
@@ -57,6 +68,8 @@ _NEEDED_SECTIONS = {
     "sensitivity": {"reliability"},
     "blend": {"blend"},
     "midtrain": {"midtrain"},
+    "instruct-data": {"instruct_sft"},
+    "instruct-sft": {"instruct_sft"},
     "report": {"select", "arms"},
 }
 
@@ -70,6 +83,7 @@ _MADE_BY = {
     "ratings": "score",
     "record_scores": "aggregate",
     "tokens": "tokenize",
+    "checkpoints": "midtrain",
 }
 
 
@@ -82,21 +96,37 @@ def recipe_units(recipe: Recipe) -> list[Unit]:
     return [unit for name in STAGES for unit in stage_units(provisional, name)]
 
 
-def stage_units(recipe: Recipe, stage: str) -> list[Unit]:
-    """Returns the units of one stage, none where the recipe ends before it.
+def stage_units(recipe: Recipe, stage: str, only: str | None = None) -> list[Unit]:
+    """Returns the units of one stage, none where the recipe ends before it; with `only` its own.
 
-    Raises NotYetKnown where they depend on groups not yet found.
+    Raises NotYetKnown where they depend on groups not yet found, ValueError where `only` is the
+    name of none.
     """
     sections = _NEEDED_SECTIONS.get(stage)
-    if sections and not sections & set(recipe.values):
-        return []
-    return cast("list[Unit]", importlib.import_module(STAGES[stage]).units(recipe))
+    units: list[Unit] = []
+    if not sections or sections & set(recipe.values):
+        units = cast("list[Unit]", importlib.import_module(STAGES[stage]).units(recipe))
+    return units if only is None else _named(units, recipe, stage, only)
+
+
+def _named(units: Sequence[Unit], recipe: Recipe, stage: str, name: str) -> list[Unit]:
+    """Returns the units of a name; several may have it, such as a group and a source."""
+    found = [unit for unit in units if unit.name == name]
+    if not found:
+        tail = nearest(name, [unit.name for unit in units])
+        raise ValueError(f"{recipe.path}: {stage} has no unit {name!r}.{tail}")
+    return found
 
 
 def run_stages(
-    recipe: Recipe, stages: Sequence[str], resources: Resources, *, reparses: bool = False
+    recipe: Recipe,
+    stages: Sequence[str],
+    resources: Resources,
+    *,
+    reparses: bool = False,
+    only: str | None = None,
 ) -> None:
-    """Runs every unit of the stages named, skipping what is done.
+    """Runs every unit of the stages named, or of these only those of one name; skips what is done.
 
     With `reparses` those that are made of kept answers are made again, and nobody is asked. Units
     of earlier stages are not run, but they must be done with this recipe's settings. One that
@@ -106,12 +136,13 @@ def run_stages(
     multiprocessing.get_context("forkserver").set_forkserver_preload(["__main__", *STAGES.values()])
     run = Run(folder=recipe.run_folder, reuse=recipe.reuse)
     units = recipe_units(recipe)
-    _check_upstream([unit for unit in units if unit.stage in stages], units, run)
+    wanted = [unit for unit in units if unit.stage in stages and only in (None, unit.name)]
+    _check_upstream(wanted, units, run)
     for stage in STAGES:
         if stage in stages:
             if stage == "anchor":  # the first that reads them; which groups there are is known
                 _warn_of_unused_scorers(recipe)
-            for unit in stage_units(recipe, stage):
+            for unit in stage_units(recipe, stage, only):
                 if reparses:
                     if unit.can_be_reparsed:
                         reparse_unit(unit, run, resources)
@@ -129,10 +160,33 @@ def _has_all(folders: Sequence[str], run: Run) -> bool:
     return all(read_manifest(run.folder / folder) is not None for folder in folders)
 
 
-def unit_states(recipe: Recipe, stages: Sequence[str]) -> list[tuple[Unit, str]]:
-    """Returns every unit of the stages named with its state, without running anything."""
+def unit_states(
+    recipe: Recipe, stages: Sequence[str], only: str | None = None
+) -> list[tuple[Unit, str]]:
+    """Returns every unit of the stages named with its state, without running anything.
+
+    With `only` those of one name; ValueError where a stage has none of it.
+    """
     run = Run(folder=recipe.run_folder, reuse=recipe.reuse)
-    return [(unit, unit_state(unit, run)) for unit in recipe_units(recipe) if unit.stage in stages]
+    units = [unit for unit in recipe_units(recipe) if unit.stage in stages]
+    if only is not None:
+        units = _named(units, recipe, ", ".join(stages), only)
+    return [(unit, unit_state(unit, run)) for unit in units]
+
+
+def check_inputs(recipe: Recipe, stage: str, only: str | None = None) -> None:
+    """Raises ValueError unless all that a stage's units read is finished, whole and of this recipe.
+
+    For who is about to spend GPU hours before the stage itself is run, which looks at this as well.
+    """
+    run = Run(folder=recipe.run_folder, reuse=recipe.reuse)
+    wanted = stage_units(recipe, stage, only)
+    units = recipe_units(recipe)
+    _check_upstream(wanted, units, run)
+    made_here = {unit.folder for unit in units if unit.stage == stage}
+    for unit in wanted:
+        before = tuple(folder for folder in unit.upstream if folder not in made_here)
+        read_inputs(replace(unit, upstream=before), run)
 
 
 def _warn_of_unused_scorers(recipe: Recipe) -> None:

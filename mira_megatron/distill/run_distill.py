@@ -3,39 +3,32 @@
 from __future__ import annotations
 
 import logging
-import os
-import shutil
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-import torch
 from megatron.core.models.gpt.gpt_model import GPTModel
 
 from mira_megatron import layout
-from mira_megatron.distill.chatml import CHAT_TEMPLATE, END
+from mira_megatron.distill.chatml import END
 from mira_megatron.distill.distill import DistillSettings
 from mira_megatron.distill.group_card import group_card
-from mira_megatron.distill.scorer_card import EXPORT
 from mira_megatron.distill.scorer_tokenizer import ScorerTokenizer
 from mira_megatron.distill.sft_dataset import SftDataset
 from mira_megatron.distill.sft_files import TRAINING, VALIDATION
 from mira_megatron.shards import file_digest
 from mira_megatron.stage import WorkResult, Workspace
-from mira_megatron.training.checkpoint import save_checkpoint
 from mira_megatron.training.hf_config import read_hf_shape
-from mira_megatron.training.hf_export import export_hf
 from mira_megatron.training.hf_tokenizer import check_tokenizer
 from mira_megatron.training.hf_weights import load_hf_weights
 from mira_megatron.training.model_shape import ModelShape
 from mira_megatron.training.process_group import megatron_process_group
 from mira_megatron.training.progress_log import log_progress, train_counts
 from mira_megatron.training.resuming import Checkpointing
-from mira_megatron.training.trainer import TrainResult, train
+from mira_megatron.training.trainer import train
+from mira_megatron.training.written_model import write_model
 
 logger = logging.getLogger(__name__)
-
-WEIGHTS = "weights"
 
 
 def distill(workspace: Workspace, settings: DistillSettings) -> WorkResult:
@@ -75,7 +68,16 @@ def distill(workspace: Workspace, settings: DistillSettings) -> WorkResult:
             / layout.TENSORBOARD
             / f"{settings.rubric}.{settings.group}",
         )
-        _write(workspace, training.precision, result, shape, vocab_size, tokenizer_file)
+        write_model(
+            result.model,
+            shape,
+            vocab_size=vocab_size,
+            precision=training.precision,
+            tokenizer_file=tokenizer_file,
+            eos_tokens=[END],
+            scratch=workspace.scratch,
+            folder=workspace.folder,
+        )
     result.state.save(workspace.folder / "trainer_state.json")
     max_model_len = shape.max_sequence_length
     if settings.base is not None:  # it may take more than it was taught with here
@@ -142,30 +144,3 @@ def _load_base(model: GPTModel, *, folder: Path, shape: ModelShape) -> None:
                 "words), so its loss is no number. Fetch the model anew, or name another as "
                 "distill.base."
             )
-
-
-def _write(
-    workspace: Workspace,
-    precision: str,
-    result: TrainResult,
-    shape: ModelShape,
-    vocab_size: int,
-    tokenizer_file: Path,
-) -> None:
-    """Writes both formats aside, and moves them to their places when they are whole."""
-    for name in (WEIGHTS, EXPORT):
-        for folder in (workspace.scratch / name, workspace.folder / name):
-            shutil.rmtree(folder, ignore_errors=True)
-    save_checkpoint(result.model, workspace.scratch / WEIGHTS)
-    export_hf(
-        result.model,
-        shape,
-        vocab_size=vocab_size,
-        tokenizer_file=tokenizer_file,
-        chat_template=CHAT_TEMPLATE,
-        eos_tokens=[END],
-        dtype=getattr(torch, precision),
-        folder=workspace.scratch / EXPORT,
-    )
-    for name in (WEIGHTS, EXPORT):
-        os.replace(workspace.scratch / name, workspace.folder / name)

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from mira_megatron.doctor import cache_checks, layout_checks, token_checks, version_checks
+from mira_megatron.doctor.checks import check_facts
 from mira_megatron.doctor.config_facts import recipe_facts, with_versions
 from mira_megatron.doctor.environment import (
     check_disk,
@@ -23,26 +23,11 @@ from mira_megatron.doctor.environment import (
     gpus,
     installed_versions,
 )
-from mira_megatron.doctor.facts import TrainingFacts
 from mira_megatron.doctor.file_facts import with_base, with_data
 from mira_megatron.doctor.finding import ERROR, INFO, Finding
 from mira_megatron.training.bridge_group import GroupFolders
 from mira_megatron.training.bridge_layouts import find_recipe
 
-CHECKS = (
-    version_checks.check_bridge_release,
-    version_checks.check_packed_gated_delta_net,
-    token_checks.check_tokenizer,
-    token_checks.check_loss,
-    token_checks.check_joined_text,
-    token_checks.check_end_token,
-    token_checks.check_vocabulary,
-    layout_checks.check_parallel_sizes,
-    layout_checks.check_batch,
-    layout_checks.check_cut,
-    layout_checks.check_enough_data,
-    cache_checks.check_stale_caches,
-)
 _STYLES = {ERROR: "bold red", "warning": "yellow", INFO: "dim"}
 
 
@@ -66,11 +51,6 @@ def run(console: Console, training: Training | None) -> int:
         findings += _training_findings(training, versions)
     _print(console, findings)
     return 2 if any(finding.level == ERROR for finding in findings) else 0
-
-
-def check_facts(facts: TrainingFacts) -> list[Finding]:
-    """Returns what all checks find in a training's facts."""
-    return [finding for check in CHECKS for finding in check(facts)]
 
 
 def _training_findings(training: Training, versions: dict[str, str | None]) -> list[Finding]:

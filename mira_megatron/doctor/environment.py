@@ -97,7 +97,7 @@ def check_transformers(versions: dict[str, str | None]) -> list[Finding]:
 
 def check_disk(folder: Path, free_bytes: int, model: ClusterModel, num_kept: int) -> list[Finding]:
     """Finds a disk without room for the checkpoints that are kept, and the one being written."""
-    num_parameters = model.num_expert_parameters + model.num_other_parameters
+    num_parameters = model.num_parameters
     needed = num_parameters * CHECKPOINT_BYTES_PER_PARAMETER * (num_kept + 1)
     if free_bytes >= needed:
         return []

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-ERROR, WARNING, INFO = "error", "warning", "info"
+ERROR, WARNING, UNKNOWN, INFO = "error", "warning", "unknown", "info"
+LEVELS = (ERROR, WARNING, UNKNOWN, INFO)  # the worst first
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Finding:
     """One thing found."""
 
-    level: str  # ERROR: the run would fail or train something else; WARNING: look first; INFO
+    # ERROR: the run would fail or train something else; WARNING: look first; UNKNOWN: not to be
+    # told yet, and `way_out` says when; INFO.
+    level: str
     what: str
     where: str  # a file, a setting or a package
     way_out: str = ""

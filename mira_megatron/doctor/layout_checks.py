@@ -4,30 +4,29 @@ from __future__ import annotations
 
 from mira_megatron.doctor.facts import TrainingFacts
 from mira_megatron.doctor.finding import ERROR, Finding
+from mira_megatron.training.rank_parameters import ParallelSplit, gpu_problems
 
 
 def check_parallel_sizes(facts: TrainingFacts) -> list[Finding]:
     """Finds parallel sizes that do not multiply to the GPUs."""
     if facts.num_gpus is None:
         return []
-    tensor, pipeline = facts.tensor_parallel or 1, facts.pipeline_parallel or 1
-    context, expert = facts.context_parallel or 1, facts.expert_parallel or 1
-    findings = []
-    if facts.num_gpus % (tensor * pipeline * context):
-        findings.append(
-            _sizes(
-                f"{facts.num_gpus} GPUs are no multiple of tensor {tensor} x pipeline {pipeline} x "
-                f"context {context} = {tensor * pipeline * context}"
-            )
+    split = ParallelSplit(
+        num_gpus=facts.num_gpus,
+        tensor=facts.tensor_parallel or 1,
+        pipeline=facts.pipeline_parallel or 1,
+        context=facts.context_parallel or 1,
+        expert=facts.expert_parallel or 1,
+    )
+    return [
+        Finding(
+            level=ERROR,
+            what=problem,
+            where="model.*_model_parallel_size",
+            way_out="change a size, or the number of GPUs",
         )
-    if facts.num_gpus % (expert * pipeline):
-        findings.append(
-            _sizes(
-                f"{facts.num_gpus} GPUs are no multiple of expert {expert} x pipeline {pipeline} = "
-                f"{expert * pipeline}"
-            )
-        )
-    return findings
+        for problem in gpu_problems(split)
+    ]
 
 
 def check_batch(facts: TrainingFacts) -> list[Finding]:
@@ -90,10 +89,17 @@ def check_cut(facts: TrainingFacts) -> list[Finding]:
     ]
 
 
-def _sizes(what: str) -> Finding:
-    return Finding(
-        level=ERROR,
-        what=what,
-        where="model.*_model_parallel_size",
-        way_out="change a size, or the number of GPUs",
-    )
+def check_sequence_parallel(facts: TrainingFacts) -> list[Finding]:
+    """Finds a share of a sample that tensor parallel GPUs cannot divide between their layers."""
+    tensor, context = facts.tensor_parallel or 1, facts.context_parallel or 1
+    if facts.sequence_length is None or facts.sequence_length // context % tensor == 0:
+        return []
+    return [
+        Finding(
+            level=ERROR,
+            what=f"{facts.sequence_length // context:,} tokens of a sample on each GPU cannot be "
+            f"cut into {tensor} equal parts by sequence parallelism",
+            where="model.seq_length",
+            way_out=f"give a multiple of {tensor * context}",
+        )
+    ]

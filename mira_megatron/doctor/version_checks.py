@@ -5,7 +5,9 @@ from __future__ import annotations
 from mira_megatron.doctor.facts import TrainingFacts
 from mira_megatron.doctor.finding import ERROR, Finding
 from mira_megatron.training.bridge_layouts import MODELS
+from mira_megatron.training.bridge_models import ClusterModel
 from mira_megatron.training.bridge_versions import release, too_old
+from mira_megatron.training.dense_models import QWEN25_CODER_1P5B, QWEN25_CODER_14B
 
 PACKS_GATED_DELTA_NET = (0, 18)  # the first megatron-core whose gated_delta_net.py takes thd
 
@@ -22,9 +24,8 @@ def check_bridge_release(facts: TrainingFacts) -> list[Finding]:
             where=f"megatron-bridge {facts.bridge_version}",
             way_out="take a newer container, or the recipe of a model that this release knows",
         )
-        for model in MODELS
-        if _is_of(facts, model.name, model.hf_config["architectures"])
-        and installed < model.min_bridge
+        for model in _models(facts)
+        if installed < model.min_bridge
     ]
 
 
@@ -47,5 +48,9 @@ def check_packed_gated_delta_net(facts: TrainingFacts) -> list[Finding]:
     ]
 
 
-def _is_of(facts: TrainingFacts, name: str, architectures: list[str]) -> bool:
-    return facts.model == name or facts.hf_architecture in architectures
+def _models(facts: TrainingFacts) -> list[ClusterModel]:
+    """Returns the model that a recipe names, else those of the base model's architecture."""
+    known = (*MODELS, QWEN25_CODER_14B, QWEN25_CODER_1P5B)
+    named = [model for model in known if model.name == facts.model]
+    architecture = facts.hf_architecture
+    return named or [m for m in known if architecture in m.hf_config["architectures"]]

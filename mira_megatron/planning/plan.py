@@ -24,6 +24,11 @@ from mira_megatron.records import NUM_SLOTS
 from mira_megatron.rubric.views import ViewMaker
 from mira_megatron.scoring.rating import RatingForm
 
+_DECLARED = (
+    *("num_records", "prompt_tokens_per_record", "output_tokens_per_record"),
+    "instruct_sft_tokens",
+)
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PlanConfig:
@@ -38,6 +43,16 @@ class PlanConfig:
     output_tokens_per_second: float | None = None
     teacher_prompt_tokens_per_second: float | None = None
     teacher_output_tokens_per_second: float | None = None
+    # What `mira submit` knows of a corpus before it is ingested; null: hours are not told then.
+    num_records: int | None = None  # of all sources, to be scored
+    prompt_tokens_per_record: float | None = None
+    output_tokens_per_record: float | None = None
+    instruct_sft_tokens: float | None = None  # of one pass over instruct_sft.data
+    # How much of a GPU's peak a training uses. NVIDIA's README of Megatron-LM reports 41 to 48 % on
+    # H100 for dense models of 2 to 462 billion parameters. The second is our choice, half of the
+    # first: experts get smaller matrices and wait for exchanges between GPUs.
+    mfu: float = 0.4
+    mixture_of_experts_mfu: float = 0.2
 
     def __post_init__(self) -> None:
         if self.records_per_group < 1:
@@ -52,6 +67,19 @@ class PlanConfig:
             for name, speed in zip(names, speeds, strict=True):
                 if speed is not None and not 0 < speed < math.inf:
                     raise ValueError(f"{name}={speed} must be a number above 0")
+        for name in _DECLARED:
+            size = getattr(self, name)
+            if size is not None and not 0 <= size < math.inf:
+                raise ValueError(f"{name}={size} must be a number from 0")
+        for name in ("mfu", "mixture_of_experts_mfu"):
+            if not 0 < getattr(self, name) <= 1:
+                raise ValueError(f"{name}={getattr(self, name)} must be in (0, 1]")
+
+    @property
+    def asked_tokens_per_record(self) -> tuple[float, float] | None:
+        """Returns the declared tokens of a prompt and of its answer, None without either."""
+        prompt, output = self.prompt_tokens_per_record, self.output_tokens_per_record
+        return None if prompt is None or output is None else (prompt, output)
 
     def rates(self, stage: str) -> Rates | None:
         """Returns how fast the model that a stage asks is on one GPU, None where it is not told."""

@@ -73,6 +73,8 @@ class ArmSection:
     course: TrainingCourse | None  # None where the recipe trains nothing
     loss_chart: figures.Figure | None
     coverage: tuple[CoverageRow, ...]
+    instruct_course: TrainingCourse | None  # None where the recipe tunes nothing
+    instruct_chart: figures.Figure | None
     kept: tuple[Example, ...]
     dropped: tuple[Example, ...]
 
@@ -241,6 +243,8 @@ def _arm_section(
     rows = tuple(summarise_source(source) for source in judged.sources)
     checkpoints = workspace.run.folder / layout.checkpoints(arm)
     course = read_course(checkpoints) if settings.has_training else None
+    instruct = workspace.run.folder / layout.instruct(arm)
+    instruct_course = read_course(instruct) if settings.has_instruct else None
     anchor_names = _anchor_names(settings, rubric)
     kept, dropped = (
         read_examples(
@@ -261,8 +265,14 @@ def _arm_section(
         ),
         first_out_scores={scope.name: judged.score_of(scope.first_out) for scope in judged.scopes},
         course=course,
-        loss_chart=None if course is None else figures.loss_chart(course),
+        loss_chart=_loss_chart(course),
         coverage=() if course is None else read_coverage(workspace.run.folder, arm),
+        instruct_course=instruct_course,
+        instruct_chart=_loss_chart(instruct_course),
         kept=tuple(kept),
         dropped=tuple(dropped),
     )
+
+
+def _loss_chart(course: TrainingCourse | None) -> figures.Figure | None:
+    return None if course is None else figures.loss_chart(course)

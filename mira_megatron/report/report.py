@@ -2,7 +2,8 @@
 
 Reads   groups of every family; records, ratings, record_scores, tokens and reliability of every
         source; anchors, scorer, mode_agreement and retest of every group; keep, sensitivity,
-        blends and checkpoints of every arm: as far as the recipe makes them
+        blends, checkpoints and instruction-tuned model of every arm: as far as the recipe makes
+        them
 Writes  report/index.html: self-contained, nothing fetched from elsewhere
         report/sources.csv: one row per arm and source
         report/answers.csv: one row per source group, where the recipe scores
@@ -31,7 +32,7 @@ from mira_megatron.report.sensitivity_section import masked_arms
 from mira_megatron.stage import Unit
 from mira_megatron.tokenization.adopted import adopted_sources
 
-VERSION = 8
+VERSION = 9
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,6 +48,7 @@ class ReportSettings:
     adopted: Mapping[str, tuple[str, ...]]  # source -> its score tables, of those without
     score_tables: Mapping[str, str]  # arm -> name of its record scores
     has_training: bool  # a blend may be trained on elsewhere
+    has_instruct: bool  # the arms' models are instruction-tuned here
     has_scorers: bool  # distilled here
     has_reliability: bool  # there are labels to compare the scorers with
     masking: str | None  # the score table whose anchors are masked by that
@@ -65,6 +67,7 @@ def units(recipe: Recipe) -> list[Unit]:
         adopted={name: tuple(entry.scores) for name, entry in adopted_sources(recipe).items()},
         score_tables={arm: str(entry["score"]) for arm, entry in recipe.mapping("arms").items()},
         has_training="midtrain" in recipe.values,
+        has_instruct="instruct_sft" in recipe.values,
         has_scorers="distill" in recipe.values,
         has_reliability=is_measured(recipe),
         masking=masked_scoring(recipe),
@@ -125,4 +128,6 @@ def _upstream(settings: ReportSettings) -> tuple[str, ...]:
     of_arms += [layout.sensitivity(arm) for arm in masked]
     if settings.has_training:
         of_arms += [layout.checkpoints(arm) for arm in settings.score_tables]
+    if settings.has_instruct:
+        of_arms += [layout.instruct(arm) for arm in settings.score_tables]
     return tuple(dict.fromkeys([*of_groups, *of_sources, *of_arms]))

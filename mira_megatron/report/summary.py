@@ -79,6 +79,8 @@ def print_summary(console: Console, recipe: Recipe) -> None:
             _print_line(console, sensitivity_line(recipe.run_folder, arm))
         if "midtrain" in recipe.values:
             _print_line(console, training_line(recipe.run_folder, arm))
+        if "instruct_sft" in recipe.values:
+            _print_line(console, instruct_line(recipe.run_folder, arm))
         _print_path(console, "Blend", recipe.run_folder / layout.blend(arm) / layout.BLEND)
     if is_measured(recipe):
         print_scorers(console, recipe)
@@ -170,24 +172,32 @@ def _score_sum(folder: Path) -> tuple[float | None, int | None]:
 
 def training_line(run_folder: Path, arm: str) -> str:
     """Returns one line about an arm's training."""
-    folder = run_folder / layout.checkpoints(arm)
+    return _course_line("Training", run_folder / layout.checkpoints(arm))
+
+
+def instruct_line(run_folder: Path, arm: str) -> str:
+    """Returns one line about the instruction tuning of an arm's model."""
+    return _course_line("Instruction tuning", run_folder / layout.instruct(arm))
+
+
+def _course_line(what: str, folder: Path) -> str:
     course = read_course(folder)
     if course is None:
-        return cluster_training_line(folder) or "Training: not done yet"
+        return _cluster_line(what, folder) or f"{what}: not done yet"
     return (
-        f"Training: {course.num_steps:,} steps, "
+        f"{what}: {course.num_steps:,} steps, "
         f"loss {decimal(course.first_loss)} -> {decimal(course.last_loss)}, "
         f"validation loss {decimal(course.last_validation_loss)} (nats per token)"
     )
 
 
-def cluster_training_line(folder: Path) -> str | None:
+def _cluster_line(what: str, folder: Path) -> str | None:
     """Returns one line about a training on a cluster that was taken over; None where none was."""
     if read_manifest(folder) is None or not (folder / layout.TRAINING).is_file():
         return None
     content = orjson.loads((folder / layout.TRAINING).read_bytes())
     return (
-        f"Training: {content['num_steps']:,} steps, {content['num_train_tokens']:,} tokens, "
+        f"{what}: {content['num_steps']:,} steps, {content['num_train_tokens']:,} tokens, "
         f"by {content['recipe']}"
     )
 

@@ -44,7 +44,7 @@ from mira_megatron.tokenization.tokenizer import (
     train_byte_level_bpe,
 )
 
-VERSION = 2
+VERSION = 3
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -149,7 +149,7 @@ def make_tokenizer(workspace: Workspace, settings: TokenizerSettings) -> WorkRes
     config = settings.config
     assert config.train_vocab_size is not None
     texts = list(_training_texts(workspace, config))
-    tokenizer = train_byte_level_bpe(texts, config.train_vocab_size)
+    tokenizer = train_byte_level_bpe(texts, config.train_vocab_size, cuts_like_qwen=True)
     with replacing(path) as temporary:
         temporary.write_text(tokenizer.to_str(), encoding="utf-8")
     return WorkResult(counts=Counts(num_in=len(texts), num_out=tokenizer.get_vocab_size()))

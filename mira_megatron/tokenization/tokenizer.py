@@ -17,7 +17,16 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 import pyarrow as pa
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import (
+    AddedToken,
+    Regex,
+    Tokenizer,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    trainers,
+)
 
 from mira_megatron.tokenization.document_layout import (
     DocumentLayout,
@@ -48,6 +57,11 @@ CONTROL_TOKENS = (
     "</tool_call>",
     "<tool_response>",
     "</tool_response>",
+)
+# How Qwen2, 2.5 and 3 cut text before BPE.
+QWEN_SPLIT = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 
 
@@ -204,14 +218,23 @@ class RecordEncoder:
         return pieces
 
 
-def train_byte_level_bpe(texts: Iterable[str], vocab_size: int) -> Tokenizer:
+def train_byte_level_bpe(
+    texts: Iterable[str], vocab_size: int, *, cuts_like_qwen: bool = False
+) -> Tokenizer:
     """Returns a byte-level BPE trained on `texts`, with Qwen's control tokens added.
 
     For demos and tests: a trainee's own tokenizer is given by its folder. The same texts give the
-    same tokenizer.
+    same tokenizer. One that `cuts_like_qwen` (NFC, then Qwen's split) can be exported with a dense
+    model, which transformers takes for a Qwen2; without, text is cut as GPT-2 does.
     """
     tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    if cuts_like_qwen:
+        tokenizer.normalizer = normalizers.NFC()
+        split = pre_tokenizers.Split(Regex(QWEN_SPLIT), behavior="isolated")
+        byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+        tokenizer.pre_tokenizer = pre_tokenizers.Sequence([split, byte_level])
+    else:
+        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,

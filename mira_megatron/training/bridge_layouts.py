@@ -10,14 +10,16 @@ import logging
 from dataclasses import dataclass
 
 from mira_megatron.training.bridge_models import QWEN3_30B_A3B, QWEN35_35B_A3B, ClusterModel
+from mira_megatron.training.memory import (
+    GPU_GB,
+    RESERVED_GB,
+    MemoryEstimate,
+    StepSettings,
+    estimate_memory,
+)
+from mira_megatron.training.rank_parameters import ParallelSplit
 
 logger = logging.getLogger(__name__)
-
-# Of a GPU, in 10^9 bytes; and what CUDA, NCCL and the allocator's gaps take of it.
-GPU_GB = {"h200": 141.0, "h100": 80.0}
-RESERVED_GB = 8.0
-# A routed token may meet a full GPU: how many times the mean an expert rank is counted with.
-EXPERT_IMBALANCE = 2
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -68,6 +70,17 @@ class ClusterLayout:
         )
 
     @property
+    def split(self) -> ParallelSplit:
+        """Returns how it cuts a model."""
+        return ParallelSplit(
+            num_gpus=self.num_gpus,
+            tensor=self.tensor_parallel,
+            pipeline=self.pipeline_parallel,
+            context=self.context_parallel,
+            expert=self.expert_parallel,
+        )
+
+    @property
     def name(self) -> str:
         """Returns the end of a recipe's name."""
         return f"{self.num_gpus}gpu_{self.gpu}_bf16"
@@ -98,58 +111,15 @@ def find_recipe(name: str) -> tuple[ClusterModel, ClusterLayout]:
     return recipes[name]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class MemoryEstimate:
-    """What one GPU holds at the fullest moment of a step, in 10^9 bytes."""
-
-    weights: float  # bfloat16
-    gradients: float
-    optimizer: float  # float32 main parameters and two moments, sharded
-    logits: float  # bfloat16, and float32 in the cross entropy
-    activations: float  # full recomputation: every layer's input, and one layer in full
-
-    @property
-    def total(self) -> float:
-        """Returns the sum."""
-        return self.weights + self.gradients + self.optimizer + self.logits + self.activations
-
-    def fits(self, gpu: str) -> bool:
-        """Returns whether a GPU of this kind has the room, less what is reserved."""
-        return self.total <= GPU_GB[gpu] - RESERVED_GB
-
-
 def memory_per_gpu(
     model: ClusterModel, layout: ClusterLayout, sequence_length: int
 ) -> MemoryEstimate:
-    """Returns what one GPU holds for samples of `sequence_length` tokens."""
-    model_ranks = layout.tensor_parallel * layout.pipeline_parallel
-    experts = model.num_expert_parameters / (layout.expert_parallel * layout.pipeline_parallel)
-    others = model.num_other_parameters / model_ranks
-    # Experts have fewer copies to shard over than the rest, which every GPU holds.
-    expert_shards = layout.num_gpus / (layout.expert_parallel * layout.pipeline_parallel)
-    other_shards = layout.num_gpus / model_ranks
-    gradient_bytes, state_bytes = (4, 12) if layout.full_precision_state else (2, 8)
-    tokens = sequence_length / (layout.context_parallel * layout.tensor_parallel)
-    config = model.hf_config
-    saved = tokens * config["hidden_size"] * config["num_hidden_layers"] / layout.pipeline_parallel
-    return MemoryEstimate(
-        weights=2 * (experts + others) / 1e9,
-        gradients=gradient_bytes * (experts + others) / 1e9,
-        optimizer=state_bytes * (experts / expert_shards + others / other_shards) / 1e9,
-        logits=6 * tokens * config["vocab_size"] / 1e9,
-        activations=(2 * saved + _one_layer_bytes(model, tokens)) / 1e9,
+    """Returns what one GPU holds for samples of `sequence_length` tokens, one at a time."""
+    state_bytes = 4 if layout.full_precision_state else 2
+    step = StepSettings(
+        sequence_length=sequence_length, gradient_bytes=state_bytes, moment_bytes=state_bytes
     )
-
-
-def _one_layer_bytes(model: ClusterModel, tokens: float) -> float:
-    """Returns the bytes of a recomputed layer: routed copies of each token, forward and backward.
-
-    A routed token is its input, the two halves of the expert's width, their product, its output.
-    """
-    config = model.hf_config
-    routed = tokens * config["num_experts_per_tok"] * EXPERT_IMBALANCE
-    values = 2 * config["hidden_size"] + 3 * config["moe_intermediate_size"]
-    return float(2 * 2 * routed * values)
+    return estimate_memory(model.sizes, layout.split, step)
 
 
 def require_room(model: ClusterModel, layout: ClusterLayout, sequence_length: int) -> None:

@@ -10,6 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from mira_megatron.training.model_sizes import ModelSizes, model_sizes
+from mira_megatron.training.rank_parameters import num_parameters as count_parameters
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ClusterModel:
@@ -23,73 +26,24 @@ class ClusterModel:
     hf_config: Mapping[str, Any]  # of the text model
 
     @property
+    def sizes(self) -> ModelSizes:
+        """Returns the sizes of its config."""
+        return model_sizes(self.hf_config, where=self.name)
+
+    @property
     def num_expert_parameters(self) -> int:
         """Returns the parameters of the routed experts: what expert parallelism divides."""
-        config = self.hf_config
-        if "num_experts" not in config:
-            return 0
-        matrices = 3 * config["hidden_size"] * config["moe_intermediate_size"]  # gate, up, down
-        return int(config["num_hidden_layers"] * config["num_experts"] * matrices)
+        return count_parameters(self.sizes).experts
 
     @property
     def num_other_parameters(self) -> int:
         """Returns all other parameters, which every expert parallel rank holds."""
-        config = self.hf_config
-        hidden, layers = config["hidden_size"], config["num_hidden_layers"]
-        num_embeddings = 1 if config["tie_word_embeddings"] else 2  # input and output
-        embeddings = num_embeddings * config["vocab_size"] * hidden
-        router = hidden * config.get("num_experts", 0)
-        norms = 2 * hidden
-        width = 0 if "num_experts" in config else config["intermediate_size"]
-        dense = 3 * hidden * width  # gate, up, down
-        shared = _shared_expert_parameters(config)
-        attention = _mixer_parameters(config)
-        return int(embeddings + layers * (router + norms + dense + shared) + attention + hidden)
+        return count_parameters(self.sizes).others
 
     @property
     def num_parameters(self) -> int:
         """Returns all parameters."""
-        return self.num_expert_parameters + self.num_other_parameters
-
-
-def _shared_expert_parameters(config: Mapping[str, Any]) -> int:
-    """Returns the parameters of a layer's shared expert with its gate; 0 where there is none."""
-    width = config.get("shared_expert_intermediate_size", 0)
-    return int(3 * config["hidden_size"] * width + config["hidden_size"]) if width else 0
-
-
-def _mixer_parameters(config: Mapping[str, Any]) -> int:
-    """Returns the parameters of all layers' attention, full and linear."""
-    layers = config["num_hidden_layers"]
-    num_full = layers // config.get("full_attention_interval", 1)
-    return int(num_full * _full_attention(config) + (layers - num_full) * _gated_delta_net(config))
-
-
-def _full_attention(config: Mapping[str, Any]) -> int:
-    """Returns the parameters of one layer's softmax attention: q (gated: twice), k, v, out.
-
-    Qwen2 has a bias on q, k and v; those after it have norms on the heads of q and k instead.
-    """
-    hidden, head = config["hidden_size"], config["head_dim"]
-    queries = config["num_attention_heads"] * head
-    gated = 2 if config.get("attn_output_gate") else 1
-    keys_values = 2 * config["num_key_value_heads"] * head
-    is_qwen2 = config["architectures"] == ["Qwen2ForCausalLM"]
-    biases_or_norms = queries + keys_values if is_qwen2 else 2 * head
-    return int(hidden * (gated * queries + keys_values) + queries * hidden + biases_or_norms)
-
-
-def _gated_delta_net(config: Mapping[str, Any]) -> int:
-    """Returns the parameters of one layer's linear attention; 0 where the model has none."""
-    if "linear_num_key_heads" not in config:
-        return 0
-    keys = config["linear_num_key_heads"] * config["linear_key_head_dim"]
-    heads = config["linear_num_value_heads"]
-    values = heads * config["linear_value_head_dim"]
-    projections = config["hidden_size"] * (2 * keys + 2 * values + 2 * heads)  # qkv, z, b and a
-    convolution = (2 * keys + values) * config["linear_conv_kernel_dim"]
-    rest = 2 * heads + config["linear_value_head_dim"]  # A_log, dt_bias, norm
-    return int(projections + convolution + rest + values * config["hidden_size"])
+        return count_parameters(self.sizes).total
 
 
 # Sizes: THUDM/slime scripts/models/qwen3-30B-A3B.sh. Of the 2507 releases, which know 262,144

@@ -10,18 +10,20 @@ import logging
 from dataclasses import dataclass
 
 from mira_megatron.config import nearest
-from mira_megatron.training.bridge_layouts import (
-    GPU_GB,
-    RESERVED_GB,
-    ClusterLayout,
-    MemoryEstimate,
-)
+from mira_megatron.training.bridge_layouts import ClusterLayout
 from mira_megatron.training.bridge_models import ClusterModel
 from mira_megatron.training.dense_models import (
     LONG_CONTEXT,
     OWN_CONTEXT,
     QWEN25_CODER_1P5B,
     QWEN25_CODER_14B,
+)
+from mira_megatron.training.memory import (
+    GPU_GB,
+    RESERVED_GB,
+    MemoryEstimate,
+    StepSettings,
+    estimate_memory,
 )
 
 logger = logging.getLogger(__name__)
@@ -116,22 +118,8 @@ def dense_memory(
     model: ClusterModel, layout: ClusterLayout, sequence_length: int
 ) -> MemoryEstimate:
     """Returns what one GPU holds at the fullest moment of a step with samples of this length."""
-    config = model.hf_config
-    parameters = model.num_parameters / layout.tensor_parallel
-    shards = layout.num_gpus / layout.tensor_parallel  # context parallel ranks share them too
-    # Sequence parallelism: outside of attention, tensor parallel ranks divide a sample as well.
-    tokens = sequence_length / (layout.context_parallel * layout.tensor_parallel)
-    saved = tokens * config["hidden_size"] * config["num_hidden_layers"]
-    # Of the one recomputed layer: q, k, v, what attention gives, and both of the feed-forward's
-    # halves with their product, forward and backward in bfloat16.
-    width = 4 * config["hidden_size"] + 3 * config["intermediate_size"]
-    return MemoryEstimate(
-        weights=2 * parameters / 1e9,
-        gradients=4 * parameters / 1e9,
-        optimizer=12 * parameters / shards / 1e9,
-        logits=6 * tokens * config["vocab_size"] / 1e9,
-        activations=2 * (saved + 2 * tokens * width) / 1e9,
-    )
+    step = StepSettings(sequence_length=sequence_length)
+    return estimate_memory(model.sizes, layout.split, step)
 
 
 def require_dense_room(model: ClusterModel, layout: ClusterLayout, sequence_length: int) -> None:

@@ -8,36 +8,41 @@ from pathlib import Path
 from typing import Any
 
 from mira_megatron.atomic_files import write_bytes, write_json
-from mira_megatron.tokenization.tokenizer import whole_text_tokenizer
+from mira_megatron.tokenization.tokenizer import QWEN_SPLIT, whole_text_tokenizer
 from mira_megatron.training.model_shape import ModelShape
-
-# How Qwen2, 2.5 and 3 cut text before BPE.
-QWEN_SPLIT = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
-    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
 
 
 def check_tokenizer(shape: ModelShape, tokenizer_file: Path, vocab_size: int) -> None:
     """Raises ValueError where an export of this shape could not carry the tokenizer.
 
-    Worth calling before training. transformers 5 takes only the vocabulary of a Qwen2's tokenizer
-    and always cuts text as Qwen does; of a Qwen3-MoE's it takes everything.
+    Worth calling before training.
+    """
+    refusal = export_refusal(shape, tokenizer_file, vocab_size)
+    if refusal is not None:
+        raise ValueError(refusal)
+
+
+def export_refusal(shape: ModelShape, tokenizer_file: Path, vocab_size: int) -> str | None:
+    """Returns why an export of this shape could not carry the tokenizer; None where it can.
+
+    transformers 5 takes only the vocabulary of a Qwen2's tokenizer and always cuts text as Qwen
+    does; of a Qwen3-MoE's it takes everything.
     """
     tokenizer = whole_text_tokenizer(tokenizer_file)
     highest = max(tokenizer.get_vocab().values())
     if highest >= vocab_size:
-        raise ValueError(
+        return (
             f"{tokenizer_file}: its highest token id {highest:,} does not fit vocab_size="
             f"{vocab_size:,}. Give the tokenizer the model was trained with."
         )
     if not shape.is_moe and not _cuts_like_qwen(json.loads(tokenizer.to_str())):
-        raise ValueError(
+        return (
             f"{tokenizer_file}: it does not cut text as Qwen2's tokenizer does (NFC, then Qwen's "
             "split), but transformers 5 would do that for every Qwen2ForCausalLM, and give other "
             "ids than in training. Take a Qwen tokenizer, or a mixture of experts "
             "(num_moe_experts)."
         )
+    return None
 
 
 def token_ids(tokenizer_file: Path, tokens: Sequence[str]) -> list[int]:

@@ -1,10 +1,12 @@
 """Mid-train on a blend, straight on megatron-core: short runs on one machine, CPU included.
 
-Reads   blends/<arm>/blend.json and the datasets it names
+Reads   blends/<arm>/blend.json, the datasets it names, and their tokenizer
 Writes  checkpoints/<arm>/trainer_state.json: loss and validation loss by step, without times
         checkpoints/<arm>/coverage.json: which tokens of which prefix one pass reads, replayed from
         the indices Megatron built
         checkpoints/<arm>/weights/: a megatron.core.dist_checkpointing checkpoint
+        checkpoints/<arm>/hf/: the same as transformers and vLLM load it, where the tokenizer can
+        be exported with such a model (training.hf_tokenizer)
 
 With trainer=bridge, recipes/midtrain.py has trained the arm on a cluster, and this stage takes over
 its export: checkpoints/<arm>/hf/ and training.json in place of all of these (bridge_midtrain.py).
@@ -26,7 +28,7 @@ from mira_megatron.training.cluster_training import BRIDGE, trainer_of
 from mira_megatron.training.model_shape import ModelShape
 from mira_megatron.training.schedule import TrainSettings
 
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -67,7 +69,8 @@ def _unit(recipe: Recipe, arm: str, model: ModelShape, training: TrainSettings) 
         folder=layout.checkpoints(arm),
         version=VERSION,
         config={"model": asdict(model), "training": fingerprinted(training)},
-        upstream=_upstream(recipe, arm),
+        # Of the blend's files, the tokenizer is the one that the export needs.
+        upstream=(*_upstream(recipe, arm), layout.TOKENIZER),
         work="mira_megatron.training.run_midtrain:midtrain",
         settings=MidtrainSettings(arm=arm, model=model, training=training),
     )

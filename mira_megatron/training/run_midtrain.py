@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import logging
 import shutil
 from collections.abc import Mapping
 from functools import partial
@@ -20,12 +20,16 @@ from mira_megatron.tokenization.megatron_datasets import (
     prefix_datasets,
     read_blend,
 )
-from mira_megatron.training.checkpoint import save_checkpoint
+from mira_megatron.tokenization.tokenizer import whole_text_tokenizer
+from mira_megatron.training.hf_tokenizer import export_refusal
 from mira_megatron.training.midtrain import MidtrainSettings
 from mira_megatron.training.process_group import megatron_process_group
 from mira_megatron.training.progress_log import log_progress, train_counts
 from mira_megatron.training.resuming import Checkpointing
 from mira_megatron.training.trainer import train
+from mira_megatron.training.written_model import write_model
+
+logger = logging.getLogger(__name__)
 
 
 def midtrain(workspace: Workspace, settings: MidtrainSettings) -> WorkResult:
@@ -34,12 +38,10 @@ def midtrain(workspace: Workspace, settings: MidtrainSettings) -> WorkResult:
     for upstream in workspace.unit.upstream:
         verify_digests(workspace.run.folder / upstream, workspace.upstream_manifest(upstream))
     blend = read_blend(workspace.run.folder / layout.blend(settings.arm))
-    # Megatron writes neither its index cache nor weights atomically: what a killed run left is not
-    # trusted, and the weights are moved to their place when they are whole. The trainer's own
-    # checkpoints are, so a killed run goes on from the newest.
-    cache_folder, weights = workspace.scratch / "index_cache", workspace.scratch / "weights"
-    for folder in (cache_folder, weights, workspace.folder / "weights"):
-        shutil.rmtree(folder, ignore_errors=True)
+    # Megatron does not write its index cache atomically: what a killed run left is not trusted. The
+    # trainer's own checkpoints are, so a killed run goes on from the newest.
+    cache_folder = workspace.scratch / "index_cache"
+    shutil.rmtree(cache_folder, ignore_errors=True)
     with megatron_process_group():
         datasets = build_datasets(blend, seed=settings.training.seed, cache_folder=cache_folder)
         write_json(workspace.folder / "coverage.json", coverage_report(blend, datasets))
@@ -54,8 +56,17 @@ def midtrain(workspace: Workspace, settings: MidtrainSettings) -> WorkResult:
                 folder=workspace.scratch / "training", data_fingerprint=workspace.fingerprint
             ),
         )
-        save_checkpoint(result.model, weights)
-    os.replace(weights, workspace.folder / "weights")
+        tokenizer_file, eos_tokens = _exported_tokenizer(workspace, settings, blend)
+        write_model(
+            result.model,
+            settings.model,
+            vocab_size=blend["vocab_size"],
+            precision=settings.training.precision,
+            tokenizer_file=tokenizer_file,
+            eos_tokens=eos_tokens,
+            scratch=workspace.scratch,
+            folder=workspace.folder,
+        )
     result.state.save(workspace.folder / "trainer_state.json")
     return WorkResult(
         counts=train_counts(
@@ -65,6 +76,20 @@ def midtrain(workspace: Workspace, settings: MidtrainSettings) -> WorkResult:
             settings.training.global_batch_size,
         )
     )
+
+
+def _exported_tokenizer(
+    workspace: Workspace, settings: MidtrainSettings, blend: Mapping[str, Any]
+) -> tuple[Path | None, list[str]]:
+    """Returns the blend's tokenizer and the token that ends a document; None if not to export."""
+    path = workspace.run.folder / layout.TOKENIZER / layout.TOKENIZER_FILE
+    refusal = export_refusal(settings.model, path, blend["vocab_size"])
+    if refusal is not None:
+        logger.info("%s: no %s/ is written: %s", workspace.unit.label, layout.HF_EXPORT, refusal)
+        return None, []
+    eod_token = whole_text_tokenizer(path).id_to_token(blend["eod_id"])
+    assert eod_token is not None, "the blend's id is this tokenizer's"
+    return path, [eod_token]
 
 
 def coverage_report(blend: Mapping[str, Any], datasets: BlendDatasets) -> list[dict[str, Any]]:

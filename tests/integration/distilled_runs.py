@@ -22,7 +22,7 @@ GROUP = "qa-python"
 NUM_RECORDS = 160
 _SOURCE = "questions"
 # Sections of the smoke recipe for what comes after the ratings.
-_AFTER_SCORE = ("aggregate", "tokenize", "select", "arms", "blend", "midtrain")
+_AFTER_SCORE = ("aggregate", "tokenize", "select", "arms", "blend", "midtrain", "instruct_sft")
 _BEFORE_SCORE = ("ingest", "group", "discover", "anchor", "label", "sft-data", "distill")
 _MODEL = {
     "num_layers": 2,

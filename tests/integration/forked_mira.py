@@ -30,6 +30,7 @@ _PRELOADED = (
     *("mira_megatron.grouping.founding", "mira_megatron.report.page"),
     *("mira_megatron.report.summary", "mira_megatron.rubric.rubric_tool"),
     *("mira_megatron.training.run_midtrain", "torch.distributed.checkpoint"),
+    *("mira_megatron.instruct.data_work", "mira_megatron.instruct.run_instruct_sft"),
 )
 # Processes look after each other when one is started or its end is asked for, which threads that
 # each wait for one of their own must not do at once.

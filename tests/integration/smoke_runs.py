@@ -53,6 +53,10 @@ SMALL = (
     "blend.sequence_length=64",
     "midtrain.training.train_iters=2",
     "midtrain.training.warmup_iters=1",
+    "instruct_sft.training.train_iters=2",
+    "instruct_sft.training.save_interval=1",
+    "instruct_sft.training.eval_interval=2",
+    "instruct_sft.training.log_interval=1",
 )
 # Beside a run's units: who is at work, digests of raw files, and logs with times.
 _NO_PART = (".locks", ".raw_digests", layout.TENSORBOARD)

@@ -59,6 +59,14 @@ CHANGES = {
         "midtrain.model.hidden_size=32",
         "midtrain.model.hidden_size was 64 and is 32",
     ),
+    "instruct-data": (
+        "instruct_sft.sequence_length=256",
+        "instruct-data.sequence_length was 512 and is 256",
+    ),
+    "instruct-sft": (
+        "instruct_sft.num_epochs=3",
+        "instruct-sft.num_epochs was 2 and is 3",
+    ),
 }
 
 

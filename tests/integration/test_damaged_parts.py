@@ -52,8 +52,13 @@ PARTS = {  # a file of every kind, and who must miss it: its own stage and a rea
     f"blends/{ARM}/modules-????????.idx": ("blend", "midtrain"),
     f"blends/{ARM}/modules-????????.bin": ("blend", "midtrain"),
     f"blends/{ARM}/modules-valid-*.idx": ("blend", "midtrain"),
-    f"checkpoints/{ARM}/weights/.metadata": ("midtrain", "report"),
+    f"checkpoints/{ARM}/weights/.metadata": ("midtrain", "instruct-sft", "report"),
     f"checkpoints/{ARM}/trainer_state.json": ("midtrain", "report"),
+    f"checkpoints/{ARM}/hf/model.safetensors": ("midtrain", "instruct-sft"),
+    "instruct_data/every_arm/training.parquet": ("instruct-data", "instruct-sft"),
+    "instruct_data/every_arm/instruct_data.json": ("instruct-data", "instruct-sft"),
+    f"instruct/{ARM}/hf/model.safetensors": ("instruct-sft", "report"),
+    f"instruct/{ARM}/trainer_state.json": ("instruct-sft", "report"),
     "report/index.html": ("report",),
 }
 
@@ -107,6 +112,9 @@ ALTERATIONS = [
     (f"keep/{ARM}/modules.keep.npy", "blend", swap_two_decisions),
     (f"blends/{ARM}/blend.json", "midtrain", replaced(b'"eod_id": 0', b'"eod_id": 1')),
     (f"blends/{ARM}/modules-????????.idx", "midtrain", flip_middle_byte),
+    (f"checkpoints/{ARM}/weights/__0_0.distcp", "instruct-sft", flip_middle_byte),
+    ("instruct_data/every_arm/training.parquet", "instruct-sft", flip_middle_byte),
+    ("tokens/modules/modules-*.records.parquet", "instruct-data", flip_middle_byte),
     (f"keep/{ARM}/selection.json", "report", replaced(b'"seed": 7', b'"seed": 8')),
 ]
 

@@ -73,6 +73,16 @@ MIDDLE_WAY = {  # a call in the middle of a unit, another setting, and how the r
         "midtrain.training.learning_rate=0.01",
         "midtrain.training.learning_rate was 0.003 and is 0.01",
     ),
+    "instruct-data": (
+        2,
+        "instruct_sft.num_records=30",
+        "instruct-data.num_records was 60 and is 30",
+    ),
+    "instruct-sft": (
+        3,
+        "instruct_sft.training.learning_rate=0.01",
+        "instruct-sft.training.learning_rate was 0.001 and is 0.01",
+    ),
 }
 
 
@@ -116,6 +126,7 @@ def test_stage_killed_and_run_again_equals_the_undisturbed_run(
     if stage in (
         "distill",
         "midtrain",
+        "instruct-sft",
     ):  # takes seconds each time, so without those that tell little more
         points = [("before", 1), ("after", (last + 1) // 2), ("before", last), ("after", last)]
     wrong = wrong_after_kills(

@@ -31,7 +31,9 @@ from mira_megatron.stage import Resources
 
 pytestmark = pytest.mark.integration
 
-AFTER_LABEL = ("score", "aggregate", "tokenize", "select", "arms", "blend", "midtrain")
+AFTER_LABEL = (
+    *("score", "aggregate", "tokenize", "select", "arms", "blend", "midtrain", "instruct_sft"),
+)
 NUM_RECORDS = 6
 GROUP = "text-code"
 PUBLISHED_NAME = "text-group3"

@@ -46,9 +46,14 @@ def best_sandbox(min_level: int = DEFAULT_MIN_LEVEL, image: Path | None = None) 
     `image` is what Apptainer runs jobs in. Raises ValueError where none reaches the level; it says
     what was tried, what failed, and the way out.
     """
+    attempts: tuple[Callable[[], Candidate], ...] = (
+        _bubblewrap,
+        lambda: _apptainer(image),
+        _limits_only,
+    )
     tried = []
-    for try_one in (_bubblewrap, lambda: _apptainer(image), _limits_only):
-        candidate = try_one()
+    for attempt in attempts:
+        candidate = attempt()
         if candidate.sandbox is not None and candidate.level >= min_level:
             return candidate.sandbox
         tried.append(candidate.said())

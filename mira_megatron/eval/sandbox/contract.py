@@ -63,8 +63,8 @@ class Job:
         if not self.argv:
             raise ValueError("argv=() must name a program")
         for name in self.files:
-            path = PurePosixPath(name)
-            if path.is_absolute() or ".." in path.parts or not path.parts or "\0" in name:
+            place = PurePosixPath(name)
+            if place.is_absolute() or ".." in place.parts or not place.parts or "\0" in name:
                 raise ValueError(f"files: {name!r} must be a path below /work, without '..'")
         for path in self.read_only:
             if not path.is_absolute():

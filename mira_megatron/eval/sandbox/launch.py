@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from io import FileIO
+from pathlib import Path
 from selectors import EVENT_READ, EVENT_WRITE, DefaultSelector
 
 from mira_megatron.eval.sandbox.contract import Job
@@ -74,8 +75,13 @@ def launching_user() -> int | None:
     """Returns the user to start sandboxes as; None: the one who runs this.
 
     The kernel does not hold root to a number of processes: as root, jobs are started as nobody.
+    Root of a container without other users is no root to the kernel, and cannot become nobody.
     """
-    return NOBODY if os.geteuid() == 0 else None
+    if os.geteuid() != 0:
+        return None
+    mapped = (line.split() for line in Path("/proc/self/uid_map").read_text().splitlines())
+    has_nobody = any(int(first) <= NOBODY < int(first) + int(num) for first, _, num in mapped)
+    return NOBODY if has_nobody else None
 
 
 def run_command(job: Job, render: Callable[[int, int], Command]) -> Ended:
@@ -203,7 +209,7 @@ class _Watch:
         if root is not None:
             usage = tree_usage(root)
             self.cpu_seconds_seen = max(self.cpu_seconds_seen, usage.cpu_seconds)
-            self.is_out_of_memory = usage.resident_bytes > self.job.limits.memory_bytes
+            self.is_out_of_memory = usage.exceeds(self.job.limits.memory_bytes)
         if not self.is_out_of_memory:
             elapsed_seconds = time.monotonic() - self.started
             self.is_timed_out = elapsed_seconds >= self.job.limits.wall_seconds

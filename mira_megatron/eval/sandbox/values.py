@@ -16,11 +16,11 @@ from typing import Any
 
 MAX_DEPTH = 64
 _SAFE_INT = 1 << 53  # JSON readers agree on numbers up to here; Python prints no endless ones
-_BUILD: dict[str, Callable[[list[Any]], object]] = {
-    "list": list,
-    "tuple": tuple,
-    "set": set,
-    "frozenset": frozenset,
+_SEQUENCES: dict[str, tuple[type, Callable[[Any], Iterable[object]]]] = {
+    "list": (list, list.__iter__),
+    "tuple": (tuple, tuple.__iter__),
+    "set": (set, set.__iter__),
+    "frozenset": (frozenset, frozenset.__iter__),
 }
 
 
@@ -64,9 +64,9 @@ def _plain(value: object, depth: int) -> Any:
         return ["bytes", bytes(value).hex()]
     if isinstance(value, dict):
         return ["dict", [_items(pair, depth) for pair in dict.items(value)]]
-    for name, kind in (("list", list), ("tuple", tuple), ("set", set), ("frozenset", frozenset)):
+    for name, (kind, iterate) in _SEQUENCES.items():
         if isinstance(value, kind):
-            return [name, _items(kind.__iter__(value), depth)]
+            return [name, _items(iterate(value), depth)]
     numpy = sys.modules.get("numpy")
     if numpy is not None and isinstance(value, (numpy.ndarray, numpy.generic)):
         listed = value.tolist()
@@ -97,7 +97,7 @@ def _value(plain: Any, depth: int) -> Any:
             return bytes.fromhex(digits)
         case ["dict", list(pairs)]:
             return dict([[_value(item, depth - 1) for item in pair] for pair in pairs])
-        case ["list" | "tuple" | "set" | "frozenset" as kind, list(items)]:
-            return _BUILD[kind]([_value(item, depth - 1) for item in items])
+        case [str(name), list(items)] if name in _SEQUENCES:
+            return _SEQUENCES[name][0]([_value(item, depth - 1) for item in items])
         case _:
             raise NotAValue("no encoded value: a list without a known tag")

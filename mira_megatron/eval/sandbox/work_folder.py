@@ -16,8 +16,8 @@ def work_folder(files: Mapping[str, bytes]) -> Iterator[Path]:
     """Yields a folder that holds the files and that the job may write to; it goes away after."""
     with tempfile.TemporaryDirectory(prefix="mira-job-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
-        for path, content in files.items():
-            file = folder / path
+        for place, content in files.items():
+            file = folder / place
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_bytes(content)
         user = launching_user()

@@ -8,8 +8,8 @@ from types import SimpleNamespace
 import pytest
 
 from mira_megatron.doctor.cache_checks import check_stale_caches
+from mira_megatron.doctor.checks import check_facts
 from mira_megatron.doctor.config_facts import config_facts, recipe_facts
-from mira_megatron.doctor.doctor import check_facts
 from mira_megatron.doctor.facts import TrainingFacts
 from mira_megatron.doctor.file_facts import list_caches, with_base, with_data
 from mira_megatron.manifest import Counts, Manifest, write_manifest

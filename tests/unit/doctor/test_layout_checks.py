@@ -8,6 +8,7 @@ from mira_megatron.doctor.layout_checks import (
     check_cut,
     check_enough_data,
     check_parallel_sizes,
+    check_sequence_parallel,
 )
 
 FITTING = TrainingFacts(
@@ -52,3 +53,11 @@ def test_sequence_length_that_cannot_be_cut_is_found() -> None:
 def test_data_that_do_not_fill_a_batch_are_found() -> None:
     (finding,) = check_enough_data(replace(FITTING, num_training_tokens=32 * 65_536 - 1))
     assert "fewer than a global batch of 32" in finding.what
+
+
+def test_share_of_a_sample_that_sequence_parallelism_cannot_cut_is_found() -> None:
+    assert not check_sequence_parallel(replace(FITTING, tensor_parallel=4, context_parallel=2))
+    facts = replace(FITTING, tensor_parallel=4, context_parallel=2, sequence_length=65_540)
+    (finding,) = check_sequence_parallel(facts)
+    assert "32,770 tokens" in finding.what
+    assert finding.way_out == "give a multiple of 8"

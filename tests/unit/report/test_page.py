@@ -112,6 +112,22 @@ def test_page_of_a_recipe_that_trains_nothing_has_no_training(tmp_path: Path) ->
     assert "loss" not in page
 
 
+def test_page_shows_the_instruction_tuning_of_a_recipe_that_has_one(tmp_path: Path) -> None:
+    recipe = write_run(tmp_path, {"wiki": RECORDS})
+    assert "Instruction tuning" not in write_report(recipe)
+    values = {**recipe.values, "instruct_sft": {}}
+    folder = recipe.run_folder / layout.instruct(ARM)
+    log = [{"step": 0, "eval_loss": 4.5}, {"step": 3, "loss": 3.375}]
+    state = {"global_step": 3, "max_steps": 3, "num_train_tokens": 88, "log_history": log}
+    write_json(folder / "trainer_state.json", state)
+    finish(folder, "instruct-sft", ARM)
+    page = Outline(write_report(replace(recipe, values=values))).text
+    text = " ".join(page.split())
+    assert "on what every arm is tuned on: 3 steps, 88 tokens of answers." in text
+    assert "conversations kept out of it. Step Loss Nats per token 3 training 3.3750" in text
+    assert "0 validation 4.5000" in text
+
+
 def test_page_shows_the_anchors_of_every_group(tmp_path: Path) -> None:
     page = write_report(write_run(tmp_path, {"wiki": RECORDS, "qa": RECORDS}))
     assert "Group text-wiki" in page

@@ -20,7 +20,7 @@ from mira_megatron.tokenization.plain_encoders import (
     PlainEncoder,
     choose_encoder,
 )
-from mira_megatron.training.hf_tokenizer import QWEN_SPLIT
+from mira_megatron.tokenization.tokenizer import QWEN_SPLIT
 
 TRAINED_ON = [*PROBES, "def double(number):\n    return 2 * number\n" * 4, "日本語 日本 ÄÖ"]
 # What `auto` does where the extra is not there: an empty entry makes the import fail.

@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tokenizers import Regex, Tokenizer, normalizers, pre_tokenizers
+from tokenizers import Tokenizer
 from transformers import Qwen2Config, Qwen2ForCausalLM, Qwen3MoeConfig, Qwen3MoeForCausalLM
 from transformers.utils import logging
 
 from mira_megatron.tokenization.tokenizer import train_byte_level_bpe
-from mira_megatron.training.hf_tokenizer import QWEN_SPLIT
 from mira_megatron.training.model_shape import ModelShape
 
 VOCAB_SIZE = 300
@@ -55,12 +54,9 @@ def python_source() -> str:
 
 def small_tokenizer(shape: ModelShape) -> Tokenizer:
     """Returns a byte-level BPE of `VOCAB_SIZE` tokens; a dense model's cuts text as Qwen does."""
-    tokenizer = train_byte_level_bpe([python_source()], VOCAB_SIZE)
-    if not shape.is_moe:
-        split = pre_tokenizers.Split(Regex(QWEN_SPLIT), behavior="isolated")
-        byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-        tokenizer.pre_tokenizer = pre_tokenizers.Sequence([split, byte_level])
-        tokenizer.normalizer = normalizers.NFC()
+    tokenizer: Tokenizer = train_byte_level_bpe(
+        [python_source()], VOCAB_SIZE, cuts_like_qwen=not shape.is_moe
+    )
     return tokenizer
 
 

@@ -1,0 +1,114 @@
+"""What `mira` does about clusters: `submit`, `job` and `doctor`."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.text import Text
+
+from mira_megatron.cli_words import print_json
+from mira_megatron.config import Recipe, load_recipe
+
+if TYPE_CHECKING:
+    from mira_megatron.launchers.cluster import Cluster
+    from mira_megatron.launchers.job_graph import PlannedJob
+
+_LOG_COLUMNS = 110
+
+
+def run_job(arguments: argparse.Namespace, environment: Mapping[str, str]) -> int:
+    """Runs what a job of a cluster is told, and returns the exit code that its script reads."""
+    place = importlib.import_module("mira_megatron.launchers.job_place").place_from(environment)
+    runner = importlib.import_module("mira_megatron.launchers.job_runner")
+    code: int = runner.run_job(arguments.file, place)
+    return code
+
+
+def submit_recipe(
+    arguments: argparse.Namespace, recipe: Recipe, environment: Mapping[str, str]
+) -> None:
+    """Shows the jobs that are left, and sends them or writes their scripts."""
+    launchers = "mira_megatron.launchers"
+    cluster = importlib.import_module(f"{launchers}.cluster").load_cluster(arguments.cluster)
+    if arguments.dry_run:
+        models = importlib.import_module(f"{launchers}.stand_ins")
+        with models.stand_ins(recipe) as (shown, missing):
+            _show_graph(shown, cluster)
+        if missing:
+            told = f"Not on this machine, which its jobs need: {', '.join(missing)}."
+            Console().print(Text(told), soft_wrap=True)
+        return
+    submit = importlib.import_module(f"{launchers}.submit")
+    if arguments.scripts:
+        jobs = importlib.import_module(f"{launchers}.job_graph").job_graph(recipe, cluster)
+        lines = submit.write_scripts(jobs, recipe, arguments.overrides, cluster)
+        Console().print(Text(lines), soft_wrap=True)
+        return
+    if jobs := _show_graph(recipe, cluster):
+        sent = submit.submit(jobs, recipe, arguments.overrides, cluster, environment)
+        table = importlib.import_module(f"{launchers}.graph_table")
+        table.print_submitted(Console(), sent)
+
+
+def _show_graph(recipe: Recipe, cluster: Cluster) -> list[PlannedJob]:
+    jobs: list[PlannedJob] = importlib.import_module("mira_megatron.launchers.job_graph").job_graph(
+        recipe, cluster
+    )
+    hours = importlib.import_module("mira_megatron.planning.gpu_hours")
+    table = importlib.import_module("mira_megatron.launchers.graph_table")
+    console = Console()
+    if not console.is_terminal:  # a log has no edge, and 80 columns cut names of jobs in two
+        console = Console(width=_LOG_COLUMNS)
+    table.print_graph(console, jobs, hours.gpu_hours(jobs, recipe, cluster.gpu), cluster)
+    return jobs
+
+
+def run_doctor(arguments: argparse.Namespace) -> int:
+    """Looks at a recipe, at one training, or at what is installed, and returns the exit code."""
+    words = ("config", "run_folder", "rubric", "group", "base")
+    given = [word for word in words if getattr(arguments, word) is not None]
+    if arguments.recipe is not None:
+        if given:
+            raise ValueError(
+                f"--{given[0].replace('_', '-')} looks at a single training and RECIPE at all of "
+                "its own: give one of them"
+            )
+        return _preflight(arguments)
+    for word in ("cluster", "verify", "json"):
+        if getattr(arguments, word):
+            raise ValueError(f"--{word} needs a RECIPE: mira doctor RECIPE --{word}")
+    doctor = importlib.import_module("mira_megatron.doctor.doctor")
+    if given and len(given) < len(words):
+        missing = ", ".join(f"--{word.replace('_', '-')}" for word in words if word not in given)
+        raise ValueError(f"to look at a training, doctor also needs {missing}")
+    training = None
+    if given:
+        training = doctor.Training(
+            recipe=arguments.config,
+            folders=doctor.GroupFolders(
+                run_folder=arguments.run_folder, rubric=arguments.rubric, group=arguments.group
+            ),
+            base_folder=arguments.base,
+        )
+    code: int = doctor.run(Console(), training)
+    return code
+
+
+def _preflight(arguments: argparse.Namespace) -> int:
+    preflight = importlib.import_module("mira_megatron.doctor.preflight")
+    recipe = load_recipe(arguments.recipe, arguments.overrides)
+    cluster = None
+    if arguments.cluster is not None:
+        clusters = importlib.import_module("mira_megatron.launchers.cluster")
+        cluster = clusters.load_cluster(arguments.cluster)
+    findings = preflight.preflight(recipe, cluster, verify_all=arguments.verify)
+    if arguments.json:
+        print_json(preflight.findings_json(findings))
+    else:
+        preflight.print_findings(Console(), findings)
+    code: int = preflight.exit_code(findings)
+    return code

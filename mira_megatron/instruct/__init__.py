@@ -1,0 +1,1 @@
+"""The instruction tuning that every arm shares, after its mid-training."""

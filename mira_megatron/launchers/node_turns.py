@@ -1,0 +1,60 @@
+"""How the head of a job on several nodes tells the others what is next.
+
+A file of the job's folder, which all nodes see. The others have nothing else to go by: who starts a
+training before the head has prepared it waits in a connection that times out.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, cast
+
+import orjson
+
+from mira_megatron.atomic_files import write_json
+from mira_megatron.launchers.job_place import JobPlace
+
+_POLL_SECONDS = 1.0
+
+
+class NodeTurns:
+    """What is to be done next by all nodes of one attempt, by number and name."""
+
+    def __init__(self, folder: Path, place: JobPlace) -> None:
+        self._path = folder / f"turn-{place.element}.json"
+        self._place = place
+        self._number = 0
+
+    def give(self, name: str | None) -> None:
+        """Says what is next; None says that nothing is."""
+        if self._place.num_nodes == 1:
+            return
+        self._number += 1
+        turn = {"attempt": self._place.attempt, "number": self._number, "name": name}
+        write_json(self._path, turn)
+
+    def wait(
+        self, what_is_over: Callable[[], Exception | None], *, poll_seconds: float = _POLL_SECONDS
+    ) -> str | None:
+        """Returns what is next once the head has said so, None where nothing is.
+
+        Raises what `what_is_over` returns: why there is no use in waiting any longer.
+        """
+        while True:
+            problem = what_is_over()  # looked at first: what comes to its end may do so noisily
+            turn = self._read()
+            if turn.get("attempt") == self._place.attempt and turn["number"] > self._number:
+                self._number = turn["number"]
+                return cast("str | None", turn["name"])
+            if problem is not None:
+                raise problem
+            time.sleep(poll_seconds)
+
+    def _read(self) -> dict[str, Any]:
+        try:
+            turn: dict[str, Any] = orjson.loads(self._path.read_bytes())
+        except FileNotFoundError:
+            return {}
+        return turn

@@ -1,0 +1,58 @@
+"""What a dry run puts in place of models that are not on this machine, to show its graph anyway.
+
+A graph is planned where there is a browser and no cluster. Its jobs do not hang on what a tokenizer
+holds, but a recipe's stages will not be planned without it. Nothing is submitted of such a recipe.
+"""
+
+from __future__ import annotations
+
+import copy
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from mira_megatron import layout
+from mira_megatron.config import Recipe
+
+# Settings that name a tokenizer.json, or a folder with one.
+_TOKENIZERS = (
+    ("teacher", "tokenizer"),
+    ("score", "tokenizer"),
+    ("distill", "base"),
+    ("tokenize", "tokenizer"),
+)
+
+
+@contextmanager
+def stand_ins(recipe: Recipe) -> Iterator[tuple[Recipe, tuple[str, ...]]]:
+    """Yields the recipe with stand-ins, and the settings they stand for: `distill.base=/models/…`.
+
+    The recipe is not to be used after the block, which removes them.
+    """
+    values = copy.deepcopy(dict(recipe.values))
+    named = [(f"{section}.{key}", values.get(section), key) for section, key in _TOKENIZERS]
+    scorers = values.get("scorers") or {}
+    if isinstance(scorers, dict):
+        named += [(f"scorers.{name}.tokenizer", scorers[name], "tokenizer") for name in scorers]
+    with tempfile.TemporaryDirectory(prefix="mira-stand-in-") as name:
+        stand_in = Path(name)
+        (stand_in / layout.TOKENIZER_FILE).write_text("{}", encoding="utf-8")
+        missing = tuple(
+            f"{setting}={_replaced(section, key, stand_in)}"
+            for setting, section, key in named
+            if isinstance(section, dict) and _is_missing(recipe, section.get(key))
+        )
+        yield replace(recipe, values=values), missing
+
+
+def _is_missing(recipe: Recipe, value: object) -> bool:
+    return isinstance(value, str) and not recipe.path_of(value).exists()
+
+
+def _replaced(section: dict[str, Any], key: str, stand_in: Path) -> str:
+    """Returns what was there."""
+    value, section[key] = section[key], str(stand_in)
+    return str(value)

@@ -1,0 +1,145 @@
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from submitted_smoke import jobs_by_name, one_machine, smoke
+
+from mira_megatron import layout
+from mira_megatron.launchers.cluster import StageResources
+from mira_megatron.launchers.job_file import Server
+from mira_megatron.launchers.job_graph import PlannedJob
+from mira_megatron.pipeline import run_stages
+from mira_megatron.stage import Resources
+
+SERVER = Server(commands=(("serve",),), health_urls=("http://127.0.0.1:8000/health",))
+SMALL = (
+    'sources.modules.paths=["{stdlib}/json/*.py"]',
+    'sources.questions.paths=["{stdlib}/json/*.py"]',
+    'sources.traces.paths=["{stdlib}/random.py", "{stdlib}/heapq.py", "{stdlib}/difflib.py"]',
+    *(f"sources.{name}.max_records=5" for name in ("modules", "questions", "traces")),
+    "ingest.records_per_part=2",
+)
+
+
+@pytest.fixture(scope="module")
+def ingested(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with its records; tests work on copies of it."""
+    folder = tmp_path_factory.mktemp("ingested") / "run"
+    run_stages(smoke(folder, *SMALL), ["ingest"], Resources())
+    return folder
+
+
+def waits(jobs: dict[str, PlannedJob]) -> dict[str, tuple[tuple[str, ...], tuple[str, ...]]]:
+    return {name: (job.after_ok, job.after_any) for name, job in jobs.items()}
+
+
+def test_graph_of_an_empty_run_has_every_stage_after_what_it_reads(tmp_path: Path) -> None:
+    assert waits(jobs_by_name(smoke(tmp_path))) == {
+        "ingest": ((), ()),
+        "group": (("ingest",), ()),
+        "discover": (("group",), ()),
+        "anchor": (("discover",), ()),
+        "label": (("anchor",), ()),
+        "label-rest": (("anchor",), ("label",)),
+        "sft-data": (("label-rest",), ()),
+        "distill": (("sft-data",), ()),
+        "reliability": (("label-rest",), ()),
+        "reliability-rest": (("label-rest",), ("reliability",)),
+        "score": (("anchor",), ()),
+        "score-rest": (("anchor",), ("score",)),
+        "aggregate": (("reliability-rest", "score-rest"), ()),
+        "tokenize": (("ingest",), ()),
+        "select": (("aggregate", "tokenize"), ()),
+        "sensitivity": (("select",), ()),
+        "blend": (("select",), ()),
+        "midtrain-mira_group": (("blend",), ()),
+        "instruct-data": (("tokenize",), ()),
+        "instruct-sft-mira_group": (("midtrain-mira_group", "instruct-data"), ()),
+        "report": (("distill", "sensitivity", "instruct-sft-mira_group"), ()),
+    }
+
+
+def test_distilled_scorer_is_waited_for_by_who_asks_it(tmp_path: Path) -> None:
+    own = "score={engine: transformers, max_tokens: 256, answer_mode: expected}"
+    jobs = jobs_by_name(smoke(tmp_path, own))
+    assert jobs["score"].after_ok == jobs["reliability"].after_ok == ("distill",)
+
+
+def test_arms_are_trained_by_jobs_of_their_own_with_names_that_differ(tmp_path: Path) -> None:
+    arms = "arms={Base: {score: smoke, scope: group}, base: {score: smoke, scope: source}}"
+    jobs = jobs_by_name(smoke(tmp_path, arms))
+    trained = {name: job.only for name, job in jobs.items() if job.stage == "midtrain"}
+    assert trained == {
+        "midtrain-.base": "Base",
+        "midtrain-base": "base",
+        "midtrain-mira_group": "mira_group",
+    }
+    assert set(jobs["report"].after_ok) >= {"instruct-sft-.base", "instruct-sft-base"}
+    assert "midtrain-.base" in jobs["instruct-sft-.base"].after_ok
+
+
+def test_array_has_as_many_elements_as_parts_are_missing_and_at_most_its_cap(
+    ingested: Path, tmp_path: Path
+) -> None:
+    cluster = one_machine(array_cap=64, stages={"label": StageResources(elements=5)})
+    # How many there will be is not known before there are records.
+    assert jobs_by_name(smoke(tmp_path), cluster)["score"].elements == 64
+    jobs = jobs_by_name(smoke(ingested, *SMALL), cluster)
+    assert "ingest" not in jobs
+    num_parts = len(list(ingested.glob("records/*/part-*.parquet")))
+    assert num_parts > 5
+    assert (jobs["score"].elements, jobs["label"].elements) == (num_parts, 5)
+    assert jobs["score-rest"].elements == 0
+
+
+def test_last_part_is_left_to_the_rest_alone(ingested: Path, tmp_path: Path) -> None:
+    run_folder = shutil.copytree(ingested, tmp_path / "run")
+    _, *others = sorted(run_folder.glob("records/*/part-*.parquet"))
+    for part in others:
+        scored = run_folder / layout.ratings("smoke", part.parent.name) / part.name
+        scored.parent.mkdir(parents=True, exist_ok=True)
+        scored.touch()
+    jobs = jobs_by_name(smoke(run_folder, *SMALL))
+    assert "score" not in jobs
+    assert waits({"": jobs["score-rest"]}) == {"": (("anchor",), ())}
+    assert jobs["aggregate"].after_ok == ("reliability-rest", "score-rest")
+
+
+def test_stage_beside_its_server_is_one_job_on_all_gpus_of_its_nodes(tmp_path: Path) -> None:
+    stages = {"label": StageResources(nodes=2)}
+    cluster = one_machine(gpus_per_node=8, gpu="h200", servers={"label": SERVER}, stages=stages)
+    jobs = jobs_by_name(smoke(tmp_path), cluster)
+    assert "label-rest" not in jobs
+    needs = jobs["label"].needs
+    assert (needs.kind, needs.nodes, needs.gpus, needs.server) == ("serve", 2, 8, SERVER)
+    assert jobs["sft-data"].after_ok == ("label",)
+
+
+def test_engine_decides_the_gpus_of_an_element_and_those_its_cpus(tmp_path: Path) -> None:
+    score = "score={engine: vllm, model_path: /model, tensor_parallel_size: 2, max_tokens: 9}"
+    cluster = one_machine(gpus_per_node=8, gpu="h200", cpus_per_node=128)
+    jobs = jobs_by_name(smoke(tmp_path, score), cluster)
+    assert (jobs["score"].needs.gpus, jobs["score"].needs.cpus) == (2, 32)
+    assert (jobs["ingest"].needs.gpus, jobs["ingest"].needs.cpus) == (0, 128)
+
+
+@pytest.mark.parametrize(
+    ("resources", "told"),
+    [
+        (StageResources(nodes=2), "a process of this stage has one node"),
+        (StageResources(gpus=9), "score needs 9 GPUs on a node, which has 8"),
+    ],
+)
+def test_more_than_a_stage_can_use_or_a_node_has_is_refused(
+    tmp_path: Path, resources: StageResources, told: str
+) -> None:
+    cluster = one_machine(gpus_per_node=8, gpu="h200", stages={"score": resources})
+    with pytest.raises(ValueError, match=told):
+        jobs_by_name(smoke(tmp_path), cluster)
+
+
+def test_unit_made_with_other_settings_is_refused_before_anything_is_sent(ingested: Path) -> None:
+    with pytest.raises(ValueError, match="was made with other settings"):
+        jobs_by_name(smoke(ingested, *SMALL, "ingest.records_per_part=3"))

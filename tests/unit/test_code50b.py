@@ -1,0 +1,68 @@
+"""recipes/code50b.yaml on the example cluster: the dry run of the whole graph is golden.
+
+It is rewritten by `python tests/unit/test_code50b.py`.
+"""
+
+from __future__ import annotations
+
+import io
+from contextlib import redirect_stdout
+from pathlib import Path
+
+import pytest
+
+from mira_megatron.cli import main
+from mira_megatron.config import load_recipe
+
+ROOT = Path(__file__).parents[2]
+GOLDEN = ROOT / "tests" / "golden" / "submit_code50b.txt"
+RECIPE = ROOT / "recipes" / "code50b.yaml"
+CLUSTER = ROOT / "launchers" / "clusters" / "example.yaml"
+DRY_RUN = ["submit", str(RECIPE), "--cluster", str(CLUSTER), "--dry-run"]
+LABELS = ROOT / "recipes" / "find_rubric.yaml"
+
+
+def test_dry_run_prints_the_whole_graph_with_gpu_hours(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(DRY_RUN) == 0
+    assert written(capsys.readouterr().out) == GOLDEN.read_text(encoding="utf-8")
+
+
+def test_dry_run_stands_in_for_models_that_are_not_here_and_says_which(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "tokenizer.json").write_text("{}")
+    assert main([*DRY_RUN, f"distill.base={tmp_path}"]) == 0
+    told = capsys.readouterr().out.splitlines()[-1]
+    assert "teacher.tokenizer=/models/Kimi-K2.6/tokenizer.json" in told
+    assert "distill.base" not in told
+
+
+def test_jobs_are_not_submitted_without_the_models_that_they_need(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [word for word in DRY_RUN if word != "--dry-run"]
+    assert main([*words, f"run_folder={tmp_path}"]) == 2
+    assert "/models/Kimi-K2.6/tokenizer.json: no such file" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_sources_and_sampling_are_those_of_the_recipes_it_is_made_of() -> None:
+    recipe, labels = load_recipe(RECIPE), load_recipe(LABELS)
+    same = ("sources", "ingest", "group", "discover", "anchor", "label")
+    assert {name: recipe.values[name] for name in same} == {
+        name: labels.values[name] for name in same
+    }
+    assert recipe.run_folder != labels.run_folder
+
+
+def written(out: str) -> str:
+    return "\n".join(line.rstrip() for line in out.splitlines()) + "\n"
+
+
+if __name__ == "__main__":
+    told = io.StringIO()
+    with redirect_stdout(told):
+        main(DRY_RUN)
+    GOLDEN.write_text(written(told.getvalue()), encoding="utf-8")
