@@ -14,7 +14,9 @@ class Benchmark(Protocol):
 
     name: str
     grader: str  # name and version; a verdict of another is another verdict
-    verdict_names: tuple[str, ...]  # the benchmarks that a program gets a verdict of
+    @property
+    def verdict_names(self) -> tuple[str, ...]:
+        """The benchmarks that a program gets a verdict of."""
 
     @property
     def task_ids(self) -> Sequence[str]:

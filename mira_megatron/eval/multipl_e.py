@@ -192,7 +192,11 @@ def _status_of(outcome: Outcome, language: Language, mark: bytes) -> tuple[Statu
 
 def _first_error(said: str) -> str:
     lines = [line.strip() for line in said.splitlines() if line.strip()]
-    telling = [line for line in lines if re.search(r"error|exception|fatal|assert", line, re.I)]
+    telling = [
+        line
+        for line in lines
+        if re.search(r"error|exception|fatal|assert", line, re.I) and not line.endswith(":")
+    ]
     return ascii((telling or lines or [""])[0])[1:-1][:160]
 
 

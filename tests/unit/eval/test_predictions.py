@@ -26,7 +26,7 @@ def test_evalplus_samples(tmp_path: Path) -> None:
 
 
 def test_multipl_e_lines(tmp_path: Path) -> None:
-    entries = [
+    entries: list[dict[str, Any]] = [
         {"task_id": "a", "generation": "x", "prompt": "p", "wholecode": "w"},
         {"name": "b", "completions": ["y", "z"]},
     ]
@@ -51,7 +51,9 @@ def test_multipl_e_details(tmp_path: Path) -> None:
     ],
 )
 def test_a_line_that_is_no_prediction_is_named(tmp_path: Path, entry: Any, said: str) -> None:
-    path = write_lines(tmp_path / "p.jsonl", [{"task_id": "a", "completion": ""}, entry])
+    path = write_lines(tmp_path / "p.jsonl", [{"task_id": "a", "completion": ""}])
+    with path.open("a") as file:
+        file.write(json.dumps(entry))
     with pytest.raises(ValueError, match=rf"p\.jsonl:2: .*{said}"):
         read(path)
 
