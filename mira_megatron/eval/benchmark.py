@@ -14,6 +14,7 @@ class Benchmark(Protocol):
 
     name: str
     grader: str  # name and version; a verdict of another is another verdict
+
     @property
     def verdict_names(self) -> tuple[str, ...]:
         """The benchmarks that a program gets a verdict of."""

@@ -139,7 +139,8 @@ LANGUAGES: Mapping[str, Language] = {
         Language(
             name="ts",
             file="program.ts",
-            compile="{node} {tsc} --target es2020 program.ts",
+            # To check the standard library's own types each time takes half of the time.
+            compile="{node} {tsc} --target es2020 --skipLibCheck program.ts",
             run="{node} program.js",
             tools=("node", "tsc"),
             package="nodejs, and typescript@5.5.4 from npm",

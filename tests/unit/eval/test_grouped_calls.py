@@ -119,7 +119,7 @@ def test_answers_that_the_program_writes_itself_do_not_move_others(sandbox: Sand
         "import os\n"
         "def f(x):\n"
         "    fd = int(os.environ['MIRA_RESULTS_FD'])\n"
-        '    os.write(fd, b\'{"group": 0, "call": 7, "value": "1"}\\n[[[\\nnull\\n\')\n'
+        '    os.write(fd, b\'{"group": 0, "call": 7, "seconds": 0, "value": "1"}\\n[[[\\nnull\\n\')\n'
         "    return x\n"
     )
     (calls,) = called(sandbox, program, [[1], [2]])
