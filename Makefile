@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: venv demo test check vllm bridge nemo ray slurm browser smoke-vllm smoke-browser integration bench clean
+.PHONY: venv demo test check vllm bridge nemo ray slurm browser sandbox eval-env smoke-vllm smoke-browser integration bench clean
 
 venv: $(READY)
 
@@ -21,7 +21,7 @@ test: $(READY)
 	$(BIN)/python -m pytest -m 'not integration'
 
 # What takes too long for every change, or needs components of its own.
-integration: $(READY) vllm bridge nemo ray slurm browser
+integration: $(READY) vllm bridge nemo ray slurm browser eval-env
 	$(BIN)/python -m pytest -m integration
 
 # A real vLLM server on the CPU, in an environment of its own outside the clone (3.4 GB, minutes).
@@ -46,6 +46,14 @@ slurm:
 # What drives the machine's Chromium (Debian: apt-get install chromium) through the report: seconds.
 browser:
 	MIRA_PYTHON=$(PYTHON) tests/environments/browser.sh
+
+# bubblewrap from the distribution, where it is missing (as root, seconds).
+sandbox:
+	tests/environments/eval.sh --sandbox
+
+# The compilers and interpreters of the benchmarks' languages too (as root, minutes, 700 MB).
+eval-env:
+	tests/environments/eval.sh
 
 smoke-browser: $(READY) browser
 	$(BIN)/python -m pytest -m integration tests/integration/test_report_page.py

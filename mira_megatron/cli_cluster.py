@@ -77,10 +77,16 @@ def run_doctor(arguments: argparse.Namespace) -> int:
                 f"--{given[0].replace('_', '-')} looks at a single training and RECIPE at all of "
                 "its own: give one of them"
             )
+        if arguments.eval:
+            raise ValueError("--eval looks at this machine and not at a RECIPE: give it alone")
         return _preflight(arguments)
     for word in ("cluster", "verify", "json"):
         if getattr(arguments, word):
             raise ValueError(f"--{word} needs a RECIPE: mira doctor RECIPE --{word}")
+    if arguments.eval:
+        if given:
+            raise ValueError("--eval looks at this machine and not at a training: give it alone")
+        return int(importlib.import_module("mira_megatron.doctor.eval_checks").run(Console()))
     doctor = importlib.import_module("mira_megatron.doctor.doctor")
     if given and len(given) < len(words):
         missing = ", ".join(f"--{word.replace('_', '-')}" for word in words if word not in given)

@@ -198,6 +198,9 @@ def _add_doctor(commands: Commands[argparse.ArgumentParser]) -> None:
         "--verify", action="store_true", help="verify blends of any size; large ones take minutes"
     )
     add_json(command)
+    command.add_argument(
+        "--eval", action="store_true", help="what programs of models can be graded in here"
+    )
     training = command.add_argument_group("a training with recipes/scorer_sft.py, as it is told it")
     training.add_argument("--config", metavar="NAME", help="one of its recipes")
     training.add_argument("--run-folder", type=Path)

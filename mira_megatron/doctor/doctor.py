@@ -49,7 +49,7 @@ def run(console: Console, training: Training | None) -> int:
     findings = [*environment_findings(versions, gpus()), *check_transformers(versions)]
     if training is not None:
         findings += _training_findings(training, versions)
-    _print(console, findings)
+    print_findings(console, findings)
     return 2 if any(finding.level == ERROR for finding in findings) else 0
 
 
@@ -69,7 +69,8 @@ def _existing(folder: Path) -> Path:
     return next(path for path in (folder, *folder.absolute().parents) if path.is_dir())
 
 
-def _print(console: Console, findings: list[Finding]) -> None:
+def print_findings(console: Console, findings: list[Finding]) -> None:
+    """Prints one line per finding."""
     table = Table("", "where", "what", "way out", box=None, pad_edge=False)
     for finding in findings:
         # Paths and settings may hold brackets, which rich would take for markup.

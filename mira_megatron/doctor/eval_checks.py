@@ -1,0 +1,109 @@
+"""What programs of models can be graded in here: sandboxes, as measured, and their languages."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from mira_megatron.doctor.doctor import print_findings
+from mira_megatron.doctor.finding import ERROR, INFO, WARNING, Finding
+from mira_megatron.eval.sandbox.best import Candidate, candidates
+from mira_megatron.eval.sandbox.contract import DEFAULT_MIN_LEVEL, Job, Limits, Sandbox
+
+_LIMITS = Limits(
+    wall_seconds=60,
+    cpu_seconds=30,
+    memory_bytes=4 << 30,  # what a Java or JavaScript machine reserves before it does anything
+    output_bytes=1 << 16,
+    num_processes=64,
+    file_bytes=64 << 20,
+    num_open_files=256,
+)
+_INSTALL = "tests/environments/eval.sh installs all languages, as root"
+
+
+@dataclass(frozen=True, slots=True)
+class Toolchain:
+    """A language of a benchmark, and the commands that must be able to say their version."""
+
+    language: str
+    commands: tuple[tuple[str, ...], ...]
+    packages: str
+
+
+TOOLCHAINS = (
+    Toolchain("Python", (("python3", "--version"),), "python3"),
+    Toolchain("C++", (("g++", "--version"),), "g++ libboost-dev libssl-dev"),
+    Toolchain(
+        "Java",
+        (("javac", "-version"), ("java", "-version")),
+        "openjdk-17-jdk-headless libjavatuples-java",
+    ),
+    Toolchain("JavaScript", (("node", "--version"),), "nodejs"),
+    Toolchain("TypeScript", (("tsc", "--version"),), "typescript@5.5.4, from npm"),
+    Toolchain("PHP", (("php", "--version"),), "php-cli"),
+    Toolchain(
+        "C#",
+        (("mcs", "--version"), ("mono", "--version")),
+        "mono-mcs mono-runtime libmono-system-numerics4.0-cil",
+    ),
+    Toolchain("bash", (("bash", "--version"),), "bash"),
+)
+
+
+def run(console: Console, image: Path | None = None) -> int:
+    """Prints what was found; returns 0, or 2 where nothing may be graded here."""
+    tried = candidates(image)
+    findings = sandbox_findings(tried)
+    usable = [candidate for candidate in tried if candidate.level >= DEFAULT_MIN_LEVEL]
+    if usable and usable[0].sandbox is not None:
+        findings += language_findings(usable[0].sandbox)
+    print_findings(console, findings)
+    return 2 if any(finding.level == ERROR for finding in findings) else 0
+
+
+def sandbox_findings(tried: list[Candidate]) -> list[Finding]:
+    """Returns a line for every sandbox, and an error where none reaches the level to grade in."""
+    findings = []
+    for candidate in tried:
+        stopped = [escape.name for escape in candidate.escapes if escape.is_stopped]
+        what = candidate.said().partition(": ")[2]
+        if stopped:
+            what += f". Tried and stopped: {', '.join(stopped)}"
+        findings.append(Finding(level=INFO, what=what, where=f"sandbox: {candidate.name}"))
+    best_level = max(candidate.level for candidate in tried)
+    if best_level < DEFAULT_MIN_LEVEL:
+        findings.append(
+            Finding(
+                level=ERROR,
+                what=f"level {best_level}: programs of models are run in {DEFAULT_MIN_LEVEL} or "
+                "above",
+                where="sandbox",
+                way_out="docs/sandbox.md says what each level needs",
+            )
+        )
+    return findings
+
+
+def language_findings(sandbox: Sandbox) -> list[Finding]:
+    """Returns a line for every language, with the versions that are seen inside the sandbox."""
+    return [_language(sandbox, toolchain) for toolchain in TOOLCHAINS]
+
+
+def _language(sandbox: Sandbox, toolchain: Toolchain) -> Finding:
+    versions = []
+    for command in toolchain.commands:
+        outcome = sandbox.run(Job(argv=command, limits=_LIMITS))
+        said = (outcome.stdout or outcome.stderr).decode(errors="replace").strip()
+        first_line = said.partition("\n")[0]
+        if not outcome.is_success:
+            return Finding(
+                level=WARNING,
+                what=f"{command[0]} does not run in the sandbox: {first_line or 'it was killed'}",
+                where=toolchain.language,
+                way_out=f"install {toolchain.packages} ({_INSTALL})",
+            )
+        versions.append(first_line)
+    return Finding(level=INFO, what="; ".join(versions), where=toolchain.language)
