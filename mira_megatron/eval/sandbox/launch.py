@@ -7,6 +7,7 @@ those. Descriptors are handed over one by one, so that jobs in other threads can
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import subprocess
@@ -22,6 +23,8 @@ from mira_megatron.eval.sandbox.contract import Job
 from mira_megatron.eval.sandbox.process_tree import tree_usage
 
 NOBODY = 65534
+# The shell that is a job's first process uses descriptors of one digit for itself.
+_ABOVE_A_SHELLS = 10
 _CHUNK_BYTES = 1 << 16
 _LOOK_SECONDS = 0.2  # between looks at the memory of all processes
 _DRAIN_SECONDS = 2.0  # for pipes that a dying process still holds
@@ -119,7 +122,14 @@ def run_command(job: Job, render: Callable[[int, int], Command]) -> Ended:
 
 
 def _pipe(stack: ExitStack) -> tuple[FileIO, FileIO]:
-    read_end, write_end = os.pipe()
+    low_ends = os.pipe()
+    try:
+        read_end, write_end = (
+            fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, _ABOVE_A_SHELLS) for end in low_ends
+        )
+    finally:
+        for end in low_ends:
+            os.close(end)
     return (
         stack.enter_context(FileIO(read_end, "r")),
         stack.enter_context(FileIO(write_end, "w")),

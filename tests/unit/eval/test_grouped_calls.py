@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -119,11 +121,20 @@ def test_answers_that_the_program_writes_itself_do_not_move_others(sandbox: Sand
         "import os\n"
         "def f(x):\n"
         "    fd = int(os.environ['MIRA_RESULTS_FD'])\n"
-        '    os.write(fd, b\'{"group": 0, "call": 7, "seconds": 0, "value": "1"}\\n[[[\\nnull\\n\')\n'
+        '    line = b\'{"group": 0, "call": 7, "seconds": 0, "value": "1"}\'\n'
+        "    os.write(fd, line + b'\\n[[[\\nnull\\n')\n"
         "    return x\n"
     )
     (calls,) = called(sandbox, program, [[1], [2]])
     assert statuses(calls) == [CallStatus.DIED]
+
+
+def test_answers_arrive_whatever_descriptors_are_open_here(sandbox: Sandbox) -> None:
+    with ExitStack() as stack:
+        for _ in range(12):
+            (calls,) = called(sandbox, "def f(x):\n    return x\n", [[1]])
+            assert statuses(calls) == [CallStatus.VALUE]
+            stack.enter_context(Path("/dev/null").open())
 
 
 def test_what_a_program_prints_is_not_taken_for_an_answer(sandbox: Sandbox) -> None:
