@@ -29,8 +29,6 @@ _NUM_OWN_PROCESSES = 2
 class ApptainerSandbox:
     """Runs jobs with the machine's apptainer inside one image."""
 
-    name = "apptainer"
-
     def __init__(self, image: Path, level: int = 4) -> None:
         self.image = image
         self.level = level

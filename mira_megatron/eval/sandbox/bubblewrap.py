@@ -37,8 +37,6 @@ _ETC = ("alternatives", "ld.so.cache", "java-*", "mono", "php")
 class BubblewrapSandbox:
     """Runs jobs with the machine's bwrap."""
 
-    name = "bubblewrap"
-
     def __init__(self, level: int = 3) -> None:
         self.level = level
 

@@ -9,6 +9,7 @@ patches comparisons, reads frames or returns objects that equal everything gains
 from __future__ import annotations
 
 import json
+import re
 import secrets
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -27,6 +28,8 @@ _SCRIPTS = {
     "call_frames.py": ".mira/mira_call_frames.py",
     "values.py": ".mira/mira_call_values.py",
 }
+# Of a record: nonce, index, and the sizes of its kind and of what follows.
+_HEAD = re.compile(rb"([0-9a-f]{32}) (\d{1,9}) (\d{1,3}) (\d{1,9})\n")
 
 
 class CallStatus(StrEnum):
@@ -135,21 +138,16 @@ def _records(content: bytes, nonce: str) -> list[CallResult]:
     """Returns the calls that were recorded in order, up to the first byte that is not a record."""
     results: list[CallResult] = []
     position = 0
-    while True:
-        head, newline, _ = content[position : position + 200].partition(b"\n")
-        match head.decode("ascii", "replace").split(" "):
-            case [found, index, kind_bytes, payload_bytes] if (
-                newline and found == nonce and index == str(len(results))
-            ):
-                start = position + len(head) + 1
-                middle = start + int(kind_bytes)
-                end = middle + int(payload_bytes)
-                if len(content) <= end:
-                    return results
-                results.append(_result(content[start:middle], content[middle:end]))
-                position = end + 1
-            case _:
-                return results
+    while head := _HEAD.match(content, position):
+        found, index, kind_bytes, payload_bytes = head.groups()
+        middle = head.end() + int(kind_bytes)
+        end = middle + int(payload_bytes)
+        is_next = found.decode() == nonce and int(index) == len(results)
+        if not is_next or content[end : end + 1] != b"\n":
+            break
+        results.append(_result(content[head.end() : middle], content[middle:end]))
+        position = end + 1
+    return results
 
 
 def _result(kind: bytes, payload: bytes) -> CallResult:

@@ -18,8 +18,6 @@ from mira_megatron.eval.sandbox.work_folder import work_folder
 class LimitsOnlySandbox:
     """Runs jobs as ordinary processes, held to their limits."""
 
-    name = "limits only"
-
     def __init__(self, level: int = 1) -> None:
         self.level = level
 

@@ -49,7 +49,9 @@ def _share_bytes(pid: int, most: int) -> int:
     """Returns the process's own pages and its part of shared ones; `most` where that is hidden."""
     try:
         lines = Path(f"/proc/{pid}/smaps_rollup").read_bytes().splitlines()
-    except (PermissionError, ProcessLookupError, FileNotFoundError):
+    except (ProcessLookupError, FileNotFoundError):
+        return 0  # it has ended
+    except PermissionError:
         return most
     sizes = [line.split()[1] for line in lines if line.startswith(b"Pss:")]
     return int(sizes[0]) * 1024 if sizes else most

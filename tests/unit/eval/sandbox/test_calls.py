@@ -14,7 +14,7 @@ from mira_megatron.eval.sandbox.calls import (
     call_function,
     prepare_calls,
 )
-from mira_megatron.eval.sandbox.contract import Limits, Sandbox
+from mira_megatron.eval.sandbox.contract import Limits, Outcome, Sandbox
 
 LIMITS = limited(output_bytes=1 << 16)
 CALL_LIMITS = CallLimits(call_seconds=20, load_seconds=20, answer_bytes=2000)
@@ -31,6 +31,24 @@ def call(
     """Returns what came of calling the program's function f."""
     calls = prepare_calls(program, "f", arguments, limits=limits, call_limits=call_limits)
     return call_function(sandbox, calls)
+
+
+def outcome_with(results: bytes) -> Outcome:
+    return Outcome(
+        exit_code=0,
+        signal=None,
+        is_timed_out=False,
+        is_out_of_memory=False,
+        cpu_seconds=0,
+        wall_seconds=0,
+        peak_bytes=0,
+        stdout=b"",
+        stderr=b"",
+        num_output_bytes=0,
+        results=results,
+        num_result_bytes=len(results),
+        isolation=3,
+    )
 
 
 def statuses(results: Sequence[CallResult]) -> list[str]:
@@ -155,6 +173,24 @@ def test_records_cannot_be_written_by_the_program(sandbox: Sandbox) -> None:
         "    return x\n"
     )
     assert 99 not in values(call(sandbox, program))
+
+
+def test_records_without_the_nonce_are_not_read() -> None:
+    calls = prepare_calls("", "f", [(1,), (2,)], limits=LIMITS, call_limits=CALL_LIMITS)
+    real = f"{calls.nonce} 0 5 1\nvalue7\n".encode()
+    forged = b"%s 1 5 2\nvalue99\n" % (b"0" * 32)
+    assert values(calls.results_of(outcome_with(real + forged))) == [7, None]
+    assert statuses(calls.results_of(outcome_with(forged + real))) == ["died", "died"]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    ["{n} 0 5 900\nvalue7\n", "{n} 0 5 1\nvalue7", "{n} 1 5 1\nvalue7\n", "{n} 0 x 1\n", "\n"],
+)
+def test_damaged_records_are_no_answers(damage: str) -> None:
+    calls = prepare_calls("", "f", [(1,)], limits=LIMITS, call_limits=CALL_LIMITS)
+    content = damage.replace("{n}", calls.nonce).encode()
+    assert statuses(calls.results_of(outcome_with(content))) == ["died"]
 
 
 def test_driver_cannot_be_looked_into(sandbox: Sandbox) -> None:

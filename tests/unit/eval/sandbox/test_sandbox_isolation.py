@@ -8,6 +8,8 @@ import signal
 import socket
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -128,6 +130,18 @@ def test_daemon_does_not_outlive_the_clock(sandbox: Sandbox) -> None:
     assert not _is_running(token)
 
 
+def test_job_does_not_outlive_a_grader_that_is_killed(sandbox: Sandbox) -> None:
+    token = secrets.token_hex(12)
+    command = [sys.executable, "-c", _GRADER, token]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as grader:
+        assert grader.stdout is not None
+        assert grader.stdout.readline() == b"started\n"
+        assert _comes_true(lambda: _is_running(token, "time.sleep"))
+        grader.kill()
+    assert _comes_true(lambda: not _is_running(token, "time.sleep"))
+
+
 def test_program_has_no_capability_and_gains_none(sandbox: Sandbox) -> None:
     program = (
         "import ctypes, os\n"
@@ -159,10 +173,32 @@ _DAEMON = (
 )
 
 
-def _is_running(token: str) -> bool:
+_GRADER = f"""
+import sys
+from mira_megatron.eval.sandbox.bubblewrap import BubblewrapSandbox
+from sandboxed_jobs import python_job
+program = {_DAEMON!r} + "; import time; time.sleep(300)"
+print("started", flush=True)
+BubblewrapSandbox(3).run(python_job(program, stdin=sys.argv[1].encode()))
+"""
+
+
+def _comes_true(is_true: Callable[[], bool]) -> bool:
+    """Returns False where it has not within 20 s, which is less than the job has."""
+    deadline = time.monotonic() + 20
+    while not is_true():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.02)
+    return True
+
+
+def _is_running(token: str, *words: str) -> bool:
+    """True = a process has the token, and the words, in its command."""
     for file in Path("/proc").glob("[0-9]*/cmdline"):
         try:
-            if token.encode() in file.read_bytes():
+            command = file.read_bytes()
+            if all(word.encode() in command for word in (token, *words)):
                 return True
         except OSError:
             continue

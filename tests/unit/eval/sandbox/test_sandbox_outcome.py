@@ -88,3 +88,8 @@ def test_job_refuses_a_file_outside_work(name: str) -> None:
 def test_limits_refuse_zero() -> None:
     with pytest.raises(ValueError, match="cpu_seconds=0"):
         limited(cpu_seconds=0)
+
+
+def test_results_come_through_a_descriptor_that_no_shell_uses_itself(sandbox: Sandbox) -> None:
+    job = Job(argv=("sh", "-c", "echo $MIRA_RESULTS_FD"), limits=LIMITS)
+    assert int(sandbox.run(job).stdout) >= 10

@@ -41,10 +41,11 @@ class StandIn:
     def __init__(self, held: set[str] | None = None) -> None:
         self.held = held or set()
         self.let_go = threading.Event()
+        self.held_started = threading.Event()
         self.others_done = threading.Event()
         self.num_running = 0
         self.seen: list[tuple[str, int]] = []  # job and how many ran, itself included
-        self.first: dict[str, Outcome] = {}  # given once
+        self.first: dict[str, Outcome] = {}  # given once, and not before a held job runs
         self.lock = threading.Lock()
 
     def run(self, job: Job) -> Outcome:
@@ -55,7 +56,10 @@ class StandIn:
             outcome = self.first.pop(name, DONE)
             if len(self.seen) >= 20:
                 self.others_done.set()
+        if outcome is not DONE and self.held:
+            assert self.held_started.wait(60)
         if name in self.held:
+            self.held_started.set()
             assert self.let_go.wait(60)
         with self.lock:
             self.num_running -= 1
@@ -113,6 +117,17 @@ def test_second_runs_have_nothing_beside_them() -> None:
     for name, num_running in stand_in.seen:
         assert num_running == 1 or name not in seen
         seen.add(name)
+
+
+def test_second_run_waits_for_those_that_run() -> None:
+    stand_in = StandIn(held={"1"})
+    stand_in.first = {"0": WAITED}
+    # Long enough for a second run that does not wait to start.
+    letting_go = threading.Timer(0.3, stand_in.let_go.set)
+    letting_go.start()
+    list(run_jobs(stand_in, jobs(2), workers=2))
+    assert stand_in.seen[-1] == ("0", 1)
+    assert len(stand_in.seen) == 3
 
 
 def test_second_timeout_counts() -> None:
