@@ -27,9 +27,9 @@ class PeerScoring:
     cpu_seconds: float  # of the peer's process, without the server's
 
 
-def peer_python() -> Path:
-    """Returns the Python of the peers' environment; CalledProcessError where it cannot be made."""
-    command = [str(_ROOT / "tests" / "environments" / "cached.sh"), "peers"]
+def peer_python(name: str = "peers") -> Path:
+    """Returns the Python of requirements/NAME.txt; CalledProcessError where it cannot be made."""
+    command = [str(_ROOT / "tests" / "environments" / "cached.sh"), name]
     environ = {**os.environ, "MIRA_PYTHON": os.environ.get("MIRA_PYTHON", sys.executable)}
     made = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=environ)
     return Path(made.stdout.strip()) / "bin" / "python"

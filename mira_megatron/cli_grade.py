@@ -1,0 +1,61 @@
+"""The words of `mira grade`, and what is then done."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+from pathlib import Path
+
+from rich.console import Console
+
+from mira_megatron.cli_words import Commands, add_log_level, add_workers
+
+
+def add_grade(commands: Commands[argparse.ArgumentParser]) -> None:
+    """Adds `grade`."""
+    text = "grade predictions made elsewhere, in a benchmark's own format, inside a sandbox"
+    command = commands.add_parser("grade", help=text, description=text)
+    command.add_argument("suite", type=Path, metavar="SUITE", help="a YAML file, see eval/suites/")
+    command.add_argument("--benchmark", required=True, metavar="NAME", help="one of the suite's")
+    command.add_argument("--predictions", required=True, type=Path, metavar="FILE")
+    command.add_argument(
+        "--output", required=True, type=Path, metavar="DIR", help="verdicts.jsonl, results.json"
+    )
+    command.add_argument("--data-folder", type=Path, metavar="DIR", help="default: the suite's")
+    command.add_argument(
+        "--cache",
+        type=Path,
+        metavar="DIR",
+        help="gold values and verdicts by content, to be shared by checkpoints "
+        "(default: OUTPUT/cache)",
+    )
+    command.add_argument(
+        "--min-isolation",
+        type=int,
+        default=3,
+        metavar="LEVEL",
+        help="of the sandbox, as measured here; below it nothing is run (default: 3)",
+    )
+    command.add_argument(
+        "--subset", action="store_true", help="tasks without a prediction are left out of the score"
+    )
+    add_workers(command)
+    add_log_level(command)
+
+
+def run_grade(arguments: argparse.Namespace) -> int:
+    """Returns the exit code of `mira grade`."""
+    tool = importlib.import_module("mira_megatron.eval.grade_tool")
+    options = tool.GradeOptions(
+        suite=arguments.suite,
+        benchmark=arguments.benchmark,
+        predictions=arguments.predictions,
+        output=arguments.output,
+        data_folder=arguments.data_folder,
+        cache=arguments.cache,
+        min_isolation=arguments.min_isolation,
+        workers=arguments.workers,
+        is_subset=arguments.subset,
+    )
+    code: int = tool.run(Console(), options)
+    return code

@@ -1,0 +1,39 @@
+"""What every benchmark can do; grading, resuming and caching are the same for all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from mira_megatron.eval.sandbox.contract import Sandbox
+from mira_megatron.eval.verdicts import Extraction, Judgment, Sample
+
+
+class Benchmark(Protocol):
+    """One data file and how its programs are judged."""
+
+    name: str
+    grader: str  # name and version; a verdict of another is another verdict
+
+    @property
+    def verdict_names(self) -> tuple[str, ...]:
+        """The benchmarks that a program gets a verdict of."""
+
+    @property
+    def task_ids(self) -> Sequence[str]:
+        """The tasks in the order of the file."""
+
+    def extract(self, sample: Sample) -> Extraction:
+        """Returns the program in a sample, or why there is none."""
+
+    def task_digest(self, task_id: str) -> str:
+        """Returns what a kept verdict depends on beside the program and the grader."""
+
+    def judge(self, sandbox: Sandbox, task_id: str, code: str) -> Judgment:
+        """Returns what running a program showed."""
+
+    def gold(self, task_id: str) -> str | None:
+        """Returns a program that must pass; None: the benchmark has none."""
+
+    def cluster(self, task_id: str) -> str:
+        """Returns what tasks that are no independent draws have in common."""

@@ -1,0 +1,150 @@
+"""The eight languages of MultiPL-E as a table: compiling, running, and what passing means.
+
+Compilers come from Debian's packages and TypeScript from npm (tests/environments/eval.sh). Whatever
+a program needs is found on this machine when it is asked for; a missing tool is said by name.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+# What a sandbox sees anyway comes first: another python3 of this user is not needed there.
+_FIRST_PATH = "/usr/local/bin:/usr/bin:/bin"
+# Tests end inside this many blocks; what is put behind the last test goes before their braces.
+_IN_MAIN = 1
+_IN_MAIN_IN_CLASS = 2
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Language:
+    """One language. Command lines are for /bin/sh and ours alone; `{tool}` is a tool's path."""
+
+    name: str
+    file: str
+    compile: str = ""
+    run: str
+    tools: tuple[str, ...]  # looked for on PATH, or absolute
+    package: str  # what brings them
+    mark: str  # a statement that prints `{mark}`
+    blocks_at_end: int = 0
+    failure_words: tuple[str, ...] = ()  # on stderr they mean a failed test, whatever the exit code
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+    def with_mark(self, tests: str, mark: str) -> str:
+        """Returns the tests followed by a statement that says they have ended.
+
+        Raises ValueError where they do not end in the blocks that this language's tests end in.
+        """
+        end = len(tests.rstrip())
+        for _ in range(self.blocks_at_end):
+            if end == 0 or tests[end - 1] != "}":
+                raise ValueError(f"tests in {self.name} end in {tests[-40:]!r}, expected a brace")
+            end = len(tests[: end - 1].rstrip())
+        statement = self.mark.replace("{mark}", mark)
+        return f"{tests[:end]}\n{statement}\n{tests[end:]}"
+
+    def found_tools(self) -> dict[str, Path]:
+        """Returns where the tools lie. Raises ValueError naming the first missing one."""
+        found = {}
+        for tool in self.tools:
+            path = shutil.which(tool, path=_FIRST_PATH) or shutil.which(tool)
+            if path is None and Path(tool).exists():  # a library
+                path = tool
+            if path is None:
+                raise ValueError(
+                    f"{self.name}: {tool} was not found; install {self.package} "
+                    "(tests/environments/eval.sh installs all languages)"
+                )
+            found[Path(tool).name] = Path(path)
+        return found
+
+
+# A small, quiet JVM: its memory is reserved, and so counted, before it is used.
+_JAVA = "-XX:+UseSerialGC -XX:TieredStopAtLevel=1 -Xmx1g -XX:CompressedClassSpaceSize=128m"
+_JAVATUPLES = "/usr/share/java/javatuples.jar"
+
+LANGUAGES: Mapping[str, Language] = {
+    language.name: language
+    for language in (
+        Language(
+            name="cpp",
+            file="program.cpp",
+            # The paths of `-lcrypto -lssl` cost nothing where nothing asks for them.
+            compile="{g++} -std=c++17 -o program program.cpp -lcrypto -lssl",
+            run="./program",
+            tools=("g++",),
+            package="g++ libboost-dev libssl-dev",
+            mark='std::cout << "{mark}" << std::endl;',
+            blocks_at_end=_IN_MAIN,
+        ),
+        Language(
+            name="cs",
+            file="Program.cs",
+            compile="{mcs} -nologo -d:DEBUG -r:System.Numerics.dll -out:program.exe Program.cs",
+            run="{mono} program.exe",
+            tools=("mcs", "mono"),
+            package="mono-mcs mono-runtime libmono-system-numerics4.0-cil",
+            mark='Console.WriteLine("{mark}");',
+            blocks_at_end=_IN_MAIN_IN_CLASS,
+            # Mono goes on, and exits with 0, after a Debug.Assert that does not hold.
+            failure_words=("DefaultTraceListener.Fail",),
+            environment={"MONO_TRACE_LISTENER": "Console.Error"},
+        ),
+        Language(
+            name="java",
+            file="Problem.java",
+            compile=f"{{javac}} -J-XX:TieredStopAtLevel=1 -J-XX:+UseSerialGC -encoding UTF8 "
+            f"-nowarn -d . -cp {_JAVATUPLES} Problem.java",
+            run=f"{{java}} {_JAVA} -ea -cp .:{_JAVATUPLES} Problem",
+            tools=("javac", "java", _JAVATUPLES),
+            package="openjdk-17-jdk-headless libjavatuples-java",
+            mark='System.out.println("{mark}");',
+            blocks_at_end=_IN_MAIN_IN_CLASS,
+        ),
+        Language(
+            name="js",
+            file="program.js",
+            run="{node} program.js",
+            tools=("node",),
+            package="nodejs",
+            mark='console.log("{mark}");',
+        ),
+        Language(
+            name="php",
+            file="program.php",
+            run="{php} -d display_errors=stderr program.php",
+            tools=("php",),
+            package="php-cli",
+            mark='echo "{mark}";',
+        ),
+        Language(
+            name="py",
+            file="program.py",
+            run="{python3} -I program.py",
+            tools=("python3",),
+            package="python3",
+            mark='print("{mark}")',
+        ),
+        Language(
+            name="sh",
+            file="program.sh",
+            run="{bash} program.sh",
+            tools=("bash",),
+            package="bash",
+            mark="echo {mark}",
+        ),
+        Language(
+            name="ts",
+            file="program.ts",
+            # To check the standard library's own types each time takes half of the time.
+            compile="{node} {tsc} --target es2020 --skipLibCheck program.ts",
+            run="{node} program.js",
+            tools=("node", "tsc"),
+            package="nodejs, and typescript@5.5.4 from npm",
+            mark='console.log("{mark}");',
+        ),
+    )
+}

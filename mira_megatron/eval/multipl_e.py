@@ -1,0 +1,214 @@
+"""MultiPL-E: HumanEval in eight languages, each program compiled and run with its own tests.
+
+A program is the task's prompt, a completion and the task's tests. It passes when it compiles, exits
+with 0, and gets as far as its last test: a mark that nobody knows beforehand is printed behind it,
+so a program that leaves early, `exit(0)` in the middle, has not passed.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mira_megatron.eval.languages import LANGUAGES, Language
+from mira_megatron.eval.sandbox.contract import Job, Limits, Outcome, Sandbox
+from mira_megatron.eval.verdicts import Extraction, Judgment, Sample, Status, digest
+
+GRADER = "multipl_e/1"
+
+_FIELDS = ("name", "language", "prompt", "tests")
+_COMPILER_REFUSED = 97
+_CPU_SECONDS = 15  # of each process, as the published runs have it in wall seconds
+_SIGABRT, _SIGKILL, _SIGXCPU = 6, 9, 24
+_GIB = 1 << 30
+_LIMITS = Limits(
+    wall_seconds=4 * _CPU_SECONDS,  # for what only waits on a busy machine; CPU seconds decide
+    cpu_seconds=_CPU_SECONDS,
+    memory_bytes=6 * _GIB,  # of addresses: runtimes reserve far more than they use
+    output_bytes=_GIB // 256,
+    num_processes=256,
+    file_bytes=_GIB // 4,
+    num_open_files=256,
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MultiplETask:
+    """One task in one language."""
+
+    task_id: str
+    prompt: str
+    tests: str
+    digest: str  # of everything that decides a verdict
+
+
+class MultiplE:
+    """The benchmark over one language's file."""
+
+    def __init__(self, path: Path, language: str) -> None:
+        self._language = LANGUAGES[language]
+        self.name = f"multipl_e_{language}"
+        self.grader = GRADER
+        self.verdict_names = (self.name,)
+        self.tasks = load_tasks(path, self._language)
+
+    @property
+    def task_ids(self) -> Sequence[str]:
+        """The tasks in the order of the file."""
+        return list(self.tasks)
+
+    def extract(self, sample: Sample) -> Extraction:
+        """Returns the program without its tests: prompt and completion, or what holds both."""
+        if not sample.text.strip():
+            return Extraction(code=None, reason="empty")
+        task = self.tasks[sample.task_id]
+        if not sample.is_whole_program:
+            return Extraction(code=task.prompt + sample.text)
+        # Published details hold the program with its tests, PHP's closed by a tag.
+        text = sample.text.removesuffix("?>") if sample.text.endswith("test();?>") else sample.text
+        return Extraction(code=text.removesuffix(task.tests))
+
+    def task_digest(self, task_id: str) -> str:
+        """Returns what a kept verdict depends on beside the program and the grader."""
+        return self.tasks[task_id].digest
+
+    def gold(self, task_id: str) -> str | None:
+        """Returns None: the translations come without solutions."""
+        return None
+
+    def cluster(self, task_id: str) -> str:
+        """Returns the HumanEval task that this one, and seven others, were translated from."""
+        return humaneval_number(task_id)
+
+    def judge(self, sandbox: Sandbox, task_id: str, code: str) -> Judgment:
+        """Returns the verdict on a program. Raises ValueError where a tool is missing here."""
+        mark = secrets.token_hex(16)
+        tests = self._language.with_mark(self.tasks[task_id].tests, mark)
+        outcome = sandbox.run(language_job(self._language, f"{code}\n{tests}"))
+        status = _status_of(outcome, self._language, mark.encode())
+        return Judgment(
+            statuses={self.name: status},
+            isolation=outcome.isolation,
+            seconds=outcome.wall_seconds,
+        )
+
+
+def humaneval_number(task_id: str) -> str:
+    """Returns "HumanEval/23" of "HumanEval_23_strlen"."""
+    found = re.match(r"HumanEval_(\d+)_", task_id)
+    return f"HumanEval/{found[1]}" if found else task_id
+
+
+def language_job(language: Language, program: str) -> Job:
+    """Returns the job that compiles and runs a program in one sandbox."""
+    tools = language.found_tools()
+    words = {name: str(path) for name, path in tools.items()}
+    run = f"exec {_filled(language.run, words)}"
+    if language.compile:
+        compile_ = _filled(language.compile, words)
+        run = f"{compile_} >said 2>&1 || {{ cat said >&2; exit {_COMPILER_REFUSED}; }}; {run}"
+    return Job(
+        argv=("/bin/sh", "-c", run),
+        files={language.file: program.encode("utf-8", "surrogatepass")},
+        limits=_LIMITS,
+        read_only=tuple(folder for folder in map(_folder_to_see, tools.values()) if folder),
+        environment=language.environment,
+    )
+
+
+def load_tasks(path: Path, language: Language) -> dict[str, MultiplETask]:
+    """Returns the tasks of one language's file. Raises ValueError with file and line."""
+    tasks: dict[str, MultiplETask] = {}
+    with path.open("rb") as lines:
+        for number, line in enumerate(lines, start=1):
+            if not line.strip():
+                continue
+            where = f"{path}:{number}"
+            task = _task_of_line(line, where, language)
+            if task.task_id in tasks:
+                raise ValueError(f"{where}: {task.task_id} is there twice")
+            tasks[task.task_id] = task
+    if not tasks:
+        raise ValueError(f"{path}: no tasks; expected humaneval-{language.name}.jsonl of MultiPL-E")
+    return tasks
+
+
+def _task_of_line(line: bytes, where: str, language: Language) -> MultiplETask:
+    try:
+        fields = json.loads(line)
+    except ValueError as error:
+        raise ValueError(f"{where}: not JSON ({error})") from error
+    wrong = [
+        name
+        for name in _FIELDS
+        if not isinstance(fields, dict) or not isinstance(fields.get(name), str)
+    ]
+    if wrong:
+        raise ValueError(f"{where}: no text in {', '.join(wrong)}; expected {', '.join(_FIELDS)}")
+    if fields["language"] != language.name:
+        raise ValueError(
+            f"{where}: language is {fields['language']!r}, expected {language.name!r}: "
+            "give this benchmark the file of its language"
+        )
+    try:
+        language.with_mark(fields["tests"], "")
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from error
+    return MultiplETask(
+        task_id=fields["name"],
+        prompt=fields["prompt"],
+        tests=fields["tests"],
+        digest=digest(GRADER, *(fields[name] for name in _FIELDS)),
+    )
+
+
+def _status_of(outcome: Outcome, language: Language, mark: bytes) -> tuple[Status, str]:
+    is_out_of_cpu = outcome.signal == _SIGXCPU or (
+        outcome.signal == _SIGKILL and outcome.cpu_seconds >= _CPU_SECONDS
+    )
+    if outcome.is_timed_out or is_out_of_cpu:
+        return Status.TIMEOUT, ""
+    said = outcome.stderr.decode(errors="replace")
+    if outcome.exit_code == _COMPILER_REFUSED:
+        return Status.ERROR, f"does not compile: {_first_error(said)}"
+    if outcome.is_out_of_memory:
+        return Status.ERROR, "out of memory"
+    if outcome.signal == _SIGABRT:  # what C's assert ends in
+        return Status.FAIL, f"aborted: {_first_error(said)}"
+    if outcome.exit_code is None:
+        return Status.ERROR, f"killed by signal {outcome.signal}"
+    if any(word in said for word in language.failure_words):
+        return Status.FAIL, "a test did not hold"
+    if outcome.exit_code != 0:
+        return Status.FAIL, f"exit code {outcome.exit_code}: {_first_error(said)}"
+    if mark not in outcome.stdout:
+        return Status.FAIL, "ended before its last test, with exit code 0"
+    return Status.PASS, ""
+
+
+def _first_error(said: str) -> str:
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    telling = [
+        line
+        for line in lines
+        if re.search(r"error|exception|fatal|assert", line, re.I) and not line.endswith(":")
+    ]
+    return ascii((telling or lines or [""])[0])[1:-1][:160]
+
+
+def _filled(words: str, tools: dict[str, str]) -> str:
+    for name, path in tools.items():
+        words = words.replace(f"{{{name}}}", path)
+    return words
+
+
+def _folder_to_see(tool: Path) -> Path | None:
+    """Returns the folder of a tool that lies where a sandbox does not look, outside of /usr."""
+    path = tool.resolve()
+    return (
+        None if path.is_relative_to("/usr") or path.is_relative_to("/bin") else path.parent.parent
+    )

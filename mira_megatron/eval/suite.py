@@ -1,0 +1,106 @@
+"""A suite: which benchmarks there are, where their data lies, and under which protocol they run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from mira_megatron.eval.benchmark import Benchmark
+from mira_megatron.eval.languages import LANGUAGES
+from mira_megatron.eval.mbpp import Mbpp
+from mira_megatron.eval.multipl_e import MultiplE
+
+_REQUIRED = ("kind", "category", "file", "protocol", "sampling")
+_OPTIONAL = ("language",)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Entry:
+    """One benchmark of a suite."""
+
+    name: str
+    kind: str
+    category: str  # of the report's columns
+    file: Path
+    protocol: str
+    sampling: str  # the name of a sampling profile
+    language: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Suite:
+    """The benchmarks of one file."""
+
+    name: str
+    path: Path
+    entries: Mapping[str, Entry]
+
+    def entry(self, name: str) -> Entry:
+        """Returns a benchmark's entry. Raises ValueError naming those there are."""
+        if name not in self.entries:
+            raise ValueError(
+                f"{self.path}: no benchmark {name!r}; it has {', '.join(self.entries)}"
+            )
+        return self.entries[name]
+
+
+def load_suite(path: Path, data_folder: Path | None = None) -> Suite:
+    """Returns the suite of a file; `data_folder` takes the place of the one it names.
+
+    Raises ValueError for what it lacks and for keys that are not known.
+    """
+    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    if not isinstance(content, dict) or not isinstance(content.get("benchmarks"), dict):
+        raise ValueError(f"{path}: no mapping `benchmarks`; see eval/suites/mira9.yaml")
+    folder = data_folder if data_folder is not None else Path(str(content.get("data_folder", ".")))
+    profiles = content.get("sampling") or {}
+    entries = {}
+    for name, fields in content["benchmarks"].items():
+        entries[name] = _entry(name, fields, folder, f"{path}: benchmarks.{name}")
+        if entries[name].sampling not in profiles:
+            raise ValueError(
+                f"{path}: benchmarks.{name}.sampling={entries[name].sampling!r} is none of the "
+                f"profiles under `sampling`: {', '.join(profiles)}"
+            )
+    return Suite(name=str(content.get("name", path.stem)), path=path, entries=entries)
+
+
+def open_benchmark(entry: Entry, cache_folder: Path) -> Benchmark:
+    """Returns the benchmark over its data file; ValueError or FileNotFoundError for the file."""
+    if not entry.file.is_file():
+        raise FileNotFoundError(
+            f"{entry.file}: the data file of {entry.name} is not there; name the folder that has "
+            "it with --data-folder"
+        )
+    match entry.kind:
+        case "mbpp":
+            return Mbpp(entry.file, cache_folder)
+        case _:
+            return MultiplE(entry.file, entry.language)
+
+
+def _entry(name: str, fields: Any, folder: Path, where: str) -> Entry:
+    if not isinstance(fields, dict):
+        raise ValueError(f"{where}: {fields!r}, expected a mapping")
+    missing = [key for key in _REQUIRED if not isinstance(fields.get(key), str)]
+    unknown = sorted(set(fields) - {*_REQUIRED, *_OPTIONAL})
+    if missing or unknown:
+        raise ValueError(f"{where}: missing {missing or 'nothing'}, unknown {unknown or 'nothing'}")
+    if fields["kind"] not in ("mbpp", "multipl_e"):
+        raise ValueError(f"{where}.kind={fields['kind']!r}, expected mbpp or multipl_e")
+    language = str(fields.get("language", ""))
+    if fields["kind"] == "multipl_e" and language not in LANGUAGES:
+        raise ValueError(f"{where}.language={language!r}, expected one of {', '.join(LANGUAGES)}")
+    return Entry(
+        name=name,
+        kind=fields["kind"],
+        category=fields["category"],
+        file=folder / fields["file"],
+        protocol=fields["protocol"],
+        sampling=fields["sampling"],
+        language=language,
+    )

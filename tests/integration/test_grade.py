@@ -1,0 +1,99 @@
+"""`mira grade` as a process: killed and started again, and its verdicts beside published ones."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from mira_megatron.eval.grading import read_verdicts
+from mira_megatron.eval.sandbox.best import best_sandbox
+
+pytestmark = pytest.mark.integration
+
+ROOT = Path(__file__).parents[2]
+DATA = ROOT.parent / "shared/data/eval"
+SUITE = ROOT / "eval/suites/mira9.yaml"
+NUM_TASKS = 30
+
+
+@pytest.fixture(autouse=True)
+def _a_sandbox() -> None:
+    try:
+        best_sandbox()
+    except ValueError as error:
+        if os.environ.get("CI") == "true":
+            pytest.fail(str(error))
+        pytest.skip(str(error))
+
+
+def test_a_killed_grade_goes_on_and_gives_the_same_verdicts(tmp_path: Path) -> None:
+    _write_mbpp(tmp_path)
+    killed, whole = tmp_path / "killed", tmp_path / "whole"
+    process = subprocess.Popen(_grade(tmp_path, killed))
+    verdicts = killed / "verdicts.jsonl"
+    while not (verdicts.exists() and verdicts.stat().st_size):
+        assert process.poll() is None, "it ended before it could be killed"
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    before = read_verdicts(verdicts)
+    assert 0 < len(before) < 2 * NUM_TASKS
+    subprocess.run(_grade(tmp_path, killed), check=True)
+    subprocess.run(_grade(tmp_path, whole), check=True)
+    assert sorted(read_verdicts(verdicts), key=str) == sorted(
+        read_verdicts(whole / "verdicts.jsonl"), key=str
+    )
+    results = json.loads((killed / "results.json").read_bytes())
+    assert results["num_resumed"] >= len(before) // 2
+    assert results["scores"]["mbpp"]["pass@1"] == 50.0
+
+
+@pytest.mark.parametrize("name", ["mbpp", "multipl_e_js", "multipl_e_php"])
+def test_verdicts_agree_with_published_ones(tmp_path: Path, name: str) -> None:
+    if not DATA.exists():
+        pytest.skip(f"{DATA} is not there: no published verdicts")
+    command = [sys.executable, str(ROOT / "benchmarks/eval_parity.py"), "--only", name]
+    done = subprocess.run(
+        [*command, "--output", str(tmp_path)],
+        env={**os.environ, "MIRA_EVAL_DATA": str(DATA)},
+        stdout=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+
+
+def _grade(folder: Path, output: Path) -> list[str]:
+    command = [sys.executable, "-m", "mira_megatron.cli", "grade", str(SUITE)]
+    command += ["--benchmark", "mbpp", "--predictions", str(folder / "samples.jsonl")]
+    return [*command, "--data-folder", str(folder), "--output", str(output), "--workers", "2"]
+
+
+def _write_mbpp(folder: Path) -> None:
+    """Writes tasks to double a number, and answers of which every other one is wrong."""
+    tasks, samples = [], []
+    for number in range(NUM_TASKS):
+        task_id = f"Mbpp/{number + 2000}"
+        tasks.append(
+            {
+                "task_id": task_id,
+                "prompt": f'"""\nTask {number}.\n"""\n',
+                "entry_point": "double",
+                "canonical_solution": "def double(a):\n    return 2 * a\n",
+                "base_input": [[number + 1]],
+                "plus_input": [[0], [-3]],
+                "atol": 0,
+            }
+        )
+        body = "2 * a" if number % 2 else "a"
+        samples.append({"task_id": task_id, "solution": f"def double(a):\n    return {body}\n"})
+    path = folder / "mbpp_plus/MbppPlus-v0.1.0.jsonl"
+    path.parent.mkdir()
+    path.write_text("".join(json.dumps(task) + "\n" for task in tasks))
+    (folder / "samples.jsonl").write_text("".join(json.dumps(each) + "\n" for each in samples))

@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from eval_files import write_lines, write_mbpp
+
+from mira_megatron.cli import main
+from mira_megatron.eval.sandbox.contract import Sandbox
+from mira_megatron.eval.suite import load_suite
+
+SHIPPED = Path(__file__).parents[3] / "eval/suites/mira9.yaml"
+SUITE = """
+data_folder: nowhere
+sampling: {greedy: {}}
+benchmarks:
+  mbpp: {kind: mbpp, category: c, file: tasks.jsonl, protocol: p, sampling: greedy}
+"""
+
+
+@pytest.fixture
+def words(tmp_path: Path) -> list[str]:
+    suite = tmp_path / "suite.yaml"
+    suite.write_text(SUITE)
+    write_mbpp(tmp_path / "tasks.jsonl")
+    predictions = write_lines(
+        tmp_path / "samples.jsonl",
+        [
+            {"task_id": "Mbpp/1001", "solution": "def add(a, b):\n    return a + b\n"},
+            {"task_id": "Mbpp/1002", "solution": "def half(a):\n    return 0.5\n"},
+        ],
+    )
+    paths = ["--data-folder", str(tmp_path), "--predictions", str(predictions)]
+    return ["grade", str(suite), "--benchmark", "mbpp", "--output", str(tmp_path / "out"), *paths]
+
+
+def test_grade_writes_verdicts_and_scores(
+    sandbox: Sandbox, tmp_path: Path, words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(words) == 0
+    results = json.loads((tmp_path / "out/results.json").read_text())
+    assert results["scores"]["mbpp"]["pass@1"] == 100.0
+    assert results["scores"]["mbpp_plus"]["pass@1"] == 50.0
+    assert results["scores"]["mbpp_plus"]["statuses"] == {"pass": 1, "fail": 1}
+    assert results["isolation"] >= 3
+    assert len(results["data"]["sha256"]) == 64
+    assert "mbpp_plus: 50.00 % of 2 tasks" in capsys.readouterr().out
+    assert main(words) == 0
+    assert json.loads((tmp_path / "out/results.json").read_text())["num_resumed"] == 2
+
+
+def test_a_missing_task_is_refused_unless_told(
+    sandbox: Sandbox, tmp_path: Path, words: list[str]
+) -> None:
+    path = tmp_path / "samples.jsonl"
+    path.write_text(path.read_text().splitlines(keepends=True)[0])
+    assert main(words) == 2
+    assert not (tmp_path / "out").exists()
+    assert main([*words, "--subset"]) == 0
+
+
+def test_more_isolation_than_there_is_is_refused(tmp_path: Path, words: list[str]) -> None:
+    assert main([*words, "--min-isolation", "9"]) == 2
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_missing_data_file_is_a_message(words: list[str]) -> None:
+    words[words.index("--data-folder") + 1] = "/nowhere"
+    assert main(words) == 2
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("kind: mbpp", "kind: nbpp", "kind='nbpp'"),
+        ("category: c, ", "", r"missing \['category'\]"),
+        ("protocol: p", "protocol: p, x: 1", r"unknown \['x'\]"),
+        ("sampling: greedy}", "sampling: hot}", "'hot' is none of the profiles"),
+        ("kind: mbpp", "kind: multipl_e, language: cobol", "language='cobol'"),
+        ("benchmarks:", "marks:", "no mapping `benchmarks`"),
+    ],
+)
+def test_a_wrong_suite_is_named(tmp_path: Path, old: str, new: str, said: str) -> None:
+    path = tmp_path / "suite.yaml"
+    path.write_text(SUITE.replace(old, new))
+    with pytest.raises(ValueError, match=said):
+        load_suite(path)
+
+
+def test_the_shipped_suite_has_mbpp_and_eight_languages() -> None:
+    suite = load_suite(SHIPPED)
+    assert len(suite.entries) == 9
+    assert suite.entry("multipl_e_ts").language == "ts"
+    assert {entry.category for entry in suite.entries.values()} == {"code_generation", "multipl_e"}
+    with pytest.raises(ValueError, match="no benchmark 'nosuch'"):
+        suite.entry("nosuch")

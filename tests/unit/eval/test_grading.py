@@ -1,0 +1,192 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mira_megatron.eval.grading import Graded, grade, read_verdicts
+from mira_megatron.eval.sandbox.contract import Job, Outcome, SandboxError
+from mira_megatron.eval.verdicts import (
+    Extraction,
+    Judgment,
+    Sample,
+    Status,
+    Verdict,
+    verdict_of_line,
+)
+
+
+@dataclass
+class NoSandbox:
+    """Runs nothing: the benchmark below judges programs by their text."""
+
+    level: int = 3
+
+    def run(self, job: Job) -> Outcome:
+        raise NotImplementedError
+
+
+@dataclass
+class ByText:
+    """Passes a program that says so."""
+
+    name: str = "by_text"
+    grader: str = "by_text/1"
+    verdict_names: tuple[str, ...] = ("by_text", "by_text_plus")
+    judged: list[str] = field(default_factory=list)
+
+    @property
+    def task_ids(self) -> list[str]:
+        return ["a", "b"]
+
+    def extract(self, sample: Sample) -> Extraction:
+        return (
+            Extraction(code=sample.text) if sample.text else Extraction(code=None, reason="empty")
+        )
+
+    def task_digest(self, task_id: str) -> str:
+        return task_id
+
+    def judge(self, sandbox: object, task_id: str, code: str) -> Judgment:
+        self.judged.append(code)
+        if code == "broken":
+            raise SandboxError("no process left")
+        status = Status(code)
+        return Judgment(statuses=dict.fromkeys(self.verdict_names, (status, "")), isolation=3)
+
+    def gold(self, task_id: str) -> str | None:
+        return None
+
+    def cluster(self, task_id: str) -> str:
+        return task_id
+
+
+def samples(*texts: str) -> list[Sample]:
+    return [Sample(task_id="a", number=number, text=text) for number, text in enumerate(texts)]
+
+
+def graded(
+    benchmark: ByText, output: Path, *texts: str, cache: Path | None = None, level: int = 3
+) -> Graded:
+    sandbox = NoSandbox(level)
+    cache = cache or output / "cache"
+    return grade(benchmark, samples(*texts), sandbox, output, cache, workers=2)
+
+
+def statuses(result: Graded) -> list[str]:
+    return [verdict.status.value for verdict in result.verdicts]
+
+
+def test_verdicts_come_in_the_order_of_the_samples(tmp_path: Path) -> None:
+    result = graded(ByText(), tmp_path, "pass", "fail", "", "error")
+    assert statuses(result)[::2] == ["pass", "fail", "no_code", "error"]
+    assert [each.benchmark for each in result.verdicts[:2]] == ["by_text", "by_text_plus"]
+    assert [verdict.sample for verdict in result.verdicts] == [0, 0, 1, 1, 2, 2, 3, 3]
+    assert result.verdicts[4].detail == "empty"
+
+
+def test_a_second_run_judges_nothing(tmp_path: Path) -> None:
+    first = graded(ByText(), tmp_path, "pass", "fail", "timeout")
+    lines = (tmp_path / "verdicts.jsonl").read_bytes()
+    benchmark = ByText()
+    second = graded(benchmark, tmp_path, "pass", "fail", "timeout")
+    assert benchmark.judged == []
+    assert second.num_resumed == 3
+    assert statuses(second) == statuses(first)
+    assert (tmp_path / "verdicts.jsonl").read_bytes() == lines
+
+
+def test_a_torn_line_is_cut_off_and_its_sample_judged_again(tmp_path: Path) -> None:
+    graded(ByText(), tmp_path, "pass", "fail", cache=tmp_path / "one")
+    path = tmp_path / "verdicts.jsonl"
+    path.write_bytes(path.read_bytes()[:-10])
+    benchmark = ByText()
+    result = graded(benchmark, tmp_path, "pass", "fail", cache=tmp_path / "two")
+    assert len(benchmark.judged) == 1
+    assert statuses(result) == ["pass", "pass", "fail", "fail"]
+    assert len(read_verdicts(path)) == 4
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda benchmark: replace(benchmark, grader="by_text/2"),
+        lambda benchmark: replace(benchmark, verdict_names=("by_text", "other")),
+    ],
+)
+def test_another_grader_judges_again(tmp_path: Path, change: Callable[[ByText], ByText]) -> None:
+    graded(ByText(), tmp_path, "pass", cache=tmp_path / "one")
+    benchmark = change(ByText())
+    graded(benchmark, tmp_path, "pass", cache=tmp_path / "two")
+    assert benchmark.judged == ["pass"]
+
+
+def test_another_program_of_the_same_sample_is_judged(tmp_path: Path) -> None:
+    graded(ByText(), tmp_path, "pass")
+    result = graded(ByText(), tmp_path, "fail")
+    assert statuses(result) == ["fail", "fail"]
+
+
+def test_a_program_known_from_another_run_is_not_run(tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    graded(ByText(), tmp_path / "one", "pass", "timeout", cache=cache)
+    benchmark = ByText()
+    result = graded(benchmark, tmp_path / "two", "pass", "timeout", cache=cache)
+    assert result.num_cached == 1
+    assert benchmark.judged == ["timeout"]  # depends on the machine, so it is not kept
+    assert statuses(result) == ["pass", "pass", "timeout", "timeout"]
+
+
+def test_a_better_sandbox_asks_again(tmp_path: Path) -> None:
+    graded(ByText(), tmp_path, "pass")
+    benchmark = ByText()
+    graded(benchmark, tmp_path, "pass", level=4)
+    assert benchmark.judged == ["pass"]
+
+
+def test_a_damaged_cache_entry_is_no_entry(tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    graded(ByText(), tmp_path / "one", "pass", cache=cache)
+    (entry,) = cache.glob("verdicts/*/*.json")
+    entry.write_text("{")
+    benchmark = ByText()
+    graded(benchmark, tmp_path / "two", "pass", cache=cache)
+    assert benchmark.judged == ["pass"]
+
+
+def test_what_this_machine_failed_on_is_judged_again(tmp_path: Path) -> None:
+    result = graded(ByText(), tmp_path, "broken", "pass")
+    assert statuses(result) == ["infra", "infra", "pass", "pass"]
+    benchmark = ByText()
+    graded(benchmark, tmp_path, "broken", "pass")
+    assert benchmark.judged == ["broken"]
+
+
+def test_a_line_that_is_no_verdict_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "verdicts.jsonl"
+    path.write_bytes(b"{}\n")
+    with pytest.raises(ValueError, match=r"verdicts\.jsonl:1: no verdict"):
+        read_verdicts(path)
+
+
+@given(st.text(), st.text(), st.sampled_from(Status), st.integers(0, 9))
+def test_a_verdict_is_the_same_after_its_line(
+    task_id: str, detail: str, status: Status, number: int
+) -> None:
+    verdict = Verdict(
+        benchmark="b",
+        task_id=task_id,
+        sample=number,
+        status=status,
+        detail=detail,
+        code_digest="",
+        grader="g/1",
+        isolation=3,
+    )
+    line = verdict.to_line()
+    assert line.count(b"\n") == 1
+    assert verdict_of_line(line) == verdict
