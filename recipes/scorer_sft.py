@@ -37,6 +37,7 @@ from mira_megatron.training.bridge_settings import (
     ScorerSftSettings,
     with_learning_rate,
 )
+from mira_megatron.training.checkpoint_cut import require_same_cut
 from mira_megatron.training.trained_files import is_trained
 from mira_megatron.training.training_commands import NOT_FINISHED
 
@@ -134,6 +135,7 @@ def main() -> int:
             model, _ = find_recipe(arguments.config)
             import_base(model, arguments.base, folders.base)
         case "train" if not is_done:
+            require_same_cut(folders.checkpoints, find_recipe(arguments.config)[1])
             finetune(
                 group_config(arguments.config, folders, arguments.base, settings), forward_step
             )
