@@ -15,6 +15,7 @@ from mira_megatron.training.arm_folders import ArmFolders, identity_of
 from mira_megatron.training.base_weights import weights_digest
 from mira_megatron.training.bridge_settings import InstructSftChoices
 from mira_megatron.training.dense_layouts import DenseRecipe
+from mira_megatron.training.held_out_texts import held_out_digest, held_out_texts
 from mira_megatron.training.instruct_rows import (
     InstructRows,
     read_instruct_rows,
@@ -52,7 +53,11 @@ def instruct_folders(
             raw_files_digest(files, cache),
             weights_digest(base_folder),
             choices,
-            {"num_epochs": num_epochs, "validation_fraction": VALIDATION_FRACTION},
+            {
+                "num_epochs": num_epochs,
+                "validation_fraction": VALIDATION_FRACTION,
+                "held_out": held_out_digest(run_folder),
+            },
         ),
     )
 
@@ -71,6 +76,7 @@ def make_instruct_data(folders: ArmFolders, data: Sequence[Path], tokenizer_file
             sequence_length=folders.identity.sequence_length,
             validation_fraction=VALIDATION_FRACTION,
             seed=folders.identity.choices["seed"],
+            held_out=held_out_texts(folders.run_folder),
         )
     _require_one_batch(rows, folders)
 
@@ -106,7 +112,8 @@ def _require_one_batch(rows: InstructRows, folders: ArmFolders) -> None:
     length, batch = folders.identity.sequence_length, folders.identity.global_batch_size
     if _places(rows) < length * batch:
         raise ValueError(
-            f"{folders.data}: {rows.num_training:,} samples of {rows.training_tokens:,} tokens fill "
-            f"about {_places(rows) / length:,.1f} packed ones of {length:,}, and one step reads "
-            f"{batch:,}. Give more instructions with --data, or a recipe with a smaller batch."
+            f"{folders.data}: {rows.num_training:,} samples of {rows.training_tokens:,} tokens "
+            f"fill about {_places(rows) / length:,.1f} packed ones of {length:,}, and one step "
+            f"reads {batch:,}. Give more instructions with --data, or a recipe with a smaller "
+            "batch."
         )
