@@ -32,6 +32,7 @@ from mira_megatron.training.bridge_settings import (
     with_learning_rate,
 )
 from mira_megatron.training.bridge_trained import export_trained
+from mira_megatron.training.checkpoint_cut import require_same_cut
 from mira_megatron.training.dense_layouts import (
     INSTRUCT_SFT,
     RECIPES,
@@ -143,6 +144,7 @@ def main() -> int:
     choices = instruct_steps(choices, folders, arguments.num_epochs)
     if arguments.step == "train":
         if not is_trained(folders.checkpoints, choices.num_steps):
+            require_same_cut(folders.checkpoints, recipe.layout)
             finetune(arm_config(recipe, folders, arguments.base, choices), forward_step)
         return 0
     if not is_trained(folders.checkpoints, choices.num_steps):

@@ -33,6 +33,7 @@ from mira_megatron.training.bridge_settings import (
     with_learning_rate,
 )
 from mira_megatron.training.bridge_trained import export_trained
+from mira_megatron.training.checkpoint_cut import require_same_cut
 from mira_megatron.training.dense_layouts import MIDTRAIN, RECIPES, DenseRecipe, find_dense_recipe
 from mira_megatron.training.dense_models import of_base
 from mira_megatron.training.midtrain_blend import check_blend, num_steps
@@ -156,6 +157,7 @@ def main() -> int:
         case "import":
             import_base(recipe.model, arguments.base, folders.base)
         case "train" if not is_trained(folders.checkpoints, steps):
+            require_same_cut(folders.checkpoints, recipe.layout)
             pretrain(arm_config(recipe, folders, arguments.base, choices), forward_step)
         case "export":
             if not is_trained(folders.checkpoints, steps):

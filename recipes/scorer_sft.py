@@ -32,7 +32,12 @@ from mira_megatron.training.bridge_layouts import (
     find_recipe,
 )
 from mira_megatron.training.bridge_models import QWEN3_30B_A3B, QWEN35_35B_A3B, ClusterModel
-from mira_megatron.training.bridge_settings import ScorerSftPaths, ScorerSftSettings
+from mira_megatron.training.bridge_settings import (
+    ScorerSftPaths,
+    ScorerSftSettings,
+    with_learning_rate,
+)
+from mira_megatron.training.checkpoint_cut import require_same_cut
 from mira_megatron.training.trained_files import is_trained
 from mira_megatron.training.training_commands import NOT_FINISHED
 
@@ -105,7 +110,7 @@ def _parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--num-steps", type=int, help="default: 1000; export asks for them if given"
     )
-    parser.add_argument("--learning-rate", type=float, default=1e-5)
+    parser.add_argument("--learning-rate", type=float, help="default: 1e-5")
     return parser.parse_args()
 
 
@@ -119,8 +124,8 @@ def main() -> int:
     folders = GroupFolders(
         run_folder=arguments.run_folder, rubric=arguments.rubric, group=arguments.group
     )
-    settings = ScorerSftSettings(
-        num_steps=arguments.num_steps or 1000, learning_rate=arguments.learning_rate
+    settings = with_learning_rate(
+        ScorerSftSettings(num_steps=arguments.num_steps or 1000), arguments.learning_rate
     )
     is_done = arguments.num_steps is not None and is_trained(
         folders.checkpoints, arguments.num_steps
@@ -130,6 +135,7 @@ def main() -> int:
             model, _ = find_recipe(arguments.config)
             import_base(model, arguments.base, folders.base)
         case "train" if not is_done:
+            require_same_cut(folders.checkpoints, find_recipe(arguments.config)[1])
             finetune(
                 group_config(arguments.config, folders, arguments.base, settings), forward_step
             )

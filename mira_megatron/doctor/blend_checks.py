@@ -26,6 +26,8 @@ from mira_megatron.tokenization.token_dataset import (
 # A blend of more is verified only when asked for: its order is replayed, which takes minutes.
 VERIFIED_TOKENS = 1_000_000_000
 _ADDED = "added_tokens"
+# What, beside the vocabulary, decides how a text is cut into tokens.
+_CUTTING = ("merges", "normalizer", "pre_tokenizer")
 
 
 def token_ids(tokenizer: Mapping[str, Any]) -> dict[str, int]:
@@ -82,6 +84,23 @@ def _check_tokenizer(subject: Subject, training: PlannedTraining) -> Iterator[Fi
             where=str(path),
             way_out="tokenise with the tokenizer of the model that is trained",
         )
+    for part in _CUTTING:
+        if _part(content, part) != _part(theirs, part):
+            yield Finding(
+                level=ERROR,
+                what=f"its {part} is another than in {theirs_path}: the same text becomes other "
+                "tokens",
+                where=str(path),
+                way_out="tokenise with the tokenizer of the model that is trained",
+            )
+
+
+def _part(tokenizer: Mapping[str, Any], name: str) -> Any:
+    """Returns a part of a tokenizer.json; merges as pairs, which older files write as text."""
+    if name != "merges":
+        return tokenizer.get(name)
+    merges = tokenizer["model"].get("merges") or []
+    return [tuple(pair.split(" ", 1)) if isinstance(pair, str) else tuple(pair) for pair in merges]
 
 
 def _tokenizer_path(subject: Subject) -> Path | None:

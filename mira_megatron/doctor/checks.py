@@ -6,6 +6,7 @@ from typing import Any
 
 from mira_megatron.doctor import cache_checks, layout_checks, token_checks, version_checks
 from mira_megatron.doctor.config_facts import config_facts
+from mira_megatron.doctor.config_memory import check_config_memory
 from mira_megatron.doctor.facts import TrainingFacts
 from mira_megatron.doctor.finding import ERROR, Finding
 from mira_megatron.training.bridge_attention import refuse_silent_attention
@@ -48,8 +49,19 @@ def check_sizes(facts: TrainingFacts) -> list[Finding]:
 
 
 def check_config(config: Any, num_gpus: int) -> list[Finding]:
-    """Returns what is found of a Megatron-Bridge ConfigContainer, or anything with its fields."""
-    return [*check_facts(config_facts(config, num_gpus)), *check_attention(config)]
+    """Returns what is found of a Megatron-Bridge ConfigContainer, or anything with its fields.
+
+    Prompts and answers are looked at where the dataset is a FinetuningDatasetConfig; of any other
+    the sizes are.
+    """
+    facts = config_facts(config, num_gpus)
+    found = check_facts(facts) if _is_fine_tuning(config.dataset) else check_sizes(facts)
+    return [*found, *check_config_memory(config, num_gpus), *check_attention(config)]
+
+
+def _is_fine_tuning(dataset: Any) -> bool:
+    """Returns whether a dataset's config is Bridge's of fine-tuning: by name, without Bridge."""
+    return any(kind.__name__ == "FinetuningDatasetConfig" for kind in type(dataset).__mro__)
 
 
 def check_attention(config: Any) -> list[Finding]:

@@ -10,8 +10,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from mira_megatron.doctor.finding import ERROR, WARNING, Finding
+from mira_megatron.doctor.stage_environments import TRAINING_SECTIONS
 from mira_megatron.doctor.subject import Subject
 from mira_megatron.launchers.cluster import Cluster
+from mira_megatron.training.cluster_training import BRIDGE, trainer_of
 
 _LOCAL = ("127.0.0.1", "localhost", "::1")
 _FIRST_FREE_PORT = 1024
@@ -29,6 +31,7 @@ def check_cluster(subject: Subject, cluster: Cluster) -> list[Finding]:
     left = [stage for stage in subject.stages if not subject.is_done(stage)]
     return [
         *_check_images(cluster, left),
+        *_check_training_images(subject, cluster, left),
         *_check_keys(subject, cluster, left),
         *_check_servers(cluster, left),
         *_check_endpoints(subject, cluster, left),
@@ -66,6 +69,25 @@ def _check_images(cluster: Cluster, stages: list[str]) -> Iterator[Finding]:
         elif ":" not in image.rpartition("/")[2] and "@" not in image:
             what = f"{image} names no version: jobs of one run may get different ones"
             yield Finding(level=WARNING, what=what, where=where, way_out="add its tag")
+
+
+def _check_training_images(
+    subject: Subject, cluster: Cluster, stages: list[str]
+) -> Iterator[Finding]:
+    """Finds trainings with Megatron-Bridge that run in images which differ."""
+    images = {
+        stage: cluster.image(stage)
+        for stage, section in TRAINING_SECTIONS.items()
+        if stage in stages and trainer_of(subject.recipe, section) == BRIDGE
+    }
+    if len(set(images.values())) > 1:
+        told = ", ".join(f"{stage} in {image or 'none'}" for stage, image in images.items())
+        yield Finding(
+            level=WARNING,
+            what=f"trainings with Megatron-Bridge run in images that differ: {told}",
+            where=f"cluster {cluster.name}: containers",
+            way_out="name the image that has Megatron-Bridge for each",
+        )
 
 
 def _check_keys(subject: Subject, cluster: Cluster, stages: list[str]) -> Iterator[Finding]:

@@ -71,11 +71,30 @@ def _checkpoints(subject: Subject, findings: list[Finding]) -> Iterator[Need]:
             continue
         parameters = num_parameters(training.sizes).total
         per_parameter = CHECKPOINT_BYTES_PER_PARAMETER * kept + _OTHER_BYTES_PER_PARAMETER
+        each = parameters * per_parameter
         yield Need(
             what=f"{number} x checkpoints of {training.stage}",
-            num_bytes=number * parameters * per_parameter,
+            num_bytes=number * each - _saved_bytes(subject, training, each),
             is_sure=True,
         )
+
+
+def _saved_bytes(subject: Subject, training: PlannedTraining, most: int) -> int:
+    """Returns what trainings under way have saved, of each arm's newest and at `most` each.
+
+    An earlier selection's checkpoints lie there too, and are written by none of these. Of scorers
+    nothing is counted: whose they are is not in their folders' names.
+    """
+    total = 0
+    for arm in subject.recipe.mapping("arms"):
+        if training.config is None or subject.is_done(training.stage, arm):
+            continue
+        work = subject.recipe.run_folder / "bridge" / f"{training.stage}.{arm}"
+        folders = sorted(work.glob("checkpoints-*"), key=lambda path: path.stat().st_mtime)
+        for folder in folders[-1:]:
+            files = (path for path in folder.rglob("*") if path.is_file())
+            total += min(most, sum(path.stat().st_size for path in files))
+    return total
 
 
 def _num_trainings(

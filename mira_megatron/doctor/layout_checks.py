@@ -53,7 +53,10 @@ def check_batch(facts: TrainingFacts) -> list[Finding]:
 
 
 def check_enough_data(facts: TrainingFacts) -> list[Finding]:
-    """Finds a dataset that does not fill one batch: Bridge drops it and waits for ever."""
+    """Finds a dataset that does not fill one batch.
+
+    Of Bridge's own loader no batch ever comes; of ours, one in which samples come twice.
+    """
     if None in (facts.num_training_tokens, facts.sequence_length, facts.global_batch_size):
         return []
     assert facts.num_training_tokens is not None
@@ -67,7 +70,7 @@ def check_enough_data(facts: TrainingFacts) -> list[Finding]:
             level=ERROR,
             what=f"{facts.num_training_tokens:,} tokens fill about {num_samples} samples of "
             f"{facts.sequence_length:,}, fewer than a global batch of {facts.global_batch_size}: "
-            "an incomplete batch is dropped, and no step is ever made",
+            "no step reads each sample once",
             where="train.global_batch_size, dataset.seq_length",
             way_out="label more records, or lower one of the two",
         )

@@ -70,7 +70,11 @@ def check_paths(subject: Subject, sources: SourceFiles) -> list[Finding]:
                 what = f"{blocked} cannot be written, and {named.path} lies under it"
                 way_out = "set run_folder to a disk that you and every node can write"
                 findings.append(Finding(level=ERROR, what=what, where=where, way_out=way_out))
-        elif not named.path.exists() and not subject.is_done(named.stage):
+        elif (
+            not named.path.exists()
+            and not subject.is_done(named.stage)
+            and not _is_told(subject, named.path)
+        ):
             what = f"{named.path}: no such file or folder on this machine"
             findings.append(
                 Finding(level=ERROR, what=what, where=where, way_out="correct it, or put it there")
@@ -93,6 +97,14 @@ def source_files(subject: Subject) -> dict[str, list[Path] | str]:
             except (ValueError, FileNotFoundError) as error:
                 found[name] = str(error)
     return found
+
+
+def _is_told(subject: Subject, path: Path) -> bool:
+    """Returns whether it is said already that a stage cannot be planned for want of this path."""
+    return any(
+        reason.startswith((f"{path}: no such file", f"{path}{os.sep}")) and "no such file" in reason
+        for reason in subject.unplanned.values()
+    )
 
 
 def _of_section(
@@ -176,7 +188,8 @@ def _check_mounts(
 def _mount_problem(mounts: tuple[str, ...], path: Path, *, is_written: bool) -> str:
     """Returns why a container does not see a path as this machine does, "" where it does."""
     problem = "no mount covers it, so that no container sees it"
-    for mount in mounts:
+    # The innermost one decides: it lies over the others.
+    for mount in sorted(mounts, key=lambda each: len(Path(each.split(":")[0]).parts), reverse=True):
         outside, inside, flags = [*mount.split(":"), "", ""][:3]
         inside = inside or outside
         if not path.is_relative_to(outside):
@@ -186,5 +199,6 @@ def _mount_problem(mounts: tuple[str, ...], path: Path, *, is_written: bool) -> 
         elif is_written and "ro" in flags.split(","):
             problem = "mounted read-only, and it is to be written"
         else:
-            return ""
+            problem = ""
+        break
     return problem

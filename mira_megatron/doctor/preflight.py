@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.text import Text
 
 from mira_megatron.config import Recipe
+from mira_megatron.doctor.base_checks import check_bases, check_instructions
 from mira_megatron.doctor.blend_checks import check_data
 from mira_megatron.doctor.cluster_checks import check_cluster
 from mira_megatron.doctor.disk_checks import check_room
@@ -44,6 +45,8 @@ def preflight(
     sources = source_files(subject)
     areas: dict[str, Callable[[], list[Finding]]] = {
         "paths": partial(check_paths, subject, sources),
+        "bases": lambda: [*check_bases(subject)],
+        "instructions": lambda: [*check_instructions(subject)],
         "environments": partial(check_environments, subject),
         "trainings": partial(check_trainings, subject),
         "disk": partial(check_room, subject, sources),

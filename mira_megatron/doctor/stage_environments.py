@@ -14,7 +14,7 @@ from mira_megatron.doctor.subject import Subject
 from mira_megatron.launchers.cluster import Cluster
 from mira_megatron.training.cluster_training import BRIDGE, trainer_of
 
-_SECTION_OF = {"distill": "distill", "midtrain": "midtrain", "instruct-sft": "instruct_sft"}
+TRAINING_SECTIONS = {"distill": "distill", "midtrain": "midtrain", "instruct-sft": "instruct_sft"}
 
 
 def stage_versions(cluster: Cluster | None, stage: str) -> dict[str, str | None] | None:
@@ -52,7 +52,7 @@ def needed_packages(subject: Subject, stage: str) -> tuple[str, ...]:
     values = subject.recipe.values
     match stage:
         case "distill" | "midtrain" | "instruct-sft":
-            is_bridge = trainer_of(subject.recipe, _SECTION_OF[stage]) == BRIDGE
+            is_bridge = trainer_of(subject.recipe, TRAINING_SECTIONS[stage]) == BRIDGE
             return ("megatron-bridge", "megatron-core") if is_bridge else ("megatron-core",)
         case "score" | "reliability":
             engine = (values.get("score") or {}).get("engine")

@@ -30,6 +30,7 @@ class TunedArm:
     choices: InstructSftChoices
     data: tuple[Path, ...]
     num_epochs: int
+    learning_rate: float | None  # as the recipe says; None: the recipe of the training's own
 
 
 def tuned_arms(recipe: Recipe) -> list[TunedArm]:
@@ -51,6 +52,7 @@ def tuned_arms(recipe: Recipe) -> list[TunedArm]:
             choices=choices,
             data=tuple(recipe.path_of(path) for path in config.data),
             num_epochs=config.num_epochs,
+            learning_rate=config.learning_rate,
         )
         for arm in recipe.mapping("arms")
     ]
@@ -67,7 +69,8 @@ def exported_arm(run_folder: Path, arm: TunedArm) -> ArmFolders:
     if not (folders.export / "config.json").is_file():
         words = ["--config", arm.recipe.name, "--run-folder", str(run_folder), "--arm", arm.arm]
         words += ["--base", str(arm.base), "--seed", str(arm.choices.seed)]
-        words += ["--learning-rate", repr(arm.choices.learning_rate)]
+        if arm.learning_rate is not None:
+            words += ["--learning-rate", repr(arm.learning_rate)]
         words += ["--num-epochs", str(arm.num_epochs)]
         words += [word for path in arm.data for word in ("--data", str(path))]
         raise FileNotFoundError(

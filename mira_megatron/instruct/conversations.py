@@ -11,11 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from mira_megatron.corpus.renderers import ControlToken
 from mira_megatron.distill.packed_dataset import TokenSample
+from mira_megatron.instruct.conversation_files import answer_ranges
 from mira_megatron.tokenization.tokenizer import RecordEncoder
-
-_ASSISTANT = "assistant\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,24 +23,6 @@ class Segment:
     text: str
     control_spans: tuple[int, ...]  # start, end … of control tokens, from the segment's start
     is_answer: bool
-
-
-def answer_ranges(text: str, control_spans: Sequence[int]) -> list[tuple[int, int]]:
-    """Returns start and end of every answer in a rendered record, in characters, ascending.
-
-    An answer is what the assistant wrote in a turn, and the token that ends it. Only control tokens
-    that the renderer wrote count: the same characters inside a record open and end nothing.
-    """
-    ranges = []
-    opened = None
-    for start, end in zip(control_spans[::2], control_spans[1::2], strict=True):
-        match text[start:end]:
-            case ControlToken.IM_START:
-                opened = end + len(_ASSISTANT) if text.startswith(_ASSISTANT, end) else None
-            case ControlToken.IM_END if opened is not None:
-                ranges.append((opened, end))
-                opened = None
-    return ranges
 
 
 def segments(text: str, control_spans: Sequence[int]) -> list[Segment]:

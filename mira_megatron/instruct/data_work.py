@@ -1,7 +1,7 @@
 """The work behind `mira instruct-data`: conversations read, left out or kept, ordered, encoded.
 
 What is left out, and why:
-    no_answer      no turn is the assistant's
+    no_answer      no turn of the assistant's says something and answers something
     held_out       its text is one that a source holds out of every training
     duplicate      its text was there before, in the order of sources and files
     beyond_number  it comes after the first num_records that fit; counted, not listed
@@ -18,15 +18,13 @@ from pathlib import Path
 
 import orjson
 import pyarrow.compute as pc
-import xxhash
 
 from mira_megatron import layout
 from mira_megatron.atomic_files import write_bytes, write_json
-from mira_megatron.corpus.readers import BadRow, read_rows
-from mira_megatron.corpus.sources import SourceConfig, SourceFile
 from mira_megatron.distill.chatml import END, START
 from mira_megatron.distill.packed_dataset import TokenSample
 from mira_megatron.distill.sft_order import is_validation, order_key
+from mira_megatron.instruct.conversation_files import Told, file_conversations
 from mira_megatron.instruct.conversations import segments, token_samples
 from mira_megatron.instruct.data_files import (
     DROPPED,
@@ -43,21 +41,6 @@ from mira_megatron.stage import WorkResult, Workspace
 from mira_megatron.tokenization.tokenizer import RecordEncoder, whole_text_tokenizer
 
 _BATCH = 256  # conversations encoded at once
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Told:
-    """A conversation as it was read."""
-
-    record_id: str
-    source: str
-    text: str
-    control_spans: tuple[int, ...]
-
-    @property
-    def text_hash(self) -> bytes:
-        """Returns the hash by which tokenize knows held-out texts."""
-        return xxhash.xxh3_128_digest(self.text.encode())
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,48 +128,19 @@ def _held_out(workspace: Workspace, sources: Iterable[str]) -> set[bytes]:
     return hashes
 
 
-def _told(workspace: Workspace, settings: InstructDataSettings) -> Iterator[_Told]:
+def _told(workspace: Workspace, settings: InstructDataSettings) -> Iterator[Told]:
     """Yields the conversations of all sources, then of all files, in their order."""
     columns = ["record_id", "text", "control_spans"]
     for source in settings.config.sources or ():
         for path, part in workspace.upstream_parts(layout.records(source), ".parquet"):
             for row in read_part(path, part.digest, columns).to_pylist():
                 row["control_spans"] = tuple(row["control_spans"])
-                yield _Told(source=source, **row)
+                yield Told(source=source, **row)
     for file in settings.files:
         yield from file_conversations(file)
 
 
-def file_conversations(file: SourceFile) -> Iterator[_Told]:
-    """Yields a file's conversations; ValueError with file and line for one that is none."""
-    for row in read_rows(_format(file), [file]):
-        if isinstance(row, BadRow):
-            line = row.origin.rpartition(":")[2]
-            raise ValueError(
-                f"{file.path}:{line}: {row.reason} ({row.detail}). Expected messages with role and "
-                "content, or input and output; all lines of a file alike. Correct or remove it."
-            )
-        yield _Told(
-            record_id=row.origin,
-            source=file.path.name,
-            text=row.text,
-            control_spans=row.control_spans,
-        )
-
-
-def _format(file: SourceFile) -> SourceConfig:
-    """Returns how a file's lines are read: as its first one is written."""
-    messages = SourceConfig(
-        format="jsonl", family="agent", paths=[file.name], fields={"messages": "messages"}
-    )
-    first = next(iter(read_rows(messages, [file])), None)
-    if isinstance(first, BadRow) and first.reason == "missing_field":
-        fields = {"question": "input", "answer": "output"}
-        return SourceConfig(format="jsonl", family="qa", paths=[file.name], fields=fields)
-    return messages
-
-
-def _reason(told: _Told, held_out: set[bytes], seen: set[bytes]) -> str | None:
+def _reason(told: Told, held_out: set[bytes], seen: set[bytes]) -> str | None:
     if not segments(told.text, told.control_spans):
         return "no_answer"
     if told.text_hash in held_out:
@@ -196,7 +150,7 @@ def _reason(told: _Told, held_out: set[bytes], seen: set[bytes]) -> str | None:
 
 def _sides(
     encoder: RecordEncoder,
-    candidates: Sequence[_Told],
+    candidates: Sequence[Told],
     settings: InstructDataSettings,
     dropped: list[_Dropped],
 ) -> dict[str, list[Conversation]]:
@@ -216,10 +170,10 @@ def _sides(
 
 def _fitting(
     encoder: RecordEncoder,
-    candidates: Sequence[_Told],
+    candidates: Sequence[Told],
     sequence_length: int,
     dropped: list[_Dropped],
-) -> Iterator[tuple[_Told, TokenSample]]:
+) -> Iterator[tuple[Told, TokenSample]]:
     """Yields what fits a sequence in its order, encoding no more batches than are asked for."""
     for start in range(0, len(candidates), _BATCH):
         batch = candidates[start : start + _BATCH]

@@ -22,7 +22,7 @@ from mira_megatron.corpus.sources import SourceFile
 from mira_megatron.instruct.instruct_config import InstructConfig, instruct_config
 from mira_megatron.stage import Unit
 
-VERSION = 1
+VERSION = 2
 
 # What of the section decides these files.
 _DECIDING = ("sources", "num_records", "validation_fraction", "sequence_length")

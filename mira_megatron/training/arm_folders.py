@@ -14,7 +14,7 @@
 The digest is that of what decides the weights (`TrainingIdentity`): the data, the base, the model,
 learning rate, seed, batch. So no training goes on from a checkpoint of another selection, and no
 export of one is taken for another. On how many GPUs is no part of it: a training that is continued
-elsewhere goes on from the same checkpoints.
+elsewhere goes on from the same checkpoints, if its model is cut as before (checkpoint_cut.py).
 """
 
 from __future__ import annotations

@@ -22,6 +22,7 @@ from mira_megatron.distill.chatml import END
 from mira_megatron.distill.sft_files import BRIDGE_DATASET_KWARGS
 from mira_megatron.training.bridge_layouts import ClusterLayout, require_room
 from mira_megatron.training.bridge_models import ClusterModel
+from mira_megatron.training.bridge_packed import PackedSamples
 from mira_megatron.training.bridge_settings import (
     ScorerSftPaths,
     ScorerSftSettings,
@@ -140,7 +141,7 @@ def tokenizer_config(folder: str) -> TokenizerConfig:
 
 def dataset_config(layout: ClusterLayout, settings: TrainingChoices, paths: ScorerSftPaths) -> Any:
     """Returns the input/output data, packed, with loss on the outputs only."""
-    return bridge.FinetuningDatasetConfig(
+    return PackedSamples(
         dataset_root=Path(paths.data),
         seq_length=settings.sequence_length,
         seed=settings.seed,
@@ -148,6 +149,7 @@ def dataset_config(layout: ClusterLayout, settings: TrainingChoices, paths: Scor
             packed_sequence_size=settings.sequence_length,
             pad_seq_to_mult=_cut(layout),
         ),
+        max_train_samples=settings.num_steps * layout.global_batch_size,
         dataset_kwargs=dict(DATASET_SETTINGS),
         do_validation=True,
         do_test=False,

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from decimal import Decimal
 from typing import TypeVar
 
 Choices = TypeVar("Choices", bound="TrainingChoices")
-_DECAY_TO = 0.1  # of the peak
+_DECAY = 10  # of the peak to the lowest rate
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -75,9 +76,10 @@ def with_learning_rate(choices: Choices, learning_rate: float | None) -> Choices
     """
     if learning_rate is None:
         return choices
-    return replace(
-        choices, learning_rate=learning_rate, min_learning_rate=learning_rate * _DECAY_TO
-    )
+    # In decimals, as the rates above are written: 0.1 x 1e-5 in binary is not 1e-6, and the rates
+    # are in the digest that a training is known by.
+    lowest = float(Decimal(repr(learning_rate)) / _DECAY)
+    return replace(choices, learning_rate=learning_rate, min_learning_rate=lowest)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -24,6 +24,7 @@ class ClusterArm:
     recipe: DenseRecipe
     base: Path  # a Hugging Face folder
     choices: MidtrainChoices
+    learning_rate: float | None  # as the recipe says; None: the recipe of the training's own
 
 
 def cluster_arms(recipe: Recipe) -> list[ClusterArm]:
@@ -35,7 +36,13 @@ def cluster_arms(recipe: Recipe) -> list[ClusterArm]:
     )
     base = recipe.path_of(config.base)
     return [
-        ClusterArm(arm=arm, recipe=config.recipe, base=base, choices=choices)
+        ClusterArm(
+            arm=arm,
+            recipe=config.recipe,
+            base=base,
+            choices=choices,
+            learning_rate=config.learning_rate,
+        )
         for arm in recipe.mapping("arms")
     ]
 
@@ -54,7 +61,8 @@ def exported_arm(run_folder: Path, arm: ClusterArm) -> ArmFolders:
     if not (folders.export / "config.json").is_file():
         words = ["--config", arm.recipe.name, "--run-folder", str(run_folder), "--arm", arm.arm]
         words += ["--base", str(arm.base), "--seed", str(arm.choices.seed)]
-        words += ["--learning-rate", repr(arm.choices.learning_rate)]
+        if arm.learning_rate is not None:
+            words += ["--learning-rate", repr(arm.learning_rate)]
         raise FileNotFoundError(
             f"{folders.export}: arm {arm.arm} has not been trained on this blend. On the cluster "
             f"run recipes/midtrain.py import, train and export, each with {shlex.join(words)} "

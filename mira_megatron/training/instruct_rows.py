@@ -1,8 +1,7 @@
 """Instructions from jsonl files as prompts and completions, for the tuning that every arm shares.
 
-Reads   jsonl files the user names. A line holds either
-            {"messages": [{"role": "system" | "user" | "assistant", "content": text}, ...]} or
-            {"input": text, "output": text}
+Reads   jsonl files the user names, of messages or of input and output: see
+            instruct/conversation_files.py, by which instructions are read on one machine too
 Writes  training.jsonl, validation.jsonl: one completion per line (distill/sft_files.SftRow), as a
             scorer's samples are; record_id is <file>:<line>, or <file>:<line>.<turn> of messages
         rows.json: how many there are, their tokens, and what was left out and why
@@ -10,30 +9,32 @@ Writes  training.jsonl, validation.jsonl: one completion per line (distill/sft_f
 A conversation becomes one row for each of the assistant's turns, with all before it as its prompt:
 so every answer is learned once, and nothing else is. The chat form of Megatron-Bridge is not used:
 with a template without `{% generation %}`, as Qwen's, 0.3.1 takes the loss on every token.
-Texts that hold the tokenizer's control tokens, and rows longer than a sample, are left out.
+Left out are texts that hold the tokenizer's control tokens other than those of turns and tools,
+rows longer than a sample, conversations that were there before, and those that a source holds out.
 """
 
 from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import orjson
 import xxhash
 
 from mira_megatron.atomic_files import replacing, write_json
-from mira_megatron.distill.chatml import END, render
+from mira_megatron.corpus.renderers import ControlToken
+from mira_megatron.corpus.sources import SourceFile
 from mira_megatron.distill.scorer_tokenizer import ScorerTokenizer
 from mira_megatron.distill.sft_files import TRAINING, VALIDATION, SftRow
+from mira_megatron.instruct.conversation_files import Told, answer_ranges, file_conversations
 
 ROWS = "rows.json"
-ROLES = ("system", "user", "assistant")
 NO_ANSWER, CONTROL_TOKEN, TOO_LONG = "no_answer", "control_token", "too_long"
+HELD_OUT, DUPLICATE = "held_out", "duplicate"
 
 logger = logging.getLogger(__name__)
 
@@ -48,23 +49,6 @@ class InstructRows:
     dropped: dict[str, int]  # rows, and lines without one, by reason
 
 
-def read_instructions(path: Path) -> Iterator[tuple[str, list[list[dict[str, str]]]]]:
-    """Yields for each line its name, <file>:<line>, and its conversations up to each answer.
-
-    Raises ValueError naming file and line for what is no JSON object of either form.
-    """
-    with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            if line.isspace():
-                continue
-            where = f"{path}:{number}"
-            try:
-                content = orjson.loads(line)
-            except orjson.JSONDecodeError as error:
-                raise ValueError(f"{where}: not JSON ({error}). Give one object a line.") from error
-            yield f"{path.name}:{number}", _conversations(_messages(content, where))
-
-
 def write_instruct_rows(
     folder: Path,
     paths: Sequence[Path],
@@ -73,16 +57,19 @@ def write_instruct_rows(
     sequence_length: int,
     validation_fraction: float,
     seed: int,
+    held_out: Collection[bytes] = (),
 ) -> InstructRows:
     """Writes training.jsonl, validation.jsonl and rows.json, and returns what the last holds.
 
-    All rows of a line are on one side, chosen by the seed and the line's name. Raises ValueError
+    All rows of a line are on one side, chosen by the seed and the line's name; `held_out` are the
+    hashes of texts that are on neither. Raises ValueError
     for a file that cannot be read as instructions, or where one side would have no row.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    tokenizer = ScorerTokenizer(tokenizer_file)
+    measure = _Measure(tokenizer_file)
     counts: Counter[str] = Counter()
     dropped: Counter[str] = Counter()
+    seen: set[bytes] = set()
     with ExitStack() as stack:
         # Entered in this order, put in place in the other: with training.jsonl all are there.
         files = {
@@ -90,15 +77,18 @@ def write_instruct_rows(
             for name in (TRAINING, VALIDATION)
         }
         for path in paths:
-            for name, conversations in read_instructions(path):
-                if not conversations:
-                    dropped[NO_ANSWER] += 1
-                side = VALIDATION if _is_held_out(name, seed, validation_fraction) else TRAINING
-                for turn, messages in enumerate(conversations):
-                    row = _row(messages, name if len(conversations) == 1 else f"{name}.{turn}")
-                    num_tokens, reason = _measure(tokenizer, row, messages, sequence_length)
-                    if reason is not None:
-                        dropped[reason] += 1
+            for told in file_conversations(SourceFile(path=path, name=path.name)):
+                rows_of = _turns(told)
+                if reason := _whole_reason(rows_of, told.text_hash, held_out, seen):
+                    dropped[reason] += 1
+                    continue
+                seen.add(told.text_hash)
+                is_held_out = _is_held_out(told.record_id, seed, validation_fraction)
+                side = VALIDATION if is_held_out else TRAINING
+                for row in rows_of:
+                    num_tokens, is_clean = measure.row(row, told)
+                    if not is_clean or num_tokens > sequence_length:
+                        dropped[TOO_LONG if is_clean else CONTROL_TOKEN] += 1
                         continue
                     files[side].write(row.line())
                     counts[side] += 1
@@ -128,60 +118,57 @@ def read_instruct_rows(folder: Path) -> InstructRows | None:
         return None
 
 
-def _messages(content: Any, where: str) -> list[dict[str, str]]:
-    if isinstance(content, dict) and "messages" in content:
-        messages = content["messages"]
-        is_right = isinstance(messages, list) and all(
-            isinstance(each, dict)
-            and each.get("role") in ROLES
-            and isinstance(each.get("content"), str)
-            for each in messages
+def _whole_reason(
+    rows: Sequence[SftRow], text_hash: bytes, held_out: Collection[bytes], seen: Collection[bytes]
+) -> str | None:
+    """Returns why a conversation is left out as a whole."""
+    if not rows:
+        return NO_ANSWER
+    if text_hash in held_out:
+        return HELD_OUT
+    return DUPLICATE if text_hash in seen else None
+
+
+def _turns(told: Told) -> list[SftRow]:
+    """Returns a row for each answer, with all before it as its prompt."""
+    ranges = answer_ranges(told.text, told.control_spans)
+    return [
+        SftRow(
+            input=told.text[:start],
+            output=told.text[start:end],
+            record_id=told.record_id if len(ranges) == 1 else f"{told.record_id}.{turn}",
+            source="instruct",
         )
-        if not is_right:
-            raise ValueError(
-                f"{where}: messages must be a list of objects with a role ({', '.join(ROLES)}) and "
-                "a content that is text. Leave out turns of tools, or write them as text."
+        for turn, (start, end) in enumerate(ranges)
+    ]
+
+
+class _Measure:
+    """Counts a row's tokens, and finds control tokens that the renderer did not write."""
+
+    def __init__(self, tokenizer_file: Path) -> None:
+        self._tokenizer = ScorerTokenizer(tokenizer_file)
+        # What the renderer writes is a control token of some tokenizers, and text to others.
+        self._weight = {
+            token.value: self._tokenizer.num_control_tokens(self._tokenizer.encode(token))
+            for token in ControlToken
+        }
+
+    def row(self, row: SftRow, told: Told) -> tuple[int, bool]:
+        """Returns a row's number of tokens, and whether its control tokens are the renderer's."""
+        bounds = (0, len(row.input), len(row.input) + len(row.output))
+        num_tokens, is_clean = 0, True
+        for text, start, end in zip((row.input, row.output), bounds, bounds[1:], strict=False):
+            ids = self._tokenizer.encode(text)
+            num_tokens += len(ids)
+            written = zip(told.control_spans[::2], told.control_spans[1::2], strict=True)
+            wanted = sum(
+                self._weight[told.text[first:last]]
+                for first, last in written
+                if start <= first and last <= end
             )
-        return [{"role": each["role"], "content": each["content"]} for each in messages]
-    pair = [content.get(name) for name in ("input", "output")] if isinstance(content, dict) else []
-    if len(pair) != 2 or not all(isinstance(each, str) for each in pair):
-        raise ValueError(f"{where}: neither has messages, nor an input and an output that are text")
-    return [
-        {"role": "user", "content": str(pair[0])},
-        {"role": "assistant", "content": str(pair[1])},
-    ]
-
-
-def _conversations(messages: list[dict[str, str]]) -> list[list[dict[str, str]]]:
-    """Returns the messages up to each answer that says something and answers something."""
-    return [
-        messages[: index + 1]
-        for index, message in enumerate(messages)
-        if index and message["role"] == "assistant" and message["content"].strip()
-    ]
-
-
-def _row(messages: list[dict[str, str]], name: str) -> SftRow:
-    *before, answer = messages
-    return SftRow(
-        input=render(before), output=f"{answer['content']}{END}", record_id=name, source="instruct"
-    )
-
-
-def _measure(
-    tokenizer: ScorerTokenizer,
-    row: SftRow,
-    messages: Sequence[dict[str, str]],
-    sequence_length: int,
-) -> tuple[int, str | None]:
-    """Returns a row's tokens, and why it cannot be trained on."""
-    prompt, answer = tokenizer.encode(row.input), tokenizer.encode(row.output)
-    num_tokens = len(prompt) + len(answer)
-    # A start and an end for each message before, the assistant's start; and the answer's end.
-    wanted = [2 * (len(messages) - 1) + 1, 1]
-    if [tokenizer.num_control_tokens(ids) for ids in (prompt, answer)] != wanted:
-        return num_tokens, CONTROL_TOKEN
-    return num_tokens, TOO_LONG if num_tokens > sequence_length else None
+            is_clean = is_clean and self._tokenizer.num_control_tokens(ids) == wanted
+        return num_tokens, is_clean
 
 
 def _is_held_out(name: str, seed: int, fraction: float) -> bool:

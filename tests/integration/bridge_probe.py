@@ -24,6 +24,7 @@ from megatron.bridge.utils.instantiate_utils import instantiate
 from megatron.core.models.common.embeddings import yarn_rotary_pos_embedding as yarn
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
+from mira_megatron.doctor.checks import check_config
 from mira_megatron.training.arm_folders import midtrain_folders
 from mira_megatron.training.bridge_attention import refuse_silent_attention
 from mira_megatron.training.bridge_config import dataset_config, tokenizer_config
@@ -34,7 +35,7 @@ from mira_megatron.training.bridge_settings import (
     ScorerSftSettings,
     with_learning_rate,
 )
-from mira_megatron.training.dense_layouts import RECIPES
+from mira_megatron.training.dense_layouts import RECIPES, dense_memory
 from mira_megatron.training.dense_models import (
     CARD_YARN,
     LONG_CONTEXT,
@@ -134,6 +135,10 @@ def built_dense(name: str) -> dict[str, Any]:
         "moments": str(config.optimizer.exp_avg_dtype),
         "pretrained": config.checkpoint.pretrained_checkpoint,
         "peft": config.peft,
+        "found": [[each.level, each.what] for each in check_config(config, recipe.layout.num_gpus)],
+        "memory": dense_memory(
+            at_length(recipe.model, recipe.sequence_length), recipe.layout, recipe.sequence_length
+        ).total,
     }
 
 

@@ -141,9 +141,19 @@ def test_yarn_of_megatron_is_that_of_transformers_with_the_card_s_settings(
 def test_dense_recipe_reads_a_blend_or_packed_answers(dense: dict[str, Any], name: str) -> None:
     built = dense[name]
     midtrain = ["BlendDatasetProvider", None, None, "<|endoftext|>", [3e-5, 3e-6]]
-    instruct = ["FinetuningDatasetConfig", 32768, True, "<|im_end|>", [1e-5, 1e-6]]
+    instruct = ["PackedSamples", 32768, True, "<|im_end|>", [1e-5, 1e-6]]
     names = ("dataset", "packed", "answer_only_loss", "eos", "learning_rate")
     assert [built[each] for each in names] == (midtrain if "_midtrain_" in name else instruct)
+
+
+@pytest.mark.parametrize("name", DENSE)
+def test_doctor_finds_no_fault_with_a_dense_recipe_s_config(
+    dense: dict[str, Any], name: str
+) -> None:
+    (found,) = dense[name]["found"]
+    assert found[0] == "info"
+    # What the layout's own table says of it.
+    assert found[1].startswith(f"a step takes about {dense[name]['memory']:.1f} GB of a GPU")
 
 
 def test_settings_that_bridge_takes_without_effect_are_refused(dense: dict[str, Any]) -> None:

@@ -50,6 +50,7 @@ def write_base(
     folder.mkdir()
     (folder / "config.json").write_text(json.dumps({**hf_config, **changes}))
     write_tokenizer(folder / "tokenizer.json")
+    (folder / "model.safetensors").write_bytes(b"weights")
     (folder / "tokenizer_config.json").write_text(json.dumps({"eos_token": EOD_TOKEN}))
     return folder
 

@@ -137,6 +137,24 @@ def test_tokenizer_other_than_the_bases_is_found(tmp_path: Path) -> None:
     assert "'b' is 5 here and 1 there" in line
 
 
+@pytest.mark.parametrize("part", ["merges", "normalizer", "pre_tokenizer"])
+def test_tokenizer_that_cuts_text_in_another_way_is_found(tmp_path: Path, part: str) -> None:
+    looked_at = subject(tmp_path, tokenize=_tokenize("tokenizer.json"))
+    content = json.loads((tmp_path / "base" / "tokenizer.json").read_bytes())
+    (tmp_path / "tokenizer.json").write_text(json.dumps(content))
+    assert not about(check_data(looked_at, verify_all=False), ERROR)
+    (content["model"] if part == "merges" else content)[part] = [["a", "b"]]
+    (tmp_path / "tokenizer.json").write_text(json.dumps(content))
+    assert about(check_data(looked_at, verify_all=False), ERROR, f"its {part} is another than in")
+    # Older files write a merge as text: the same.
+    content["model"]["merges"] = ["a b"]
+    if part == "merges":
+        theirs = {**content, "model": {**content["model"], "merges": [["a", "b"]]}}
+        (tmp_path / "base" / "tokenizer.json").write_text(json.dumps(theirs))
+        (tmp_path / "tokenizer.json").write_text(json.dumps(content))
+        assert not about(check_data(looked_at, verify_all=False), ERROR)
+
+
 def test_end_of_document_that_the_tokenizer_lacks_is_found(tmp_path: Path) -> None:
     tokenize = {**_tokenize("base/tokenizer.json"), "eod_token": "<|eod|>"}
     findings = check_data(subject(tmp_path, tokenize=tokenize), verify_all=False)

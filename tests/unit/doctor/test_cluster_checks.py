@@ -10,6 +10,7 @@ from preflight_recipes import about, subject
 from mira_megatron.doctor.cluster_checks import check_cluster, short_lived_ports
 from mira_megatron.doctor.finding import ERROR, WARNING, Finding
 
+INSTRUCT_SFT = "qwen25_coder_14b_instruct_sft_8gpu_h200_bf16_config"
 SCORE = {
     "engine": "endpoint",
     "model": "scorer",
@@ -107,3 +108,13 @@ def test_server_port_that_is_taken_here_is_found(tmp_path: Path) -> None:
     assert about(findings, WARNING, "listens on")
     findings = _findings(tmp_path, _served(f"http://127.0.0.1:{_free_port()}/h"), score=SCORE)
     assert not about(findings, WARNING, "listens on")
+
+
+def test_trainings_in_images_that_differ_are_found(tmp_path: Path) -> None:
+    tuning = {"trainer": "bridge", "config": INSTRUCT_SFT, "data": ["chats.jsonl"]}
+    containers = {"default": "mira:1", "midtrain": "nemo:25.11"}
+    cluster = {"container_runtime": "pyxis", "containers": containers}
+    (line,) = about(_findings(tmp_path, cluster, instruct_sft=tuning), WARNING)
+    assert "midtrain in nemo:25.11, instruct-sft in mira:1" in line
+    containers["instruct-sft"] = "nemo:25.11"
+    assert not about(_findings(tmp_path, cluster, instruct_sft=tuning), WARNING)

@@ -53,3 +53,15 @@ def test_what_tokens_and_scorers_take_is_not_known_yet(tmp_path: Path) -> None:
     findings = _findings(tmp_path, distill=DISTILL)
     assert about(findings, UNKNOWN, "tokens", "not known before tokenize")
     assert about(findings, UNKNOWN, "scorers", "not known before group")
+
+
+def test_checkpoints_that_are_saved_are_not_counted_again(tmp_path: Path) -> None:
+    arms = {name: {"score": "random", "scope": "global"} for name in ("half", "other")}
+    whole = 2 * 14_770_033_664 * 46
+    saved = tmp_path / "run/bridge/midtrain.half/checkpoints-0123/iter_0000007/weights"
+    saved.parent.mkdir(parents=True)
+    with saved.open("wb") as file:
+        file.truncate(300 * 10**9)  # a hole: it takes no room
+    expected = f"{(whole - 300 * 10**9) / 1e12:,.1f} TB"
+    assert expected != f"{whole / 1e12:,.1f} TB"
+    assert [each for each in _findings(tmp_path, arms=arms) if expected in each.what]

@@ -79,3 +79,10 @@ def test_run_folder_under_another_name_or_read_only_is_found(
     tmp_path: Path, mount: str, words: str
 ) -> None:
     assert about(_mounted(tmp_path, [mount.format(tmp_path)]), ERROR, "run_folder", words)
+
+
+def test_the_innermost_mount_decides(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    for mounts in ([f"{tmp_path}", f"{run}:{run}:ro"], [f"{run}:{run}:ro", f"{tmp_path}"]):
+        assert about(_mounted(tmp_path, mounts), ERROR, "run_folder", "read-only")
+    assert _mounted(tmp_path, [f"{tmp_path}:{tmp_path}:ro", f"{run}:{run}"]) == []

@@ -123,3 +123,12 @@ def test_attention_mask_that_would_be_dropped_is_found() -> None:
     assert finding.way_out.startswith("set reset_attention_mask=False")
     dataset.reset_attention_mask = False
     assert check_attention(SimpleNamespace(dataset=dataset, model=model)) == []
+
+
+def test_a_missing_file_is_told_once(tmp_path: Path) -> None:
+    write_recipe(tmp_path)
+    write_cluster(tmp_path)
+    (tmp_path / "base" / "tokenizer.json").unlink()
+    findings = _preflight(tmp_path)
+    assert about(findings, ERROR, "tokenize cannot be planned", "tokenizer.json: no such file")
+    assert not about(findings, ERROR, "tokenize.tokenizer: ")

@@ -42,7 +42,8 @@ def recipe_of(folder: Path, **settings: Any) -> Recipe:
     """Returns a recipe of one arm, its base and its instructions, all lying in `folder`."""
     if not (folder / "base").is_dir():
         write_model(folder / "base", 1.0)
-    rows = [{"input": f"q{number}", "output": f"a{number}"} for number in range(400)]
+    question = "7 " * 1400  # together more than one batch of 2**20 tokens
+    rows = [{"input": f"{question}{number}", "output": f"a{number}"} for number in range(400)]
     write_lines(folder / "chats.jsonl", rows)
     values = {
         "run_folder": str(folder / "run"),
@@ -125,6 +126,22 @@ def test_an_export_that_was_interrupted_is_refused(tmp_path: Path) -> None:
     (tune(recipe).export / "trained.json").unlink()
     with pytest.raises(FileNotFoundError, match="the export was interrupted"):
         taken_over(recipe)
+
+
+def test_the_words_that_are_printed_name_the_training_that_is_expected(tmp_path: Path) -> None:
+    recipe = recipe_of(tmp_path)
+    with pytest.raises(FileNotFoundError) as told:
+        taken_over(recipe)
+    assert "--learning-rate" not in str(told.value)
+    for rate in (1e-5, 3e-6):
+        named = recipe_of(tmp_path, learning_rate=rate)
+        with pytest.raises(FileNotFoundError, match=f"--learning-rate {rate!r}"):
+            taken_over(named)
+    # The default, said in words, is the same training.
+    plain, said = (
+        tuned_arms(recipe_of(tmp_path, **each))[0] for each in ({}, {"learning_rate": 1e-5})
+    )
+    assert plain.choices == said.choices
 
 
 @pytest.mark.parametrize("settings", [{"num_epochs": 4}, {"learning_rate": 1e-6}])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from pathlib import Path
 from typing import Any
@@ -10,14 +11,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mira_megatron.corpus import renderers
+from mira_megatron.corpus.sources import SourceFile
 from mira_megatron.distill.chatml import END, render
 from mira_megatron.distill.scorer_tokenizer import train_tokenizer
 from mira_megatron.distill.sft_files import SftRow, read_rows
+from mira_megatron.instruct.conversation_files import Told, file_conversations
 from mira_megatron.training.instruct_rows import (
     InstructRows,
-    _conversations,
+    _turns,
     read_instruct_rows,
-    read_instructions,
     write_instruct_rows,
 )
 
@@ -72,7 +75,10 @@ def test_each_answer_is_one_row_with_all_before_it_as_its_prompt(
 
 
 def test_turns_of_a_conversation_are_on_one_side(tmp_path: Path, tokenizer_file: Path) -> None:
-    path = write_lines(tmp_path / "a.jsonl", *[{"messages": CHAT}] * 30)
+    path = write_lines(
+        tmp_path / "a.jsonl",
+        *[{"messages": [*CHAT, {"role": "user", "content": str(n)}]} for n in range(30)],
+    )
     write(tmp_path / "rows", path, tokenizer_file)
     lines = [
         {row.record_id.partition(".jsonl")[2].partition(".")[0] for row in read_rows(file)}
@@ -101,7 +107,7 @@ def test_what_cannot_be_trained_on_is_left_out_and_counted(
 
 
 def test_row_of_exactly_the_sample_s_length_stays(tmp_path: Path, tokenizer_file: Path) -> None:
-    rows = [{"input": "Say", "output": "so"}] * 20
+    rows = [{"input": f"Say {number}", "output": "so"} for number in range(10, 30)]
     path = write_lines(tmp_path / "a.jsonl", *rows)
     made = write(tmp_path / "rows", path, tokenizer_file)
     length = made.training_tokens // made.num_training
@@ -116,19 +122,19 @@ def test_row_of_exactly_the_sample_s_length_stays(tmp_path: Path, tokenizer_file
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("{", "not JSON"),
-        ("[1]", "neither has messages, nor an input and an output"),
-        ('{"input": "a"}', "neither has messages"),
-        ('{"input": "a", "output": 1}', "neither has messages"),
-        ('{"messages": [{"role": "tool", "content": "a"}]}', "Leave out turns of tools"),
-        ('{"messages": [{"role": "user", "content": null}]}', "content that is text"),
+        ("{", "Expected messages with role and content, or input and output"),
+        ("[1]", "not_an_object"),
+        ('{"input": "a"}', "missing_field"),
+        ('{"input": "a", "output": 1}', "wrong_type"),
+        ('{"messages": [{"role": "nobody", "content": "a"}]}', "wrong_type .*role is none of"),
+        ('{"messages": 5}', "wrong_type"),
     ],
 )
 def test_line_of_another_form_is_named(tmp_path: Path, line: str, message: str) -> None:
     path = tmp_path / "a.jsonl"
     path.write_text(f'{{"input": "a", "output": "b"}}\n\n{line}\n')
     with pytest.raises(ValueError, match=rf"a\.jsonl:3: .*{message}"):
-        list(read_instructions(path))
+        list(file_conversations(SourceFile(path=path, name=path.name)))
 
 
 _MESSAGES = st.lists(
@@ -144,11 +150,58 @@ _MESSAGES = st.lists(
 
 @given(messages=_MESSAGES)
 def test_every_answer_is_learned_once_and_nothing_else(messages: list[dict[str, str]]) -> None:
-    learned = [conversation[-1] for conversation in _conversations(messages)]
-    assert learned == [
-        message
-        for message in messages[1:]
-        if message["role"] == "assistant" and message["content"].strip()
+    written = renderers.render("agent", {"messages": messages})
+    told = Told(record_id="r", source="s", text=written.text, control_spans=written.control_spans)
+    expected = [
+        (render(messages[:index]), f"{message['content']}{END}")
+        for index, message in enumerate(messages)
+        if index and message["role"] == "assistant" and message["content"].strip()
     ]
-    for conversation in _conversations(messages):
-        assert messages[: len(conversation)] == conversation
+    assert [(row.input, row.output) for row in _turns(told)] == expected
+
+
+def test_turns_of_tools_are_read_and_calls_are_learned(
+    tmp_path: Path, tokenizer_file: Path
+) -> None:
+    call = {"function": {"name": "add", "arguments": {"a": 1}}}
+    chat = [
+        {"role": "user", "content": "Add."},
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "content": "2"},
+        {"role": "assistant", "content": "Two."},
+    ]
+    pairs = [{"input": f"Say {number}.", "output": "so"} for number in range(20)]
+    write(
+        tmp_path / "rows",
+        write_lines(tmp_path / "a.jsonl", {"messages": chat}, *pairs),
+        tokenizer_file,
+    )
+    rows = {row.record_id: row for row in all_rows(tmp_path / "rows")}
+    assert rows["a.jsonl:1.0"].output.startswith('<tool_call>\n{"name": "add"')
+    assert "<tool_response>\n2\n</tool_response>" in rows["a.jsonl:1.1"].input
+    assert rows["a.jsonl:1.1"].output == f"Two.{END}"
+
+
+def test_repeated_and_held_out_texts_are_on_neither_side(
+    tmp_path: Path, tokenizer_file: Path
+) -> None:
+    pairs = [{"input": f"Say {number}.", "output": "so"} for number in range(20)]
+    path = write_lines(tmp_path / "a.jsonl", *pairs, pairs[3])
+    told = list(file_conversations(SourceFile(path=path, name=path.name)))
+    made = write(tmp_path / "rows", path, tokenizer_file, held_out={told[5].text_hash})
+    assert made.dropped == {"duplicate": 1, "held_out": 1}
+    assert "a.jsonl:6" not in {row.record_id for row in all_rows(tmp_path / "rows")}
+
+
+def test_a_compressed_file_is_the_same_instructions(tmp_path: Path, tokenizer_file: Path) -> None:
+    path = write_lines(
+        tmp_path / "a.jsonl", *({"input": f"q{n}", "output": "a"} for n in range(20))
+    )
+    packed = tmp_path / "b.jsonl.gz"
+    packed.write_bytes(gzip.compress(path.read_bytes()))
+    plain, unpacked = (
+        write(tmp_path / each.name.partition(".")[0], each, tokenizer_file)
+        for each in (path, packed)
+    )
+    assert plain.num_training + plain.num_validation == 20
+    assert unpacked.num_training + unpacked.num_validation == 20
