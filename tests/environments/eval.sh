@@ -15,7 +15,7 @@ missing() {
         command -v "$command" >/dev/null || echo "$command"
     done
     [[ ${1:-} != --sandbox ]] || return 0
-    for command in python3 g++ javac java node tsc php mcs mono bash; do
+    for command in python3 g++ javac java node tsc php mcs mono bash bc; do
         command -v "$command" >/dev/null || echo "$command"
     done
     [[ -f $javatuples ]] || echo "$javatuples"
@@ -28,7 +28,7 @@ packages=(bubblewrap util-linux)
 if [[ ${1:-} != --sandbox ]]; then
     packages+=(
         python3 g++ libboost-dev libssl-dev openjdk-17-jdk-headless libjavatuples-java php-cli
-        mono-mcs mono-runtime libmono-system-numerics4.0-cil
+        bc mono-mcs mono-runtime libmono-system-numerics4.0-cil
     )
     # A nodejs from elsewhere may bring its own npm, and then does not go with the distribution's.
     command -v node >/dev/null || packages+=(nodejs)

@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from _pytest.mark.structures import ParameterSet
 from eval_files import MULTIPL_E, MULTIPL_E_TASK, write_lines, write_multipl_e
 
 from mira_megatron.eval.languages import LANGUAGES
@@ -23,7 +25,17 @@ EARLY_EXITS = {
     "sh": "    echo 5; }; exit 0; x() { :",
     "ts": "  (globalThis as any).process.exit(0); return 0;\n}",
 }
+ON_EVERY_MACHINE = ("py", "sh")
+INTEGRATION = (pytest.mark.integration,)
 NO_PROGRAM = {"cpp": "%%%", "cs": "%%%", "java": "%%%", "ts": "  return x + ;\n}"}
+
+
+def each(languages: Iterable[str]) -> list[ParameterSet]:
+    """Compilers are hundreds of megabytes: `make eval-env` brings them, `make test` does without."""
+    apart = {
+        language: () if language in ON_EVERY_MACHINE else INTEGRATION for language in languages
+    }
+    return [pytest.param(language, marks=marks) for language, marks in apart.items()]
 
 
 def judged(sandbox: Sandbox, folder: Path, language: str, completion: str) -> tuple[Status, str]:
@@ -39,7 +51,7 @@ def judged(sandbox: Sandbox, folder: Path, language: str, completion: str) -> tu
     return benchmark.judge(sandbox, MULTIPL_E_TASK, code).statuses[f"multipl_e_{language}"]
 
 
-@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("language", each(LANGUAGES))
 def test_a_right_program_passes_and_a_wrong_one_does_not(
     sandbox: Sandbox, tmp_path: Path, language: str
 ) -> None:
@@ -48,7 +60,7 @@ def test_a_right_program_passes_and_a_wrong_one_does_not(
     assert judged(sandbox, tmp_path, language, wrong)[0] is Status.FAIL
 
 
-@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("language", each(LANGUAGES))
 def test_a_program_that_leaves_before_its_tests_has_not_passed(
     sandbox: Sandbox, tmp_path: Path, language: str
 ) -> None:
@@ -57,7 +69,7 @@ def test_a_program_that_leaves_before_its_tests_has_not_passed(
     assert "before its last test" in detail
 
 
-@pytest.mark.parametrize("language", NO_PROGRAM)
+@pytest.mark.parametrize("language", each(NO_PROGRAM))
 def test_what_does_not_compile_is_an_error_with_the_compilers_words(
     sandbox: Sandbox, tmp_path: Path, language: str
 ) -> None:
@@ -67,6 +79,7 @@ def test_what_does_not_compile_is_an_error_with_the_compilers_words(
     assert "error" in detail
 
 
+@pytest.mark.integration
 def test_a_crash_in_csharp_is_no_pass(sandbox: Sandbox, tmp_path: Path) -> None:
     status, _ = judged(sandbox, tmp_path, "cs", "        throw new Exception();")
     assert status is Status.FAIL
