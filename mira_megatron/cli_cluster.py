@@ -47,7 +47,10 @@ def submit_recipe(
         return
     submit = importlib.import_module(f"{launchers}.submit")
     if arguments.scripts:
-        jobs = importlib.import_module(f"{launchers}.job_graph").job_graph(recipe, cluster)
+        # Who sends by hand may prepare it elsewhere; the jobs themselves need the models.
+        models = importlib.import_module(f"{launchers}.stand_ins")
+        with models.stand_ins(recipe) as (shown, _):
+            jobs = importlib.import_module(f"{launchers}.job_graph").job_graph(shown, cluster)
         lines = submit.write_scripts(jobs, recipe, arguments.overrides, cluster, environment)
         Console().print(Text(lines), soft_wrap=True)
         return

@@ -20,7 +20,7 @@ from mira_megatron.atomic_files import write_bytes
 from mira_megatron.config import Recipe
 from mira_megatron.file_lock import held_lock
 from mira_megatron.launchers.cluster import Cluster
-from mira_megatron.launchers.job_file import JOBS, SCRIPT, JobFile
+from mira_megatron.launchers.job_file import JOB_FILE, JOBS, SCRIPT, JobFile
 from mira_megatron.launchers.job_graph import REST, PlannedJob, job_file
 from mira_megatron.launchers.kept_jobs import Queue, queue_of
 from mira_megatron.launchers.sbatch import by_hand, sbatch_script, sbatch_words
@@ -81,7 +81,9 @@ def write_scripts(
     submit() does before it sends anything.
     """
     is_here = shutil.which("squeue", path=environment.get("PATH")) is not None
-    asked = environment if is_here else None
+    # Of a run without jobs none can be in the queue.
+    are_some = any((recipe.run_folder / JOBS).glob(f"*/{JOB_FILE}"))
+    asked = environment if is_here and are_some else None
     with _prepared(jobs, recipe, overrides, cluster, asked) as ready:
         for job in ready.left:
             _write(ready.files[job.name], ready.scripts[job.name])

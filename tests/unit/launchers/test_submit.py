@@ -158,6 +158,17 @@ def test_job_whose_last_dependency_is_gone_is_sent_anew_though_the_graph_has_ano
     assert "report" in again.sent
 
 
+def test_job_is_sent_anew_with_what_it_reads_though_it_did_not_wait_for_that(
+    tmp_path: Path, slurm: SlurmStubs
+) -> None:
+    recipe = smoke(tmp_path / "run")
+    first = sent(recipe, slurm).sent
+    path = tmp_path / "run/jobs/blend/submitted.json"
+    path.write_text(path.read_text().replace(f"afterok:{first['select']}", ""))
+    slurm.change_queue(first["select"])
+    assert {"select", "blend"} <= sent(recipe, slurm).sent.keys()
+
+
 def test_rest_that_waits_for_an_array_that_is_gone_is_sent_anew_with_the_array(
     tmp_path: Path, slurm: SlurmStubs
 ) -> None:
