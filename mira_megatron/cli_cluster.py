@@ -23,6 +23,9 @@ _LOG_COLUMNS = 110
 def run_job(arguments: argparse.Namespace, environment: Mapping[str, str]) -> int:
     """Runs what a job of a cluster is told, and returns the exit code that its script reads."""
     place = importlib.import_module("mira_megatron.launchers.job_place").place_from(environment)
+    if place.is_head:
+        submissions = importlib.import_module("mira_megatron.launchers.submissions")
+        submissions.note_started(arguments.file.parent, environment)
     runner = importlib.import_module("mira_megatron.launchers.job_runner")
     code: int = runner.run_job(arguments.file, place)
     return code
@@ -44,8 +47,11 @@ def submit_recipe(
         return
     submit = importlib.import_module(f"{launchers}.submit")
     if arguments.scripts:
-        jobs = importlib.import_module(f"{launchers}.job_graph").job_graph(recipe, cluster)
-        lines = submit.write_scripts(jobs, recipe, arguments.overrides, cluster)
+        # Who sends by hand may prepare it elsewhere; the jobs themselves need the models.
+        models = importlib.import_module(f"{launchers}.stand_ins")
+        with models.stand_ins(recipe) as (shown, _):
+            jobs = importlib.import_module(f"{launchers}.job_graph").job_graph(shown, cluster)
+        lines = submit.write_scripts(jobs, recipe, arguments.overrides, cluster, environment)
         Console().print(Text(lines), soft_wrap=True)
         return
     if jobs := _show_graph(recipe, cluster):

@@ -29,12 +29,14 @@ _SLURM_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+,-]*")
 _OPTION = re.compile(r"--[a-z][a-z0-9-]*(=[A-Za-z0-9._@+,:/=*&|()\[\]%^~-]+)?")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _SECONDS_PER_HOUR = 3600
-# What the batch script says itself; said twice, SLURM would heed the last.
+# What the batch script says itself, which SLURM would heed where it is said last, and what makes
+# another thing of a submission than a job in this cluster's queue.
 _OURS = (
-    *("account", "array", "chdir", "cpus-per-task", "dependency", "error", "export"),
-    *("gpus-per-node", "job-name", "kill-on-invalid-dep", "no-requeue", "nodes", "ntasks-per-node"),
-    *("open-mode", "output", "parsable", "partition", "qos", "requeue", "reservation", "signal"),
-    *("time", "wrap"),
+    *("account", "array", "chdir", "clusters", "cpus-per-task", "dependency", "error", "export"),
+    *("export-file", "get-user-env", "gid", "gpus-per-node", "help", "hold", "job-name"),
+    *("kill-on-invalid-dep", "no-requeue", "nodes", "ntasks", "ntasks-per-node", "open-mode"),
+    *("output", "parsable", "partition", "qos", "requeue", "reservation", "signal"),
+    *("tasks-per-node", "test-only", "time", "uid", "usage", "version", "wait", "wrap"),
 )
 
 
@@ -289,9 +291,12 @@ def _check_word(name: str, value: str) -> None:
 def _check_option(option: str) -> None:
     _check(_OPTION, "extra_sbatch", option, "an option of sbatch's as --name or --name=value")
     name = option.removeprefix("--").partition("=")[0]
-    if name in _OURS:
+    # sbatch takes the beginning of a name for the whole.
+    meant = [ours for ours in _OURS if ours.startswith(name)]
+    if meant:
+        whole = name if name in meant else meant[0]
         raise ValueError(
-            f"extra_sbatch={option!r}: --{name} is written by mira submit. What it may be told of "
+            f"extra_sbatch={option!r}: --{whole} is written by mira submit. What it may be told of "
             "it has a key of its own in this file"
         )
 

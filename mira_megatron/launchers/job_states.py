@@ -12,7 +12,7 @@ unknown      not finished, and the queue cannot be looked at
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from mira_megatron.launchers.job_file import JOB_FILE, JOBS, JobFile
 from mira_megatron.launchers.job_graph import REST
 from mira_megatron.launchers.last_lines import last_lines, shown
 from mira_megatron.launchers.squeue import QueuedJob, QueueUnknown, queued_jobs
-from mira_megatron.launchers.submit import read_submissions
+from mira_megatron.launchers.submissions import read_submissions, sent_by_hand
 from mira_megatron.stage import Unit
 
 _NUM_LINES = 5
@@ -42,12 +42,15 @@ def job_states(
     run_folder: Path,
     states: Sequence[tuple[Unit, str]],
     queue: Callable[[Sequence[str]], list[QueuedJob]] = queued_jobs,
+    by_hand: Callable[[Path], Mapping[str, str]] = sent_by_hand,
 ) -> tuple[list[JobState], str]:
     """Returns every job of a run in the order of its stages, and why the queue is unknown, or "".
 
-    `states` are those of the recipe's units; `queue` tells which jobs wait or run.
+    `states` are those of the recipe's units; `queue` tells which jobs wait or run,
+    `by_hand` the numbers of those that wait and that nobody has written down yet.
     """
     jobs, numbers, broken = _jobs(run_folder)
+    numbers |= {name: job_id for name, job_id in by_hand(run_folder).items() if name in numbers}
     problem, queued = "", []
     unfinished = {job.name for job in jobs if not _is_done(job, states)}
     asked = sorted({numbers[name] for name in unfinished if numbers[name]})

@@ -10,7 +10,7 @@ preemption, and puts the job back in the queue where `mira job` says that it is 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mira_megatron.launchers.cluster import Cluster
@@ -29,12 +29,12 @@ cd -- {folder} || exit 2
 export SRUN_CPUS_PER_TASK=${{SLURM_CPUS_PER_TASK:-1}}
 MIRA_HEAD_NODE=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 export MIRA_HEAD_NODE
-# An element by its place: the last one's own number is also that of the whole array.
+{alone}# An element by its place: the last one's own number is also that of the whole array.
 this=$SLURM_JOB_ID
 if [ -n "${{SLURM_ARRAY_TASK_ID:-}}" ]; then
     this=${{SLURM_ARRAY_JOB_ID}}_$SLURM_ARRAY_TASK_ID
 fi
-
+{rest}
 # Both signals reach `mira job` as SIGUSR1: srun hands that on, but ends the step at a SIGTERM.
 stopping=
 signalled=
@@ -69,6 +69,27 @@ if scontrol show job "$this" --oneliner | grep -q ' JobState=RUNNING '; then
     scontrol requeue "$this" || echo "job $this cannot be put back: submit it again" >&2
 fi
 exit {not_finished}
+"""
+
+# A job that is no element has these only where it was sent from inside of one.
+_ALONE = 'unset "${!SLURM_ARRAY_@}"\n'
+# Who cancels an array wants its work to end, and not to be done by one node. Its controller forgets
+# a job after a while (MinJobAge); accounting, where there is any, does not. No grep -q: of many
+# elements the rest would not be read, which ends what writes it, and so the pipe, with an error.
+_REST = """\
+before=${SLURM_JOB_DEPENDENCY:-}
+case $before in
+*afterany:*)
+    before=${before##*afterany:}
+    before=${before%%[!0-9]*}
+    if scontrol show job "$before" --oneliner 2>/dev/null |
+        grep ' JobState=CANCELLED ' >/dev/null ||
+        sacct -nXj "$before" --format=State 2>/dev/null | grep CANCELLED >/dev/null; then
+        echo "array $before was cancelled, so what it left is not done: mira submit sends it" >&2
+        exit 2
+    fi
+    ;;
+esac
 """
 
 
@@ -111,6 +132,8 @@ def sbatch_script(job: PlannedJob, file: JobFile, cluster: Cluster, folder: Path
         container="".join(f" {word}" for word in _step_options(cluster, job.stage, folder)),
         command=_quoted([*_container(cluster, job, folder), *words]),
         not_finished=NOT_FINISHED,
+        alone="" if job.elements else _ALONE,
+        rest=_REST if job.is_rest else "",
     )
     return "\n".join(lines) + "\n" + body
 
@@ -132,11 +155,17 @@ def sbatch_words(script: Path, job: PlannedJob, ids: Mapping[str, str]) -> list[
     return [*words, str(script)]
 
 
-def by_hand(jobs: list[PlannedJob], folders: Mapping[str, Path]) -> str:
-    """Returns lines of shell that submit every script by hand; each job's number has a variable."""
+def by_hand(
+    jobs: Sequence[PlannedJob], folders: Mapping[str, Path], in_queue: Mapping[str, str]
+) -> str:
+    """Returns lines of shell that submit every script by hand; each job's number has a variable.
+
+    `in_queue` holds the numbers of jobs that need not be sent.
+    """
     variables = {job.name: f"job_{number}" for number, job in enumerate(jobs, start=1)}
     # Behind a semicolon sbatch names the cluster where there are several.
-    ids = {name: f"${{{variable}%%;*}}" for name, variable in variables.items()}
+    sent = {name: f"${{{variable}%%;*}}" for name, variable in variables.items()}
+    ids = {**in_queue, **sent}
     lines = []
     for job in jobs:
         *words, script = sbatch_words(folders[job.name] / SCRIPT, job, ids)

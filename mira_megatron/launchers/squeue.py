@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
+
+from mira_megatron.launchers.slurm_commands import slurm_environment
 
 _SECONDS = 20.0
 # Widths, not separators: squeue cuts and pads columns, and a reason may hold any character.
@@ -50,7 +53,13 @@ def queued_jobs(job_ids: Sequence[str], *, command: str = "squeue") -> list[Queu
     words = [command, "--noheader", "--array", f"--jobs={','.join(job_ids)}", f"--Format={columns}"]
     try:
         result = subprocess.run(
-            words, capture_output=True, text=True, errors="replace", timeout=_SECONDS, check=False
+            words,
+            env=slurm_environment(os.environ),
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=_SECONDS,
+            check=False,
         )
     except (FileNotFoundError, PermissionError) as error:
         raise QueueUnknown("there is no squeue here") from error

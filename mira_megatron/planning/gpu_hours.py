@@ -3,7 +3,8 @@
 A training takes 6 x parameters x tokens floating point operations (forward and backward; what is
 recomputed and attention's own part are left to the utilisation), at the GPU's peak times the model
 FLOP utilisation `plan.mfu`. Labelling and scoring are as `mira plan` prices them where records and
-anchors are there, and before that by the sizes that the section `plan` declares.
+anchors are there, and before that by the sizes that the section `plan` declares. Discovery and the
+comparison with held-back labels, which `mira plan` leaves out, are told by those sizes alone.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ from mira_megatron.written_numbers import short
 # 1,979 teraFLOPS with sparsity, which is twice as many.
 PEAK_FLOPS = {"h100": 989e12, "h200": 989e12}
 _SECONDS_PER_HOUR = 3600
+# Who answers in a stage, as the section `plan` has its speeds: the teacher or the scorer.
+_ANSWERED_AS_IN = {"discover": "label", "label": "label", "reliability": "score", "score": "score"}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -65,8 +68,10 @@ def _of_job(job: PlannedJob, recipe: Recipe, config: PlanConfig, gpu: str) -> Gp
                 return _midtrain(recipe, config, gpu, str(job.only))
             case _:
                 return _instruct_sft(recipe, config, gpu)
-    if job.stage in ("label", "score"):
-        return _asked(job, recipe, config)
+    if job.stage in ("label", "score") and _can_be_priced(recipe, job.stage):
+        return _priced(job, recipe, config)
+    if job.stage in _ANSWERED_AS_IN:
+        return _declared(job, recipe, config)
     return GpuHours(value=None, basis="not estimated")
 
 
@@ -124,18 +129,22 @@ def _active(model: ClusterModel) -> float:
     return model.num_other_parameters + model.num_expert_parameters * share
 
 
-def _asked(job: PlannedJob, recipe: Recipe, config: PlanConfig) -> GpuHours:
-    if _can_be_priced(recipe, job.stage):
-        totals = {total.stage: total for total in make_plan(recipe, workers=1).totals}
-        priced = totals[job.stage].gpu_hours
-        if priced is None:
-            return GpuHours(value=None, basis=f"not known: {_lacking(config, job.stage)}")
-        return GpuHours(value=priced.value, basis="as `mira plan` has it")
-    rates, sizes = config.rates(job.stage), config.asked_tokens_per_record
+def _priced(job: PlannedJob, recipe: Recipe, config: PlanConfig) -> GpuHours:
+    totals = {total.stage: total for total in make_plan(recipe, workers=1).totals}
+    priced = totals[job.stage].gpu_hours
+    if priced is None:
+        return GpuHours(value=None, basis=f"not known: {_lacking(config, job.stage)}")
+    return GpuHours(value=priced.value, basis="as `mira plan` has it")
+
+
+def _declared(job: PlannedJob, recipe: Recipe, config: PlanConfig) -> GpuHours:
+    rates = config.rates(_ANSWERED_AS_IN[job.stage])
+    sizes = config.asked_tokens_per_record
     num_records = _declared_records(job, recipe, config)
     if rates is None or sizes is None or num_records is None:
         lacking = _lacking(config, job.stage)
-        return GpuHours(value=None, basis=f"not known before ingest: {lacking}")
+        when = "not known before ingest" if job.stage in ("label", "score") else "not known"
+        return GpuHours(value=None, basis=f"{when}: {lacking}")
     prompt, output = sizes
     seconds = num_records * (
         prompt / rates.prompt_tokens_per_second + output / rates.output_tokens_per_second
@@ -150,15 +159,22 @@ def _asked(job: PlannedJob, recipe: Recipe, config: PlanConfig) -> GpuHours:
 
 
 def _declared_records(job: PlannedJob, recipe: Recipe, config: PlanConfig) -> float | None:
+    """Returns how many records are asked about, at most: a source may hold fewer."""
     if job.stage == "score":
         return config.num_records
-    drawn = (recipe.values.get("label") or {}).get("records_per_source")
-    return None if drawn is None else float(drawn) * job.num_units
+    section = recipe.values.get("discover" if job.stage == "discover" else "label") or {}
+    drawn, held_back = section.get("records_per_source"), section.get("reliability_fraction")
+    if drawn is None:
+        return None
+    num_records = float(drawn) * job.num_units
+    if job.stage == "reliability":
+        return None if held_back is None else num_records * float(held_back)
+    return num_records
 
 
 def _lacking(config: PlanConfig, stage: str) -> str:
     """Returns the settings of the section `plan` that would make a stage's hours known."""
-    whose = "teacher_" if stage == "label" else ""
+    whose = "teacher_" if _ANSWERED_AS_IN[stage] == "label" else ""
     wanted = [f"{whose}prompt_tokens_per_second", f"{whose}output_tokens_per_second"]
     wanted += ["prompt_tokens_per_record", "output_tokens_per_record"]
     wanted += ["num_records"] if stage == "score" else []

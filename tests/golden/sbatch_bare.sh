@@ -17,6 +17,7 @@ cd -- /work/clone || exit 2
 export SRUN_CPUS_PER_TASK=${SLURM_CPUS_PER_TASK:-1}
 MIRA_HEAD_NODE=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 export MIRA_HEAD_NODE
+unset "${!SLURM_ARRAY_@}"
 # An element by its place: the last one's own number is also that of the whole array.
 this=$SLURM_JOB_ID
 if [ -n "${SLURM_ARRAY_TASK_ID:-}" ]; then

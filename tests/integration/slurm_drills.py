@@ -18,7 +18,7 @@ import yaml  # OmegaConf brings it
 from slurm_cluster import SlurmCluster, wait_until
 from smoke_runs import Ended, assert_done, ended, mira
 
-from mira_megatron.launchers.submit import read_submissions
+from mira_megatron.launchers.submissions import read_submissions
 from mira_megatron.manifest import read_manifest
 from mira_megatron.records import NUM_SLOTS, Anchor
 from mira_megatron.rubric.anchor_files import with_version, write_anchors

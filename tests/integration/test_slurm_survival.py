@@ -87,6 +87,20 @@ def test_cancelled_job_stays_cancelled_and_the_next_submission_goes_on(
     run.assert_scored_as(finished.digests())
 
 
+def test_work_of_a_cancelled_array_is_not_done_by_its_rest(
+    run: DrillRun, gated_scorer: GatedScorer
+) -> None:
+    gated_scorer.gate.set()
+    gated_scorer.seconds_per_answer = 0.2
+    jobs = run.submit(max_failures=0)
+    run.wait_for_ratings(1)
+    run.slurm.command("scancel", jobs["score"])
+    run.wait(jobs["score-rest"], "FAILED")
+    run.wait(jobs["aggregate"], "CANCELLED")
+    assert "was cancelled, so what it left is not done" in run.logs()
+    assert not run.is_done("record_scores/drill/notes")
+
+
 @pytest.mark.parametrize(
     "preempt",
     [

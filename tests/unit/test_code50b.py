@@ -13,6 +13,10 @@ import pytest
 
 from mira_megatron.cli import main
 from mira_megatron.config import load_recipe
+from mira_megatron.launchers.cluster import load_cluster
+from mira_megatron.launchers.job_file import JobFile, recipe_digest
+from mira_megatron.launchers.job_graph import job_graph
+from mira_megatron.launchers.stand_ins import stand_ins
 
 ROOT = Path(__file__).parents[2]
 GOLDEN = ROOT / "tests" / "golden" / "submit_code50b.txt"
@@ -46,6 +50,33 @@ def test_jobs_are_not_submitted_without_the_models_that_they_need(
     assert main([*words, f"run_folder={tmp_path}"]) == 2
     assert "/models/Kimi-K2.6/tokenizer.json: no such file" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+def test_scripts_are_written_without_the_models_for_the_recipe_as_it_stands(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cluster = tmp_path / "cluster.yaml"
+    # Containers must see the run folder, which is elsewhere here.
+    text = CLUSTER.read_text(encoding="utf-8")
+    cluster.write_text(text.replace("mounts: [/data, /models, /work]", "mounts: [/]"))
+    words = ["--cluster", str(cluster), "--scripts", f"run_folder={tmp_path}"]
+    assert main(["submit", str(RECIPE), *words]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    files = [JobFile.read(path) for path in tmp_path.glob("jobs/*/job.json")]
+    assert len(files) == len(lines) > 10
+    digest = recipe_digest(load_recipe(RECIPE, [f"run_folder={tmp_path}"]))
+    assert {file.recipe_digest for file in files} == {digest}
+    assert not any("mira-stand-in" in path.read_text() for path in tmp_path.glob("jobs/*/*.*"))
+
+
+def test_example_cluster_has_a_partition_without_gpus_and_an_image_for_trainings() -> None:
+    cluster = load_cluster(CLUSTER)
+    with stand_ins(load_recipe(RECIPE)) as (recipe, _):
+        jobs = job_graph(recipe, cluster)
+    without = {job.name: job.needs.partition for job in jobs if not job.num_gpus}
+    assert set(without.values()) == {"cpu"}, without
+    images = {job.name: cluster.image(job.stage) for job in jobs if job.needs.kind == "train"}
+    assert set(images.values()) == {"/images/mira-nemo.sqsh"}, images
 
 
 def test_sources_and_sampling_are_those_of_the_recipes_it_is_made_of() -> None:

@@ -75,6 +75,12 @@ def test_cluster_tells_each_stage_its_own_or_what_all_have(tmp_path: Path) -> No
         ('extra_sbatch: ["--comment=a\\nb"]', "an option of sbatch's"),
         ("extra_sbatch: [-x]", "an option of sbatch's"),
         ("extra_sbatch: [--array=1-9]", "--array is written by mira submit"),
+        ("extra_sbatch: [--no-requ]", "--no-requeue is written by mira submit"),
+        ("extra_sbatch: [--arr=1-9]", "--array is written by mira submit"),
+        ("extra_sbatch: [--ou=x]", "--output is written by mira submit"),
+        ("extra_sbatch: [--gpus=1]", "--gpus-per-node is written by mira submit"),
+        ("extra_sbatch: [--clusters=b]", "--clusters is written by mira submit"),
+        ("extra_sbatch: [--test-only]", "--test-only is written by mira submit"),
         ("environment: ['A=$(id)']", "must be the name of a variable"),
         ("mounts: ['/a:/b,/c']", "without commas"),
         ("mounts: [a]", "must be /path"),
@@ -93,6 +99,12 @@ def test_cluster_with_a_wrong_word_is_refused_by_file_and_key(
         load_cluster(path)
     assert told in str(refused.value)
     assert str(refused.value).count("cluster.yaml") == 1
+
+
+def test_options_that_only_look_like_those_of_mira_submit_are_taken(tmp_path: Path) -> None:
+    options = ["--time-min=10", "--nodelist=node-1", "--wait-all-nodes=1", "--gres=gpu:8"]
+    path = written(tmp_path, yaml.safe_dump({**yaml.safe_load(CLUSTER), "extra_sbatch": options}))
+    assert load_cluster(path).extra_sbatch == tuple(options)
 
 
 def test_cluster_without_what_it_needs_is_refused(tmp_path: Path) -> None:

@@ -116,6 +116,38 @@ def requeued(tmp_path: Path) -> list[str]:
     return [words[1] for words in told if words[0] == "requeue"]
 
 
+@pytest.mark.parametrize(
+    ("dependency", "state", "code"),
+    [
+        ("afterok:3,afterany:5", "CANCELLED", 2),
+        ("afterany:5_*(unfulfilled)", "CANCELLED", 2),
+        ("afterany:5", "FAILED", 0),
+        ("afterok:3", "CANCELLED", 0),
+        ("", "CANCELLED", 0),
+    ],
+)
+def test_rest_of_a_cancelled_array_is_not_done(
+    tmp_path: Path, dependency: str, state: str, code: int
+) -> None:
+    stubs = SlurmStubs.write(tmp_path / "bin")
+    # More than a pipe holds.
+    others = f"JobId=6 ArrayJobId=5 JobState=COMPLETED {'x' * 100}\n" * 2_000
+    (stubs.folder / "state").write_text(f"JobId=5 JobState={state} Reason=None\n{others}")
+    text = script_of(tmp_path, tmp_path / "run", name="score-rest", is_rest=True)
+    assert start(tmp_path, text, SLURM_JOB_DEPENDENCY=dependency).wait() == code
+    shown = [json.loads(line)[-2] for line in stubs.lines("scontrol.jsonl")][1:]
+    assert shown == (["5"] if "afterany" in dependency else [])
+    assert (stubs.folder / "srun.json").exists() == (code == 0)
+
+
+def test_job_that_was_sent_from_an_element_is_none_itself(tmp_path: Path) -> None:
+    inherited = {"SLURM_ARRAY_JOB_ID": "5", "SLURM_ARRAY_TASK_ID": "3"}
+    text = script_of(tmp_path, tmp_path / "run")
+    srun = f"sys.exit({NOT_FINISHED} if 'SLURM_ARRAY_TASK_ID' not in os.environ else 1)"
+    assert start(tmp_path, text, srun, **inherited).wait() == NOT_FINISHED
+    assert requeued(tmp_path) == ["7"]
+
+
 WORDS = st.text(st.characters(whitelist_categories=["L", "N", "P", "S", "Zs"]), min_size=1)
 # A path cannot hold the first two, and the options of a script none of the others.
 NAMES = WORDS.map(lambda word: "".join(set(word) - set('/\0"\\'))).filter(str.isprintable)
@@ -186,6 +218,7 @@ def test_job_that_is_not_finished_goes_back_into_the_queue(tmp_path: Path) -> No
     text = script_of(tmp_path, tmp_path / "run")
     assert start(tmp_path, text, f"sys.exit({NOT_FINISHED})").wait() == NOT_FINISHED
     element = {"SLURM_ARRAY_JOB_ID": "5", "SLURM_ARRAY_TASK_ID": "3"}
+    text = script_of(tmp_path, tmp_path / "run", elements=4)
     assert start(tmp_path, text, f"sys.exit({NOT_FINISHED})", **element).wait() == NOT_FINISHED
     assert requeued(tmp_path) == ["7", "5_3"]
 
