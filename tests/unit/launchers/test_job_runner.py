@@ -70,6 +70,16 @@ def test_what_the_stage_refuses_is_refused_and_no_failure(job_run: JobRun) -> No
     assert not list(job.folder.glob("failures*"))
 
 
+def test_unit_that_another_process_writes_is_waited_for_and_no_failure(job_run: JobRun) -> None:
+    job_run.write_notes()
+    job = job_run.job(max_failures=0)
+    unit = Unit("ingest", "notes", job_run.recipe.run_folder / "records/notes")
+    with held_lock(unit_lock(job_run, unit), "unused"):
+        assert run_job(job.path, SLURM, in_use_seconds=0) == RUN_AGAIN
+    assert not list(job.folder.glob("failures*"))
+    assert run_job(job.path, SLURM) == DONE
+
+
 def test_stage_that_is_killed_is_run_again_as_often_as_it_may_fail(job_run: JobRun) -> None:
     os.mkfifo(job_run.folder / "notes.jsonl")  # who reads it waits
     job = job_run.job(max_failures=1)
