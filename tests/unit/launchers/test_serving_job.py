@@ -214,14 +214,25 @@ def test_servers_end_at_the_signal_that_ends_the_job_is_no_failure(
     judged_recipe: Callable[..., Recipe], tmp_path: Path
 ) -> None:
     recipe = judged_recipe()
-    dies = "import os, signal, time; time.sleep(1); os.kill(os.getppid(), signal.SIGTERM)"
+    # One ends before the signal has reached the job, and the other as it does.
+    first = (
+        "import pathlib, sys, time\nwhile not pathlib.Path(sys.argv[1]).exists(): time.sleep(0.01)"
+    )
+    other = (
+        "import os, pathlib, signal, sys, time\n"
+        "signal.signal(15, lambda *_: (os.kill(os.getppid(), 15), os._exit(0)))\n"
+        "pathlib.Path(sys.argv[1]).touch()\n"
+        "time.sleep(600)"
+    )
+    up = str(tmp_path / "up")
     job = replace(
         served(recipe.run_folder, 0, ""),
         recipe=recipe.path,
         recipe_digest=recipe_digest(recipe),
         max_failures=0,
         server=Server(
-            commands=((sys.executable, "-c", dies),), health_urls=("http://127.0.0.1:9/health",)
+            commands=tuple((sys.executable, "-c", each, up) for each in (first, other)),
+            health_urls=("http://127.0.0.1:9/health",),
         ),
         stage="score",
     )
