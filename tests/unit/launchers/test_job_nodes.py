@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
 import time
 from collections.abc import Mapping
@@ -189,3 +191,23 @@ def test_ranks_of_a_node_are_ended_when_another_node_has_failed(tmp_path: Path) 
     failing.join()
     assert [path.name for path in job.folder.glob("failures*")] == ["failures-0-node1.json"]
     assert NodeTurns(job.folder, node(1)).end_code == RUN_AGAIN
+
+
+def test_node_that_is_told_to_end_waits_for_the_head_which_may_be_saving(tmp_path: Path) -> None:
+    run = new_job_run(tmp_path)
+    job = run.job(kind="train", nproc_per_node=1)
+    head = NodeTurns(job.folder, node(0))
+    head.give("notes")
+
+    def tell() -> None:
+        while not (tmp_path / "waiting").exists():
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGUSR1)
+        head.end(0)
+
+    telling = threading.Thread(target=tell)
+    telling.start()
+    place = JobPlace(job="7", node=1, num_nodes=2, head="127.0.0.1")
+    training = run.training("waits", num_nodes=2)
+    assert run_job(job.path, place, trainings=lambda *_: [training]) == 0
+    telling.join()
