@@ -1,7 +1,8 @@
 """The `mira` command: argv, environment and logging are touched here and nowhere else.
 
-Exit codes: 0 done or already done, 2 something the user can fix (one message), 1 a bug; 130 and 143
-after Ctrl-C and SIGTERM, once what was in flight is kept.
+Exit codes: 0 done or already done, 2 something the user can fix (one message), 1 a bug; 75 another
+process has what this one is to write; 130 and 143 after Ctrl-C and SIGTERM, once what was in flight
+is kept.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from mira_megatron.cli_sharing import check_sharing, run_sharing_workers
 from mira_megatron.cli_words import print_json
 from mira_megatron.config import Recipe, load_recipe
 from mira_megatron.endpoints import unusable_api_keys
+from mira_megatron.file_lock import IN_USE, LockHeldError
 from mira_megatron.launchers.job_place import scheduled_as
 from mira_megatron.pipeline import STAGES, run_stages, unit_states
 from mira_megatron.stage import Resources
@@ -67,6 +69,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     _set_up_logging(arguments.log_level)
     try:
         return _run(arguments)
+    except LockHeldError as error:
+        _refuse(error)
+        return IN_USE
     except (ValueError, FileNotFoundError) as error:
         return _refuse(error)
     except ModuleNotFoundError as error:

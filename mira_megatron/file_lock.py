@@ -1,6 +1,7 @@
 """Locks on files: held alone, waited for, or held together with others.
 
-What is in use is told, not waited for, unless it is only in use for a moment. Over NFS a shared
+What is in use is told, not waited for, unless it is only in use for a moment: the command that was
+refused may be run again as it is. Over NFS a shared
 lock needs a file that is open for reading and an exclusive one a file open for writing, so lock
 files are opened for both.
 """
@@ -14,22 +15,28 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+IN_USE = 75  # EX_TEMPFAIL: exit code of a command that was refused a lock
+
+
+class LockHeldError(ValueError):
+    """Another process holds a lock, as it will not for ever."""
+
 
 @contextmanager
 def held_lock(path: Path, refusal: str) -> Iterator[None]:
-    """Holds the lock until the block ends; ValueError with `refusal` where another process does."""
+    """Holds the lock until the block ends; LockHeldError with `refusal` where another does."""
     with _opened(path) as lock:
         if not _has_got(lock, fcntl.LOCK_EX):
-            raise ValueError(refusal)
+            raise LockHeldError(refusal)
         yield
 
 
 @contextmanager
 def shared_lock(path: Path, refusal: str) -> Iterator[None]:
-    """Holds the lock together with others; ValueError with `refusal` where one holds it alone."""
+    """Holds the lock with others; LockHeldError with `refusal` where one holds it alone."""
     with _opened(path) as lock:
         if not _has_got(lock, fcntl.LOCK_SH):
-            raise ValueError(refusal)
+            raise LockHeldError(refusal)
         yield
 
 
@@ -61,14 +68,14 @@ class JoinedLock:
 
 @contextmanager
 def joined_lock(path: Path, refusal: str) -> Iterator[JoinedLock]:
-    """Holds the lock together with others; ValueError with `refusal` where one holds it alone.
+    """Holds the lock with others; LockHeldError with `refusal` where one holds it alone.
 
     Whoever joins must be kept from joining at the same time as another, by `waited_lock`.
     """
     with _opened(path) as lock:
         is_first = _has_got(lock, fcntl.LOCK_EX)
         if not _has_got(lock, fcntl.LOCK_SH):
-            raise ValueError(refusal)
+            raise LockHeldError(refusal)
         yield JoinedLock(is_first, lock)
 
 

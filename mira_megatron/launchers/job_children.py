@@ -39,6 +39,10 @@ class AttemptFailed(Exception):
         self.code = code
 
 
+class AttemptOver(Exception):
+    """Another node has ended this attempt."""
+
+
 class JobChildren:
     """Receives the signals of a job while the block is open. Only the main thread may have one."""
 
@@ -105,6 +109,12 @@ class JobChildren:
             return child.wait()
         finally:
             self.forget(child)
+
+    def pause(self, seconds: float) -> None:
+        """Returns after so many seconds, or as soon as the job is told to end."""
+        deadline = time.monotonic() + seconds
+        while not self.is_stopping and time.monotonic() < deadline:
+            time.sleep(POLL_SECONDS)
 
     def forget(self, child: subprocess.Popen[bytes]) -> None:
         """Leaves out a child that has ended."""

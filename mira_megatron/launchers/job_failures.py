@@ -2,7 +2,8 @@
 
 Every process of a job writes a file of its own: failures-ELEMENT.json, but for the head's helpers
 failures-ELEMENT-nodeN.json. An attempt that failed on several nodes is one failure. Those of an
-earlier submission do not count: who submits again wants another try. Being told to end is none.
+earlier submission do not count: who submits again wants another try, and so does who runs a job by
+hand. Being told to end is none.
 """
 
 from __future__ import annotations
@@ -72,9 +73,17 @@ class JobFailures:
         return list(first.values())
 
     @property
+    def has_failed(self) -> bool:
+        """Returns whether this attempt has failed on any node."""
+        attempt = (self._place.job, self._place.restart)
+        failures = read_failures(self._folder, self._place.element)
+        return any((failure.job, failure.restart) == attempt for failure in failures)
+
+    @property
     def are_too_many(self) -> bool:
-        """Returns whether there is to be no further attempt."""
-        return len(self.of_this_job()) > self._max_failures
+        """Returns whether there is to be no further attempt; by hand there always may be one."""
+        # Outside of SLURM nothing tells one submission from another, and nothing runs it again.
+        return self._place.job != "" and len(self.of_this_job()) > self._max_failures
 
 
 def read_failures(folder: Path, element: str = "*") -> list[Failure]:

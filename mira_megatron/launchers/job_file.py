@@ -35,7 +35,8 @@ class Server:
     """Who answers a stage: started before it, waited for, and stopped after it.
 
     Every command is started on every node of the job. A word of it may hold {node} (the node's
-    number, from 0), {nodes} (how many there are) and {head} (the first one's host name).
+    number, from 0), {nodes} (how many there are) and {head} (the first one's host name); so may an
+    address, which the first node looks at.
     """
 
     commands: tuple[tuple[str, ...], ...]

@@ -22,6 +22,9 @@ NOT_FINISHED = 75  # EX_TEMPFAIL, as `mira job` says it: run me again
 # the programs it starts are found.
 _ALWAYS_HANDED_ON = ("HOME", "LANG", "PATH", "USER")
 
+# Of a step whose first process has ended: the others end their ranks or servers, and say why.
+_WAIT_SECONDS = 120
+
 _BODY = """\
 set -uo pipefail
 cd -- {folder} || exit 2
@@ -46,7 +49,9 @@ stop() {{
 }}
 trap stop TERM USR1
 
-srun --export=ALL --kill-on-bad-exit=1{container} \\
+# Nodes end by what the head says, each in its own time: one may be saving. --wait is for those whom
+# nobody tells, since the first to end was killed.
+srun --export=ALL --kill-on-bad-exit=0 --wait={wait}{container} \\
     {command} &
 step=$!
 [ -z "$stopping" ] || kill -USR1 "$step" 2>/dev/null
@@ -134,6 +139,8 @@ def sbatch_script(job: PlannedJob, file: JobFile, cluster: Cluster, folder: Path
         not_finished=NOT_FINISHED,
         alone="" if job.elements else _ALONE,
         rest=_REST if job.is_rest else "",
+        # First the stage is ended and then the servers, each with as long as it may take.
+        wait=_WAIT_SECONDS + (2 * file.server.stop_seconds if file.server else 0),
     )
     return "\n".join(lines) + "\n" + body
 

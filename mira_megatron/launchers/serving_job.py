@@ -12,7 +12,7 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http.client import HTTPException
@@ -23,6 +23,7 @@ from mira_megatron.config import Recipe
 from mira_megatron.launchers.job_children import (
     POLL_SECONDS,
     AttemptFailed,
+    AttemptOver,
     JobChildren,
     Stopped,
 )
@@ -59,13 +60,26 @@ class _Running:
     start: int  # where its words begin in the log
 
 
+def _alone() -> None:
+    """Does what is to be done where no other node is looked at: nothing."""
+
+
 class Servers:
     """The running servers of one node."""
 
-    def __init__(self, server: Server, running: Sequence[_Running], children: JobChildren) -> None:
+    def __init__(
+        self,
+        server: Server,
+        running: Sequence[_Running],
+        children: JobChildren,
+        health_urls: Sequence[str],
+        check_others: Callable[[], None],
+    ) -> None:
         self._server = server
         self._running = running
         self._children = children
+        self._health_urls = health_urls
+        self._check_others = check_others
 
     @property
     def processes(self) -> list[subprocess.Popen[bytes]]:
@@ -73,11 +87,15 @@ class Servers:
         return [each.process for each in self._running]
 
     def check(self) -> None:
-        """Raises AttemptFailed where one of them has ended: none is meant to."""
+        """Raises AttemptFailed where one of them has ended: none is meant to.
+
+        Raises AttemptOver where another node has said so of its own.
+        """
         for each in self._running:
             code = each.process.poll()
             if code is not None:
                 raise AttemptFailed(code or 1, f"a server {exit_words(code)}{_last_words(each)}")
+        self._check_others()
 
     def wait_until_ready(self, *, poll_seconds: float = _HEALTH_SECONDS) -> None:
         """Returns when every health address answers 200.
@@ -86,7 +104,7 @@ class Servers:
         ends before; Stopped where the job is told to end.
         """
         begun = time.monotonic()
-        waiting = list(self._server.health_urls)
+        waiting = list(self._health_urls)
         while waiting:
             if self._children.is_stopping:
                 raise Stopped
@@ -114,7 +132,7 @@ class Servers:
         while (code := stage.poll()) is None:
             try:
                 self.check()
-            except AttemptFailed:
+            except (AttemptFailed, AttemptOver):
                 self._children.end([stage], seconds=self._server.stop_seconds)
                 raise
             time.sleep(POLL_SECONDS)
@@ -125,14 +143,21 @@ class Servers:
 
 
 @contextmanager
-def running_servers(job: JobFile, place: JobPlace, children: JobChildren) -> Iterator[Servers]:
+def running_servers(
+    job: JobFile,
+    place: JobPlace,
+    children: JobChildren,
+    check_others: Callable[[], None] = _alone,
+) -> Iterator[Servers]:
     """Starts the servers of this node and ends them, and all they started, with the block.
 
-    Raises AttemptFailed where something else answers for them already: it may be another model.
+    `check_others` raises AttemptOver where another node has ended the attempt. Raises AttemptFailed
+    where something else answers for them already: it may be another model.
     """
     server = job.server
     assert server is not None, job.path
-    for url in server.health_urls if place.is_head else ():
+    health_urls = placed_words(server.health_urls, place)
+    for url in health_urls if place.is_head else ():
         if health_problem(url) is None:
             raise AttemptFailed(
                 _NOT_READY,
@@ -150,13 +175,13 @@ def running_servers(job: JobFile, place: JobPlace, children: JobChildren) -> Ite
                 )
             running.append(_Running(process, log, start))
             logger.info("server %d of node %d starts, see %s", number, place.node, log)
-        yield Servers(server, running, children)
+        yield Servers(server, running, children, health_urls, check_others)
     finally:
         children.end([each.process for each in running], seconds=server.stop_seconds)
 
 
 def placed_words(command: Sequence[str], place: JobPlace) -> list[str]:
-    """Returns a server's command with {node}, {nodes} and {head} put in; other braces stay."""
+    """Returns a server's words with {node}, {nodes} and {head} put in; other braces stay."""
     values = {"node": str(place.node), "nodes": str(place.num_nodes), "head": place.head}
     words = list(command)
     for name, value in values.items():
@@ -164,14 +189,14 @@ def placed_words(command: Sequence[str], place: JobPlace) -> list[str]:
     return words
 
 
-def endpoint_words(job: JobFile, recipe: Recipe) -> list[str]:
+def endpoint_words(job: JobFile, recipe: Recipe, place: JobPlace) -> list[str]:
     """Returns the override by which the stage asks the job's servers.
 
     Raises ValueError for a stage that asks none.
     """
     assert job.server is not None, job.path
     urls = []
-    for health in job.server.health_urls:
+    for health in placed_words(job.server.health_urls, place):
         parts = urlsplit(health)
         url = f"{parts.scheme}://{parts.netloc}/v1"
         if url not in urls:

@@ -13,7 +13,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from mira_megatron.launchers.job_children import (
     POLL_SECONDS,
@@ -29,12 +29,18 @@ _STOP_SECONDS = 30.0  # for the other ranks, once one has failed
 
 
 def run_ranks(
-    words: Sequence[str], *, num_ranks: int, place: JobPlace, children: JobChildren
+    words: Sequence[str],
+    *,
+    num_ranks: int,
+    place: JobPlace,
+    children: JobChildren,
+    check_others: Callable[[], None],
 ) -> None:
     """Runs a script and its words as the ranks of this node, until all have ended with 0.
 
-    Raises AttemptFailed once one has ended otherwise, the rest of this node being ended; Stopped
-    where the job was told to end, once all have ended.
+    Raises AttemptFailed once one has ended otherwise, and what `check_others` raises where another
+    node has ended the attempt, the rest of this node being ended; Stopped where the job was told to
+    end, once all have ended.
     """
     port = place.port if place.num_nodes > 1 else _free_port()
     first = place.node * num_ranks
@@ -61,14 +67,19 @@ def run_ranks(
             common["WORLD_SIZE"],
             words[0],
         )
-        _wait(ranks, first, children)
+        _wait(ranks, first, children, check_others)
     finally:
         children.end(ranks, seconds=_STOP_SECONDS)
     if children.is_stopping:
         raise Stopped
 
 
-def _wait(ranks: Sequence[subprocess.Popen[bytes]], first: int, children: JobChildren) -> None:
+def _wait(
+    ranks: Sequence[subprocess.Popen[bytes]],
+    first: int,
+    children: JobChildren,
+    check_others: Callable[[], None],
+) -> None:
     """Returns when all ranks have ended; raises AttemptFailed when one did not end well."""
     running = dict(enumerate(ranks, start=first))
     while running:
@@ -80,6 +91,7 @@ def _wait(ranks: Sequence[subprocess.Popen[bytes]], first: int, children: JobChi
             # Told to end, a rank may end with any code; the others are still to save theirs.
             if code and not children.is_stopping:
                 raise AttemptFailed(code, f"rank {rank} of the training {exit_words(code)}")
+        check_others()  # ranks wait for those of a node that has failed, and nobody tells them
         time.sleep(POLL_SECONDS)
 
 

@@ -38,7 +38,9 @@ stop() {
 }
 trap stop TERM USR1
 
-srun --export=ALL --kill-on-bad-exit=1 --container-image=/images/mira-vllm.sqsh --container-workdir=/work/clone --container-mounts=/data:/data,/models:/models,/work:/work --container-env=TEACHER_KEY,HF_HOME,NCCL_IB_HCA \
+# Nodes end by what the head says, each in its own time: one may be saving. --wait is for those whom
+# nobody tells, since the first to end was killed.
+srun --export=ALL --kill-on-bad-exit=0 --wait=120 --container-image=/images/mira-vllm.sqsh --container-workdir=/work/clone --container-mounts=/data:/data,/models:/models,/work:/work --container-env=TEACHER_KEY,HF_HOME,NCCL_IB_HCA \
     /opt/vllm/bin/mira job /work/runs/code50b/jobs/score/job.json &
 step=$!
 [ -z "$stopping" ] || kill -USR1 "$step" 2>/dev/null

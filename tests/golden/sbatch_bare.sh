@@ -35,7 +35,9 @@ stop() {
 }
 trap stop TERM USR1
 
-srun --export=ALL --kill-on-bad-exit=1 \
+# Nodes end by what the head says, each in its own time: one may be saving. --wait is for those whom
+# nobody tells, since the first to end was killed.
+srun --export=ALL --kill-on-bad-exit=0 --wait=120 \
     mira job /work/runs/code50b/jobs/ingest/job.json &
 step=$!
 [ -z "$stopping" ] || kill -USR1 "$step" 2>/dev/null

@@ -149,9 +149,9 @@ def assert_done(result: Ended) -> None:
     assert result.exit_code == 0, result.output
 
 
-def assert_refused(result: Ended, *named: str) -> None:
+def assert_refused(result: Ended, *named: str, exit_code: int = 2) -> None:
     """Fails unless the command ended with a message for its user that holds every word."""
-    assert result.exit_code == 2, result.output
+    assert result.exit_code == exit_code, result.output
     assert "Traceback" not in result.output
     for word in named:
         assert word in result.output, f"{word!r} is not named in: {result.output}"

@@ -76,7 +76,8 @@ def test_workers_share_a_run_and_ask_about_every_record_once(
     workers = [
         waiting(scorer, IN_FLIGHT * number, "score", recipe, "--share") for number in (1, 2, 3)
     ]
-    assert_refused(mira("score", recipe), "another process is working on score notes")
+    in_use = mira("score", recipe)
+    assert_refused(in_use, "another process is working on score notes", exit_code=75)
     scorer.gate.set()
     assert [worker.wait(60) for worker in workers] == [0, 0, 0]
     assert part_digests(recipe, RATINGS) == undisturbed

@@ -270,7 +270,8 @@ def test_answers_folder_that_another_process_asks_with_is_refused(
     teacher.seconds_per_answer = 0.3
     process = started("discover", recipes[0], answers)
     wait_until(lambda: teacher.asked.total() >= 1, process)
-    assert_refused(mira("discover", recipes[1], answers), "another process", "answers_folder")
+    in_use = mira("discover", recipes[1], answers)
+    assert_refused(in_use, "another process", "answers_folder", exit_code=75)
     process.send_signal(signal.SIGINT)
     process.wait()
     teacher.seconds_per_answer = 0.0

@@ -31,7 +31,7 @@ NO_PROGRAM = {"cpp": "%%%", "cs": "%%%", "java": "%%%", "ts": "  return x + ;\n}
 
 
 def each(languages: Iterable[str]) -> list[ParameterSet]:
-    """Compilers are hundreds of megabytes: `make eval-env` brings them, `make test` does without."""
+    """Compilers are hundreds of megabytes: `make test` does without those that few have."""
     apart = {
         language: () if language in ON_EVERY_MACHINE else INTEGRATION for language in languages
     }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
 import time
 from collections.abc import Mapping
@@ -15,7 +17,7 @@ from job_runs import new_job_run
 from mira_megatron.launchers.job_children import Stopped
 from mira_megatron.launchers.job_failures import JobFailures
 from mira_megatron.launchers.job_place import JobPlace, place_from
-from mira_megatron.launchers.job_runner import FAILED, run_job
+from mira_megatron.launchers.job_runner import FAILED, RUN_AGAIN, run_job
 from mira_megatron.launchers.node_turns import NodeTurns
 
 ELEMENT = {
@@ -86,6 +88,7 @@ def test_without_slurm_every_failure_is_an_attempt(tmp_path: Path) -> None:
     failures.add(1, "first")
     failures.add(1, "second")
     assert [failure.reason for failure in failures.of_this_job()] == ["first", "second"]
+    assert not failures.are_too_many  # who runs a job by hand may do so again
 
 
 def test_nodes_wait_for_the_turn_of_their_attempt(tmp_path: Path) -> None:
@@ -143,7 +146,7 @@ def _give_end(job: Path, folder: Path) -> None:
         time.sleep(0.01)
     turns = NodeTurns(job, node(0))
     turns.give("notes")  # as it did before
-    turns.give(None)
+    turns.end(0)
 
 
 def test_node_whose_rank_fails_writes_down_a_failure_of_its_own(tmp_path: Path) -> None:
@@ -154,3 +157,57 @@ def test_node_whose_rank_fails_writes_down_a_failure_of_its_own(tmp_path: Path) 
     training = run.training("last-fails", num_nodes=2)
     assert run_job(job.path, place, trainings=lambda *_: [training]) == FAILED
     assert [path.name for path in job.folder.glob("failures*")] == ["failures-0-node1.json"]
+
+
+def test_node_ends_with_the_exit_code_of_a_head_that_refuses(tmp_path: Path) -> None:
+    job = new_job_run(tmp_path).job("discover", kind="train")
+    with pytest.raises(ValueError, match="records/notes, which is not finished"):
+        run_job(job.path, node(0), trainings=lambda *_: [])
+    assert run_job(job.path, node(1), trainings=lambda *_: []) == FAILED
+
+
+def test_node_ends_with_the_exit_code_that_the_head_gives(tmp_path: Path) -> None:
+    job = new_job_run(tmp_path).job(kind="train")
+    for code in (0, 1, 2, 75):
+        NodeTurns(job.folder, node(0)).end(code)
+        assert run_job(job.path, node(1), trainings=lambda *_: []) == code
+
+
+def test_ranks_of_a_node_are_ended_when_another_node_has_failed(tmp_path: Path) -> None:
+    run = new_job_run(tmp_path)
+    job = run.job(kind="train", nproc_per_node=1, max_failures=1)
+    other = JobFailures(job.folder, node(1), 1)
+
+    def fail() -> None:
+        while not (tmp_path / "ranks").exists():
+            time.sleep(0.01)
+        other.add(9, "rank 1 of the training ended with exit code 9")
+
+    failing = threading.Thread(target=fail)
+    failing.start()
+    head = JobPlace(job="7", node=0, num_nodes=2, head="127.0.0.1")
+    training = run.training("last-fails", num_nodes=2)  # rank 0 goes on for ever
+    assert run_job(job.path, head, trainings=lambda *_: [training]) == RUN_AGAIN
+    failing.join()
+    assert [path.name for path in job.folder.glob("failures*")] == ["failures-0-node1.json"]
+    assert NodeTurns(job.folder, node(1)).end_code == RUN_AGAIN
+
+
+def test_node_that_is_told_to_end_waits_for_the_head_which_may_be_saving(tmp_path: Path) -> None:
+    run = new_job_run(tmp_path)
+    job = run.job(kind="train", nproc_per_node=1)
+    head = NodeTurns(job.folder, node(0))
+    head.give("notes")
+
+    def tell() -> None:
+        while not (tmp_path / "waiting").exists():
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGUSR1)
+        head.end(0)
+
+    telling = threading.Thread(target=tell)
+    telling.start()
+    place = JobPlace(job="7", node=1, num_nodes=2, head="127.0.0.1")
+    training = run.training("waits", num_nodes=2)
+    assert run_job(job.path, place, trainings=lambda *_: [training]) == 0
+    telling.join()

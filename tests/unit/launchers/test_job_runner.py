@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from job_runs import JobRun, new_job_run, told_to_end_once
 
+from mira_megatron.file_lock import held_lock
 from mira_megatron.launchers.job_place import JobPlace
 from mira_megatron.launchers.job_runner import DONE, FAILED, REFUSED, RUN_AGAIN, run_job
 
@@ -68,6 +69,15 @@ def test_what_the_stage_refuses_is_refused_and_no_failure(job_run: JobRun) -> No
     job = job_run.job()  # its raw file is not there
     assert run_job(job.path, SLURM) == REFUSED
     assert not list(job.folder.glob("failures*"))
+
+
+def test_unit_that_another_process_writes_is_waited_for_and_no_failure(job_run: JobRun) -> None:
+    job_run.write_notes()
+    job = job_run.job(max_failures=0)
+    with held_lock(job_run.recipe.run_folder / ".locks/records.notes.lock", "unused"):
+        assert run_job(job.path, SLURM, in_use_seconds=0) == RUN_AGAIN
+    assert not list(job.folder.glob("failures*"))
+    assert run_job(job.path, SLURM) == DONE
 
 
 def test_stage_that_is_killed_is_run_again_as_often_as_it_may_fail(job_run: JobRun) -> None:

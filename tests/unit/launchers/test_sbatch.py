@@ -164,7 +164,7 @@ def test_words_of_users_reach_srun_as_they_were_given(tmp_path: Path, name: str,
     assert ran.wait() == 0, ran.communicate()[1]
     folder, words, head = json.loads((tmp_path / "bin/srun.json").read_text())
     assert words == [
-        *("--export=ALL", "--kill-on-bad-exit=1", word, "$(touch gone)"),
+        *("--export=ALL", "--kill-on-bad-exit=0", "--wait=120", word, "$(touch gone)"),
         *("job", f"{run_folder}/jobs/score/job.json"),
     ]
     assert (folder, head) == (str(tmp_path), "node-1")
@@ -178,7 +178,7 @@ def test_container_is_told_its_image_and_mounts_as_they_were_given(tmp_path: Pat
     pyxis = one_machine(container_runtime="pyxis", mounts=mounts, **changes)
     assert start(tmp_path, script_of(tmp_path, tmp_path / "run", pyxis)).wait() == 0
     _, words, _ = json.loads((tmp_path / "bin/srun.json").read_text())
-    assert words[2:6] == [
+    assert words[3:7] == [
         f"--container-image={image}",
         f"--container-workdir={tmp_path}",
         f"--container-mounts={tmp_path}:{tmp_path},/da ta:/data:ro",
@@ -187,7 +187,7 @@ def test_container_is_told_its_image_and_mounts_as_they_were_given(tmp_path: Pat
     apptainer = replace(pyxis, container_runtime="apptainer")
     assert start(tmp_path, script_of(tmp_path, tmp_path / "run", apptainer)).wait() == 0
     _, words, _ = json.loads((tmp_path / "bin/srun.json").read_text())
-    assert words[2:-3] == [
+    assert words[3:-3] == [
         *("apptainer", "exec", "--pwd", str(tmp_path)),
         *("--bind", str(tmp_path), "--bind", "/da ta:/data:ro", image),
     ]

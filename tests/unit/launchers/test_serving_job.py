@@ -7,6 +7,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from mira_megatron.config import Recipe
 from mira_megatron.launchers.job_children import AttemptFailed, JobChildren, Stopped
 from mira_megatron.launchers.job_file import JobFile, Server, recipe_digest
 from mira_megatron.launchers.job_place import JobPlace
-from mira_megatron.launchers.job_runner import DONE, run_job
+from mira_megatron.launchers.job_runner import DONE, RUN_AGAIN, run_job
 from mira_megatron.launchers.serving_job import (
     endpoint_words,
     health_problem,
@@ -209,6 +210,45 @@ def test_signal_does_not_reach_servers_before_the_stage_has_ended(
         assert "ended in order" not in log(job)
 
 
+def test_servers_end_at_the_signal_that_ends_the_job_is_no_failure(
+    judged_recipe: Callable[..., Recipe], tmp_path: Path
+) -> None:
+    recipe = judged_recipe()
+    # One ends before the signal has reached the job, and the other as it does.
+    first = (
+        "import pathlib, sys, time\nwhile not pathlib.Path(sys.argv[1]).exists(): time.sleep(0.01)"
+    )
+    other = (
+        "import os, pathlib, signal, sys, time\n"
+        "signal.signal(15, lambda *_: (os.kill(os.getppid(), 15), os._exit(0)))\n"
+        "pathlib.Path(sys.argv[1]).touch()\n"
+        "time.sleep(600)"
+    )
+    up = str(tmp_path / "up")
+    job = replace(
+        served(recipe.run_folder, 0, ""),
+        recipe=recipe.path,
+        recipe_digest=recipe_digest(recipe),
+        max_failures=0,
+        server=Server(
+            commands=tuple((sys.executable, "-c", each, up) for each in (first, other)),
+            health_urls=("http://127.0.0.1:9/health",),
+        ),
+        stage="score",
+    )
+    assert run_job(job.write(), JobPlace(job="7")) == RUN_AGAIN
+    assert not list(job.folder.glob("failures*"))
+
+
+def test_address_of_a_server_may_name_the_head(tmp_path: Path, children: JobChildren) -> None:
+    job = served(tmp_path, 0, "")
+    assert job.server is not None
+    urls = tuple(url.replace("127.0.0.1", "{head}") for url in job.server.health_urls)
+    job = replace(job, server=replace(job.server, health_urls=urls))
+    with running_servers(job, JobPlace(), children) as servers:
+        servers.wait_until_ready(poll_seconds=0.02)
+
+
 def test_address_that_answers_before_the_server_is_started_is_refused(
     tmp_path: Path, children: JobChildren
 ) -> None:
@@ -248,6 +288,8 @@ def test_stage_asks_the_servers_of_its_job(
         workers=1,
         server=server,
     )
-    assert endpoint_words(job, recipe) == [f'score.endpoints=["http://127.0.0.1:{port}/v1"]']
+    assert endpoint_words(job, recipe, JobPlace()) == [
+        f'score.endpoints=["http://127.0.0.1:{port}/v1"]'
+    ]
     assert run_job(job.write(), JobPlace()) == DONE
     assert read_manifest(recipe.run_folder / "ratings/mira/notes") is not None
