@@ -30,6 +30,8 @@ from smoke_runs import (
 # What is made of all sources, and of those of the group that the new one joins.
 SELECTION = (
     *(f"keep/{ARM}", f"sensitivity/{ARM}", f"blends/{ARM}", f"checkpoints/{ARM}"),
+    "instruct_data/every_arm",  # it leaves out what any source holds out
+    f"instruct/{ARM}",
     "report",
 )
 SCORER = ("sft/smoke/text-modules", "scorers/smoke/text-modules")
