@@ -110,7 +110,6 @@ def choice_inputs(recipe: Recipe, settings: SelectSettings) -> ChoiceInputs:
         upstream=(
             *(layout.tokens(source) for source in sources),
             *(layout.record_scores(config.score, source) for source in settings.groups),
-            *(layout.reliability_mask(config.score, source) for source in settings.masked),
             *(layout.keep(other) for other in config.without),
         ),
         # An input, not a setting: a source added to a finished run widens the selection.

@@ -68,7 +68,7 @@ def select(workspace: Workspace, settings: SelectSettings) -> WorkResult:
         entry.source: _write_masks(workspace, entry, choice.sources[entry.source])
         for entry in documents
     }
-    unlike = unlike_masks(workspace, settings) if settings.masked else None
+    unlike = unlike_masks(workspace, settings)
     content = certificate(
         settings.arm,
         config,

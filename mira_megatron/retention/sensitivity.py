@@ -81,6 +81,7 @@ def _unit(recipe: Recipe, select: SelectSettings) -> Unit:
         },
         upstream=(
             *inputs.upstream,
+            *(layout.reliability_mask(select.config.score, source) for source in select.masked),
             *(layout.ratings(recipe.rubric, source) for source in select.masked),
             layout.keep(select.arm),
         ),

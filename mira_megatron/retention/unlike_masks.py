@@ -18,16 +18,24 @@ from mira_megatron.stage import Workspace
 Unlike = Mapping[str, Mapping[str, list[str]]]  # group -> source -> ids of its masked anchors
 
 
-def unlike_masks(workspace: Workspace, settings: SelectSettings) -> dict[str, dict[str, list[str]]]:
+def unlike_masks(
+    workspace: Workspace, settings: SelectSettings
+) -> dict[str, dict[str, list[str]]] | None:
     """Returns the groups of which an arm ranks sources together whose masks are not the same.
 
-    By group and source the ids of the anchors that are masked, in slot order.
+    By group and source the ids of the anchors that are masked, in slot order. The masks are those
+    that the score table was made with, and so no inputs of their own: which table the recipe masks
+    now is nothing to an arm that ranks by an earlier one. None where no mask decided of the scores.
     """
     members: dict[tuple[str, str], dict[str, list[str]]] = {}
-    for source in settings.masked:
-        group = settings.groups[source]
+    for source, group in settings.groups.items():
+        scores = workspace.upstream_manifest(layout.record_scores(settings.config.score, source))
+        if layout.reliability_mask(settings.config.score, source) not in scores.inputs:
+            continue
         scope = scope_name(settings.config.scope, source=source, source_group=group)
         members.setdefault((scope, group), {})[source] = _masked(workspace, settings, source)
+    if not members:
+        return None
     return {
         group: of_group
         for (_, group), of_group in members.items()
