@@ -178,7 +178,7 @@ def test_frozen_anchors_leave_other_groups_and_all_judgments_untouched(
     made = {
         name: stamp
         for name, stamp in stamps(finished_run).items()
-        if not name.startswith((*OF_THE_GROUP, "checkpoints/", "report/"))
+        if not name.startswith((*OF_THE_GROUP, "checkpoints/", "instruct", "report/"))
     }
     assert any(name.startswith("judgments/smoke/modules/") for name in made)
     assert any(name.startswith("ratings/smoke/questions/") for name in made)

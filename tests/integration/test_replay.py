@@ -77,7 +77,7 @@ def duplicates_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         {"q": QUESTION.format(number), "a": answer(number)} for number in range(2 * NUM_SHARED)
     ]
     sources = {
-        "left": text_source(write_jsonl(folder / "left.jsonl", shared + only_left + shared[:10])),
+        "left": text_source(write_jsonl(folder / "left.jsonl", shared + only_left + shared[:20])),
         "right": text_source(write_jsonl(folder / "right.jsonl", only_right + chats + shared)),
         "questions": {
             "format": "jsonl",

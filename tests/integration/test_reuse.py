@@ -36,7 +36,8 @@ def test_run_that_reuses_another_budgets_recomputes_only_that_arm(
     run = tmp_path / "run"
     budget = f"arms.{ARM}.budget_fraction=0.7"
     assert_done(smoke("run", run, f"reuse=[{earlier}]", budget))
-    arm = {f"keep/{ARM}", f"sensitivity/{ARM}", f"blends/{ARM}", f"checkpoints/{ARM}"}
+    stages = ("keep", "sensitivity", "blends", "checkpoints", "instruct")
+    arm = {f"{stage}/{ARM}" for stage in stages}
     assert recomputed(run, earlier) == arm | {"report"}
     assert differences(finished_run, earlier) == []
 
