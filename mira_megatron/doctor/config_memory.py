@@ -36,12 +36,7 @@ def check_config_memory(config: Any, num_gpus: int) -> Iterator[Finding]:
     if problems or gpu_problems(split):
         return  # nothing can be estimated of what cannot be cut
     memory = estimate_memory(sizes, split, _step(config))
-    parts = ", ".join(
-        f"{name} {getattr(memory, name):.1f}"
-        for name in ("weights", "gradients", "optimizer", "logits", "activations")
-    )
-    what = f"a step takes about {memory.total:.1f} GB of a GPU ({parts})"
-    yield Finding(level=INFO, what=what, where="model")
+    yield Finding(level=INFO, what=memory.in_words(), where="model")
 
 
 def config_sizes(model: Any) -> ModelSizes | None:

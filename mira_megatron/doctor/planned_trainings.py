@@ -107,7 +107,7 @@ def _scorers(recipe: Recipe) -> PlannedTraining | None:
         base=base,
         sizes=model.sizes,
         split=layout.split,
-        step=_step(layout, facts.sequence_length),
+        step=layout.step(facts.sequence_length),
         facts=facts,
     )
 
@@ -161,15 +161,8 @@ def _dense(
         base=base,
         sizes=model.sizes,
         split=layout.split,
-        step=_step(layout, recipe.sequence_length),
+        step=layout.step(recipe.sequence_length),
         facts=facts,
-    )
-
-
-def _step(layout: ClusterLayout, sequence_length: int) -> StepSettings:
-    state_bytes = 4 if layout.full_precision_state else 2
-    return StepSettings(
-        sequence_length=sequence_length, gradient_bytes=state_bytes, moment_bytes=state_bytes
     )
 
 

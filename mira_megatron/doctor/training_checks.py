@@ -143,11 +143,7 @@ def _check_memory(subject: Subject, training: PlannedTraining) -> Iterator[Findi
     if gpu_problems(training.split) or model_problems(training.sizes, training.split):
         return  # nothing can be estimated of what cannot be cut
     memory = estimate_memory(training.sizes, training.split, training.step)
-    parts = ", ".join(
-        f"{name} {getattr(memory, name):.1f}"
-        for name in ("weights", "gradients", "optimizer", "logits", "activations")
-    )
-    takes = f"a step takes about {memory.total:.1f} GB of a GPU ({parts})"
+    takes = memory.in_words()
     if not gpu:
         yield Finding(level=INFO, what=f"{takes}; no cluster says what it has", where=where)
     elif memory.fits(gpu):

@@ -21,7 +21,7 @@ from mira_megatron.training.bridge_config import (
     plain_provider,
     tokenizer_config,
 )
-from mira_megatron.training.bridge_layouts import ClusterLayout
+from mira_megatron.training.bridge_layouts import ClusterLayout, require_room
 from mira_megatron.training.bridge_models import ClusterModel
 from mira_megatron.training.bridge_settings import (
     MidtrainPaths,
@@ -30,7 +30,6 @@ from mira_megatron.training.bridge_settings import (
 )
 from mira_megatron.training.bridge_versions import require_bridge
 from mira_megatron.training.bridge_yarn import with_yarn
-from mira_megatron.training.dense_layouts import require_dense_room
 from mira_megatron.training.dense_models import END_OF_DOCUMENT, at_length
 
 
@@ -88,7 +87,7 @@ def instruct_sft_config(
 def _provider(model: ClusterModel, layout: ClusterLayout, sequence_length: int) -> Any:
     require_bridge(model, __version__)
     check_cut(layout, sequence_length)
-    require_dense_room(model, layout, sequence_length)
+    require_room(model, layout, sequence_length)
     model = at_length(model, sequence_length)
     provider = plain_provider(model, layout, sequence_length)
     scaling = model.hf_config.get("rope_scaling")

@@ -85,6 +85,13 @@ class ClusterLayout:
         """Returns the end of a recipe's name."""
         return f"{self.num_gpus}gpu_{self.gpu}_bf16"
 
+    def step(self, sequence_length: int) -> StepSettings:
+        """Returns what a step of one sample of this length keeps, and in what precision."""
+        state_bytes = 4 if self.full_precision_state else 2
+        return StepSettings(
+            sequence_length=sequence_length, gradient_bytes=state_bytes, moment_bytes=state_bytes
+        )
+
 
 H200_8 = ClusterLayout(num_gpus=8, gpu="h200", global_batch_size=16)
 H100_8 = ClusterLayout(num_gpus=8, gpu="h100", global_batch_size=16, full_precision_state=False)
@@ -115,11 +122,7 @@ def memory_per_gpu(
     model: ClusterModel, layout: ClusterLayout, sequence_length: int
 ) -> MemoryEstimate:
     """Returns what one GPU holds for samples of `sequence_length` tokens, one at a time."""
-    state_bytes = 4 if layout.full_precision_state else 2
-    step = StepSettings(
-        sequence_length=sequence_length, gradient_bytes=state_bytes, moment_bytes=state_bytes
-    )
-    return estimate_memory(model.sizes, layout.split, step)
+    return estimate_memory(model.sizes, layout.split, layout.step(sequence_length))
 
 
 def require_room(model: ClusterModel, layout: ClusterLayout, sequence_length: int) -> None:

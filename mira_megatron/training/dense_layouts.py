@@ -10,7 +10,7 @@ import logging
 from dataclasses import dataclass
 
 from mira_megatron.config import nearest
-from mira_megatron.training.bridge_layouts import ClusterLayout
+from mira_megatron.training.bridge_layouts import ClusterLayout, memory_per_gpu
 from mira_megatron.training.bridge_models import ClusterModel
 from mira_megatron.training.dense_models import (
     LONG_CONTEXT,
@@ -18,13 +18,7 @@ from mira_megatron.training.dense_models import (
     QWEN25_CODER_1P5B,
     QWEN25_CODER_14B,
 )
-from mira_megatron.training.memory import (
-    GPU_GB,
-    RESERVED_GB,
-    MemoryEstimate,
-    StepSettings,
-    estimate_memory,
-)
+from mira_megatron.training.memory import GPU_GB, RESERVED_GB
 
 logger = logging.getLogger(__name__)
 
@@ -114,25 +108,6 @@ def find_dense_recipe(name: str, task: str) -> DenseRecipe:
     return RECIPES[name]
 
 
-def dense_memory(
-    model: ClusterModel, layout: ClusterLayout, sequence_length: int
-) -> MemoryEstimate:
-    """Returns what one GPU holds at the fullest moment of a step with samples of this length."""
-    step = StepSettings(sequence_length=sequence_length)
-    return estimate_memory(model.sizes, layout.split, step)
-
-
-def require_dense_room(model: ClusterModel, layout: ClusterLayout, sequence_length: int) -> None:
-    """Raises ValueError where a step cannot fit into a GPU by the arithmetic above."""
-    memory = dense_memory(model, layout, sequence_length)
-    if not memory.fits(layout.gpu):
-        raise ValueError(
-            f"{model.name} on {layout.name} with {sequence_length:,} tokens takes about "
-            f"{memory.total:.0f} GB of a GPU's {GPU_GB[layout.gpu] - RESERVED_GB:.0f} usable GB. "
-            "Use more GPUs, a larger kind, or a shorter sequence."
-        )
-
-
 def memory_table() -> list[str]:
     """Returns the lines of the Markdown table in docs/midtraining.md."""
     lines = [
@@ -142,7 +117,7 @@ def memory_table() -> list[str]:
     ]
     for name, recipe in RECIPES.items():
         layout = recipe.layout
-        memory = dense_memory(recipe.model, layout, recipe.sequence_length)
+        memory = memory_per_gpu(recipe.model, layout, recipe.sequence_length)
         lines.append(
             f"| {name.removesuffix('_bf16_config')} | {layout.tensor_parallel} x "
             f"{layout.context_parallel} | {layout.global_batch_size} | {memory.weights:.1f} "

@@ -9,7 +9,7 @@ wherever there is tensor parallelism. Free of torch; nothing here was measured o
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from mira_megatron.training.model_sizes import ModelSizes
 from mira_megatron.training.rank_parameters import (
@@ -79,6 +79,11 @@ class MemoryEstimate:
     def total(self) -> float:
         """Returns the sum."""
         return self.weights + self.gradients + self.optimizer + self.logits + self.activations
+
+    def in_words(self) -> str:
+        """Returns what a step takes, whole and in parts."""
+        parts = ", ".join(f"{each.name} {getattr(self, each.name):.1f}" for each in fields(self))
+        return f"a step takes about {self.total:.1f} GB of a GPU ({parts})"
 
     def fits(self, gpu: str) -> bool:
         """Returns whether a GPU of this kind has the room, less what is reserved."""

@@ -15,8 +15,9 @@ from nemo.collections.common.tokenizers.huggingface.auto_tokenizer import AutoTo
 from nemo.collections.llm.recipes import qwen25_1p5b, qwen25_14b
 from nemo.lightning import AutoResume, RestoreConfig
 
+from mira_megatron.training.bridge_layouts import require_room
 from mira_megatron.training.bridge_settings import MidtrainChoices, MidtrainPaths
-from mira_megatron.training.dense_layouts import GPUS_PER_NODE, DenseRecipe, require_dense_room
+from mira_megatron.training.dense_layouts import GPUS_PER_NODE, DenseRecipe
 from mira_megatron.training.dense_models import (
     END_OF_DOCUMENT,
     OWN_CONTEXT,
@@ -44,7 +45,7 @@ def nemo_midtrain(
             f"{recipe.name}: NeMo 2.7 has no YaRN, and Qwen2.5-Coder knows {OWN_CONTEXT:,} tokens "
             "without. Use recipes/midtrain.py with Megatron-Bridge."
         )
-    require_dense_room(recipe.model, recipe.layout, recipe.sequence_length)
+    require_room(recipe.model, recipe.layout, recipe.sequence_length)
     made = _NEMO_RECIPES[recipe.model.name](
         dir=paths.checkpoints,
         name="midtrain",

@@ -28,14 +28,14 @@ from mira_megatron.doctor.checks import check_config
 from mira_megatron.training.arm_folders import midtrain_folders
 from mira_megatron.training.bridge_attention import refuse_silent_attention
 from mira_megatron.training.bridge_config import dataset_config, tokenizer_config
-from mira_megatron.training.bridge_layouts import ClusterLayout, find_recipe
+from mira_megatron.training.bridge_layouts import ClusterLayout, find_recipe, memory_per_gpu
 from mira_megatron.training.bridge_settings import (
     MidtrainChoices,
     ScorerSftPaths,
     ScorerSftSettings,
     with_learning_rate,
 )
-from mira_megatron.training.dense_layouts import RECIPES, dense_memory
+from mira_megatron.training.dense_layouts import RECIPES
 from mira_megatron.training.dense_models import (
     CARD_YARN,
     LONG_CONTEXT,
@@ -136,7 +136,7 @@ def built_dense(name: str) -> dict[str, Any]:
         "pretrained": config.checkpoint.pretrained_checkpoint,
         "peft": config.peft,
         "found": [[each.level, each.what] for each in check_config(config, recipe.layout.num_gpus)],
-        "memory": dense_memory(
+        "memory": memory_per_gpu(
             at_length(recipe.model, recipe.sequence_length), recipe.layout, recipe.sequence_length
         ).total,
     }

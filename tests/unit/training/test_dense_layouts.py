@@ -6,13 +6,12 @@ from dataclasses import replace
 
 import pytest
 
+from mira_megatron.training.bridge_layouts import memory_per_gpu, require_room
 from mira_megatron.training.dense_layouts import (
     INSTRUCT_SFT,
     MIDTRAIN,
     RECIPES,
-    dense_memory,
     find_dense_recipe,
-    require_dense_room,
 )
 from mira_megatron.training.dense_models import (
     QWEN25_CODER_1P5B,
@@ -52,7 +51,7 @@ def test_tokens_of_a_step_are_the_same_on_any_gpus() -> None:
 
 def test_memory_is_divided_as_megatron_divides_it() -> None:
     recipe = RECIPES["qwen25_coder_14b_midtrain_64gpu_h200_bf16_config"]  # TP 2, CP 4
-    memory = dense_memory(recipe.model, recipe.layout, 32768)
+    memory = memory_per_gpu(recipe.model, recipe.layout, 32768)
     norms = (2 * 48 + 1) * 5120  # which every GPU holds whole
     half = (14_770_033_664 + norms) / 2
     assert memory.weights == pytest.approx(2 * half / 1e9)
@@ -64,7 +63,7 @@ def test_memory_is_divided_as_megatron_divides_it() -> None:
 @pytest.mark.parametrize("name", list(RECIPES))
 def test_every_recipe_has_room_and_its_heads_can_be_cut(name: str) -> None:
     recipe = RECIPES[name]
-    memory = dense_memory(recipe.model, recipe.layout, recipe.sequence_length)
+    memory = memory_per_gpu(recipe.model, recipe.layout, recipe.sequence_length)
     assert memory.total <= GPU_GB[recipe.layout.gpu] - RESERVED_GB
     values, tensor = recipe.model.hf_config, recipe.layout.tensor_parallel
     for size in ("num_attention_heads", "num_key_value_heads", "vocab_size", "intermediate_size"):
@@ -76,7 +75,7 @@ def test_step_without_room_is_refused() -> None:
     recipe = RECIPES["qwen25_coder_14b_midtrain_8gpu_h100_bf16_config"]
     layout = replace(recipe.layout, tensor_parallel=2, context_parallel=4)
     with pytest.raises(ValueError, match="takes about 73 GB of a GPU's 72 usable GB"):
-        require_dense_room(recipe.model, layout, 32768)
+        require_room(recipe.model, layout, 32768)
 
 
 def test_recipe_of_another_task_is_not_found() -> None:
