@@ -25,6 +25,16 @@ def raw_files_digest(files: Iterable[SourceFile], cache_path: Path) -> str:
     return json_digest({name: entry[2] for name, entry in seen.items()})
 
 
+def exported_weights_digest(folder: Path, cache_path: Path) -> str:
+    """Returns what `raw_files_digest` does of the config.json and weights of a Hugging Face folder.
+
+    `cache_path` is as there.
+    """
+    paths = sorted([folder / "config.json", *folder.glob("*.safetensors*")])
+    files = [SourceFile(path=path, name=path.name) for path in paths if path.is_file()]
+    return raw_files_digest(files, cache_path)
+
+
 def _entry(file: SourceFile, cached: list[int | str] | None) -> list[int | str]:
     """[size in bytes, modification time in ns, xxh3_128]"""
     status = file.path.stat()

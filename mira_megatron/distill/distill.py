@@ -22,8 +22,7 @@ from typing import Any
 
 from mira_megatron import layout
 from mira_megatron.config import Recipe, fingerprinted, typed
-from mira_megatron.corpus.raw_digests import raw_files_digest
-from mira_megatron.corpus.sources import SourceFile
+from mira_megatron.corpus.raw_digests import exported_weights_digest
 from mira_megatron.distill.distill_config import NESTED, DistillConfig, distill_config
 from mira_megatron.grouping.source_groups import SourceGroup, source_groups
 from mira_megatron.rubric.prompts import score_prompt_key
@@ -147,10 +146,8 @@ def _raw_files(
         if not is_here:
             folder = exported(recipe.run_folder, recipe.rubric, group.name)
             name = f"{recipe.rubric}.{group.name}"
-        paths = sorted([folder / "config.json", *folder.glob("*.safetensors*")])
-        files = [SourceFile(path=path, name=path.name) for path in paths if path.is_file()]
         cache = recipe.run_folder / ".raw_digests" / f"weights-{name}.json"
-        return {"weights": raw_files_digest(files, cache)}
+        return {"weights": exported_weights_digest(folder, cache)}
 
     return digest
 

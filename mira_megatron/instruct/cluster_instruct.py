@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mira_megatron.config import Recipe
-from mira_megatron.corpus.raw_digests import raw_files_digest
-from mira_megatron.corpus.sources import SourceFile
+from mira_megatron.corpus.raw_digests import exported_weights_digest
 from mira_megatron.training.arm_folders import ArmFolders
 from mira_megatron.training.bridge_settings import InstructSftChoices, with_learning_rate
 from mira_megatron.training.cluster_training import cluster_instruct_sft, instruct_base
@@ -85,10 +84,7 @@ def weights_of(run_folder: Path, arm: TunedArm) -> Callable[[], dict[str, str]]:
     """Returns what digests an arm's exported weights when its unit is to be run."""
 
     def digest() -> dict[str, str]:
-        folder = exported_arm(run_folder, arm).export
-        paths = sorted([folder / "config.json", *folder.glob("*.safetensors*")])
-        files = [SourceFile(path=path, name=path.name) for path in paths]
         cache = run_folder / ".raw_digests" / f"instruct-sft-{arm.arm}.json"
-        return {"weights": raw_files_digest(files, cache)}
+        return {"weights": exported_weights_digest(exported_arm(run_folder, arm).export, cache)}
 
     return digest
