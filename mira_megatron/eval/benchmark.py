@@ -2,11 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
 from typing import Protocol
 
 from mira_megatron.eval.sandbox.contract import Sandbox
 from mira_megatron.eval.verdicts import Extraction, Judgment, Sample
+
+
+class Style(StrEnum):
+    """How a model is asked."""
+
+    COMPLETION = "completion"  # a base model goes on with a text
+    CHAT = "chat"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Prompt:
+    """What a model is asked for one task: `text` for a completion, `messages` for a chat."""
+
+    template: str  # name and version: another wording is another number
+    text: str = ""
+    messages: tuple[Mapping[str, str], ...] = ()  # a last one of the assistant is to be continued
+    stop: tuple[str, ...] = ()
+    max_tokens: int  # of the answer; the published default unless the suite's profile has another
 
 
 class Benchmark(Protocol):
@@ -22,6 +42,9 @@ class Benchmark(Protocol):
     @property
     def task_ids(self) -> Sequence[str]:
         """The tasks in the order of the file."""
+
+    def prompt(self, task_id: str, style: Style) -> Prompt:
+        """Returns what a model is asked. Raises ValueError for a style that has no template."""
 
     def extract(self, sample: Sample) -> Extraction:
         """Returns the program in a sample, or why there is none."""

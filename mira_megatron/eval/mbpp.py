@@ -16,16 +16,18 @@ from pathlib import Path
 from typing import Any
 
 from mira_megatron.atomic_files import write_json
+from mira_megatron.eval.benchmark import Prompt, Style
 from mira_megatron.eval.grouped_calls import Call, CallStatus, call_groups
 from mira_megatron.eval.mbpp_inputs import typed_arguments
 from mira_megatron.eval.mbpp_oracles import expected_value, is_right
 from mira_megatron.eval.sandbox import values
 from mira_megatron.eval.sandbox.contract import Limits, Sandbox
-from mira_megatron.eval.verdicts import Extraction, Judgment, Sample, Status, digest
+from mira_megatron.eval.verdicts import Extraction, Form, Judgment, Sample, Status, digest
 
 GRADER = "mbpp/1"
 BASE, PLUS = "mbpp", "mbpp_plus"
 
+_STOP_WORDS = ('\n"""', "\nassert", "\nif __name__", "\ndef main(", "\nprint(", "<|endoftext|>")
 _FIELDS: Mapping[str, type | tuple[type, ...]] = {
     "task_id": str,
     "prompt": str,
@@ -90,11 +92,22 @@ class Mbpp:
         """The tasks in the order of the file."""
         return list(self.tasks)
 
+    def prompt(self, task_id: str, style: Style) -> Prompt:
+        """Returns what a base model continues, with EvalPlus's stop words and 768 tokens."""
+        if style is not Style.COMPLETION:
+            raise ValueError(f"{self.name}: no template for {style}")
+        return Prompt(
+            template="evalplus-completion/1",
+            text=self.tasks[task_id].prompt.strip() + "\n",
+            stop=_STOP_WORDS,
+            max_tokens=768,
+        )
+
     def extract(self, sample: Sample) -> Extraction:
         """Returns the program: the sample as it is, behind the prompt if it is a completion."""
         if not sample.text.strip():
             return Extraction(code=None, reason="empty")
-        if sample.is_whole_program:
+        if sample.form is Form.PROGRAM:
             return Extraction(code=sample.text)
         return Extraction(code=self.tasks[sample.task_id].prompt + sample.text)
 

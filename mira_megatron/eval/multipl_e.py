@@ -14,9 +14,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from mira_megatron.eval.benchmark import Prompt, Style
 from mira_megatron.eval.languages import LANGUAGES, Language
 from mira_megatron.eval.sandbox.contract import Job, Limits, Outcome, Sandbox
-from mira_megatron.eval.verdicts import Extraction, Judgment, Sample, Status, digest
+from mira_megatron.eval.verdicts import Extraction, Form, Judgment, Sample, Status, digest
 
 GRADER = "multipl_e/1"
 
@@ -43,6 +44,7 @@ class MultiplETask:
     task_id: str
     prompt: str
     tests: str
+    stop_words: tuple[str, ...]
     digest: str  # of everything that decides a verdict
 
 
@@ -61,12 +63,24 @@ class MultiplE:
         """The tasks in the order of the file."""
         return list(self.tasks)
 
+    def prompt(self, task_id: str, style: Style) -> Prompt:
+        """Returns what a base model continues: the task as the file has it, with its stop words."""
+        if style is not Style.COMPLETION:
+            raise ValueError(f"{self.name}: no template for {style}")
+        task = self.tasks[task_id]
+        return Prompt(
+            template="multipl_e-completion/1",
+            text=task.prompt,
+            stop=task.stop_words,
+            max_tokens=1024,
+        )
+
     def extract(self, sample: Sample) -> Extraction:
         """Returns the program without its tests: prompt and completion, or what holds both."""
         if not sample.text.strip():
             return Extraction(code=None, reason="empty")
         task = self.tasks[sample.task_id]
-        if not sample.is_whole_program:
+        if sample.form is Form.COMPLETION:
             return Extraction(code=task.prompt + sample.text)
         # Published details hold the program with its tests, PHP's closed by a tag.
         text = sample.text.removesuffix("?>") if sample.text.endswith("test();?>") else sample.text
@@ -162,6 +176,7 @@ def _task_of_line(line: bytes, where: str, language: Language) -> MultiplETask:
         task_id=fields["name"],
         prompt=fields["prompt"],
         tests=fields["tests"],
+        stop_words=tuple(map(str, fields.get("stop_tokens") or ())),
         digest=digest(GRADER, *(fields[name] for name in _FIELDS)),
     )
 

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mira_megatron.eval.verdicts import Sample
+from mira_megatron.eval.verdicts import Form, Sample
 
 _WHOLE = ("solution", "generation", "code")
 _BEHIND_PROMPT = ("completion",)
@@ -26,15 +26,13 @@ def read_predictions(path: Path, task_ids: Sequence[str]) -> list[Sample]:
     known = set(task_ids)
     numbers: Counter[str] = Counter()
     samples = []
-    for where, task_id, text, is_whole in _entries(path):
+    for where, task_id, text, form in _entries(path):
         if task_id not in known:
             raise ValueError(
                 f"{where}: task {task_id!r} is none of this benchmark's {len(known):,} "
                 f"(the first is {task_ids[0]!r}); give the predictions of the same data file"
             )
-        samples.append(
-            Sample(task_id=task_id, number=numbers[task_id], text=text, is_whole_program=is_whole)
-        )
+        samples.append(Sample(task_id=task_id, number=numbers[task_id], text=text, form=form))
         numbers[task_id] += 1
     if not samples:
         raise ValueError(f"{path}: no predictions")
@@ -52,8 +50,8 @@ def check_complete(samples: Sequence[Sample], task_ids: Sequence[str], path: Pat
         )
 
 
-def _entries(path: Path) -> Iterator[tuple[str, str, str, bool]]:
-    """Yields where, task, text and whether it is a whole program."""
+def _entries(path: Path) -> Iterator[tuple[str, str, str, Form]]:
+    """Yields where, task, text and its form."""
     content = path.read_bytes()
     if path.suffix == ".json":
         yield from _detail_entries(content, path)
@@ -66,11 +64,11 @@ def _entries(path: Path) -> Iterator[tuple[str, str, str, bool]]:
         task_id = fields.get("task_id", fields.get("name"))
         if not isinstance(task_id, str):
             raise ValueError(f"{where}: no task_id (or name)")
-        for text, is_whole in _texts(fields, where):
-            yield where, task_id, text, is_whole
+        for text, form in _texts(fields, where):
+            yield where, task_id, text, form
 
 
-def _detail_entries(content: bytes, path: Path) -> Iterator[tuple[str, str, str, bool]]:
+def _detail_entries(content: bytes, path: Path) -> Iterator[tuple[str, str, str, Form]]:
     for task_id, runs in _parsed(content, str(path)).items():
         where = f"{path}: {task_id}"
         if not isinstance(runs, list):
@@ -79,22 +77,22 @@ def _detail_entries(content: bytes, path: Path) -> Iterator[tuple[str, str, str,
             fields = run[1] if isinstance(run, list) and len(run) == 2 else None
             if not isinstance(fields, dict):
                 raise ValueError(f"{where}: expected a list of [number, {{code}}]")
-            for text, is_whole in _texts(fields, where):
-                yield where, task_id, text, is_whole
+            for text, form in _texts(fields, where):
+                yield where, task_id, text, form
 
 
-def _texts(fields: Mapping[str, Any], where: str) -> Iterator[tuple[str, bool]]:
+def _texts(fields: Mapping[str, Any], where: str) -> Iterator[tuple[str, Form]]:
     """Yields every text of an entry; what holds the prompt already is a whole program."""
     for name in (*_WHOLE, *_BEHIND_PROMPT):
         if isinstance(fields.get(name), str):
-            yield fields[name], name in _WHOLE
+            yield fields[name], Form.PROGRAM if name in _WHOLE else Form.COMPLETION
             return
     texts = fields.get("completions")
     if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
         expected = ", ".join((*_WHOLE, *_BEHIND_PROMPT, "completions"))
         raise ValueError(f"{where}: no text; expected one of {expected}")
     for text in texts:
-        yield text, False
+        yield text, Form.COMPLETION
 
 
 def _parsed(content: bytes, where: str) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from mira_megatron.eval.mbpp import Mbpp
 from mira_megatron.eval.multipl_e import MultiplE
 
 _REQUIRED = ("kind", "category", "file", "protocol", "sampling")
-_OPTIONAL = ("language",)
+_OPTIONAL = ("language", "options")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -29,6 +29,7 @@ class Entry:
     protocol: str
     sampling: str  # the name of a sampling profile
     language: str = ""
+    options: Mapping[str, Any] = field(default_factory=dict)  # the kind's own: a release, a split
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -95,6 +96,9 @@ def _entry(name: str, fields: Any, folder: Path, where: str) -> Entry:
     language = str(fields.get("language", ""))
     if fields["kind"] == "multipl_e" and language not in LANGUAGES:
         raise ValueError(f"{where}.language={language!r}, expected one of {', '.join(LANGUAGES)}")
+    options = fields.get("options") or {}
+    if not isinstance(options, dict):
+        raise ValueError(f"{where}.options={options!r}, expected a mapping")
     return Entry(
         name=name,
         kind=fields["kind"],
@@ -103,4 +107,5 @@ def _entry(name: str, fields: Any, folder: Path, where: str) -> Entry:
         protocol=fields["protocol"],
         sampling=fields["sampling"],
         language=language,
+        options=options,
     )

@@ -26,6 +26,14 @@ class Status(StrEnum):
     INFRA = "infra"  # the sandbox or this machine failed: to be graded again
 
 
+class Form(StrEnum):
+    """What a sample's text is."""
+
+    COMPLETION = "completion"  # goes on where the prompt ends
+    PROGRAM = "program"  # holds the prompt already: nothing is put before it
+    ANSWER = "answer"  # of a chat: the code is looked for in it
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Sample:
     """One answer to a task; `number` counts the answers to it from 0."""
@@ -33,7 +41,8 @@ class Sample:
     task_id: str
     number: int
     text: str
-    is_whole_program: bool = False  # already holds the prompt (and tests): nothing is put before it
+    form: Form = Form.COMPLETION
+    is_truncated: bool = False  # the endpoint stopped at its limit of tokens
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

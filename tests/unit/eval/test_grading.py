@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mira_megatron.eval.benchmark import Prompt, Style
 from mira_megatron.eval.grading import Graded, grade, read_verdicts
 from mira_megatron.eval.sandbox.contract import Job, Outcome, SandboxError
 from mira_megatron.eval.verdicts import (
@@ -42,6 +43,9 @@ class ByText:
     @property
     def task_ids(self) -> list[str]:
         return ["a", "b"]
+
+    def prompt(self, task_id: str, style: Style) -> Prompt:
+        return Prompt(template="by_text/1", text=f"{style} {task_id}", max_tokens=1)
 
     def extract(self, sample: Sample) -> Extraction:
         return (

@@ -9,7 +9,7 @@ from eval_files import ADD, HALF, write_mbpp
 from mira_megatron.eval.mbpp import Mbpp, load_tasks
 from mira_megatron.eval.mbpp_inputs import typed_arguments
 from mira_megatron.eval.sandbox.contract import Sandbox
-from mira_megatron.eval.verdicts import Sample, Status
+from mira_megatron.eval.verdicts import Form, Sample, Status
 
 
 def judged(sandbox: Sandbox, folder: Path, code: str, task_id: str = "Mbpp/1001") -> list[Status]:
@@ -80,7 +80,7 @@ def test_a_completion_stands_behind_the_prompt_and_a_program_alone(tmp_path: Pat
     benchmark = Mbpp(write_mbpp(tmp_path / "tasks.jsonl"), tmp_path)
     sample = Sample(task_id="Mbpp/1001", number=0, text="def add(a, b): ...")
     assert benchmark.extract(sample).code == f"{ADD['prompt']}def add(a, b): ..."
-    whole = Sample(task_id="Mbpp/1001", number=0, text="x = 1", is_whole_program=True)
+    whole = Sample(task_id="Mbpp/1001", number=0, text="x = 1", form=Form.PROGRAM)
     assert benchmark.extract(whole).code == "x = 1"
     empty = Sample(task_id="Mbpp/1001", number=0, text=" \n")
     assert (benchmark.extract(empty).code, benchmark.extract(empty).reason) == (None, "empty")

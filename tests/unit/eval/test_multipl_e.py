@@ -13,7 +13,7 @@ from eval_files import MULTIPL_E, MULTIPL_E_TASK, write_lines, write_multipl_e
 from mira_megatron.eval.languages import LANGUAGES
 from mira_megatron.eval.multipl_e import MultiplE, humaneval_number, load_tasks
 from mira_megatron.eval.sandbox.contract import Sandbox
-from mira_megatron.eval.verdicts import Sample, Status
+from mira_megatron.eval.verdicts import Form, Sample, Status
 
 EARLY_EXITS = {
     "cpp": "    exit(0);",
@@ -124,7 +124,7 @@ def test_published_details_hold_the_tests_and_lose_them(tmp_path: Path) -> None:
     prompt, right, _, tests = MULTIPL_E["php"]
     for ending in ("?>", ""):
         whole = f"{prompt}{right}\n{tests}{ending}"
-        sample = Sample(task_id=MULTIPL_E_TASK, number=0, text=whole, is_whole_program=True)
+        sample = Sample(task_id=MULTIPL_E_TASK, number=0, text=whole, form=Form.PROGRAM)
         assert benchmark.extract(sample).code == f"{prompt}{right}\n"
 
 

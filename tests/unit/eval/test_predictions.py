@@ -8,11 +8,12 @@ import pytest
 from eval_files import write_lines
 
 from mira_megatron.eval.predictions import check_complete, read_predictions
+from mira_megatron.eval.verdicts import Form
 
 
 def read(path: Path) -> list[tuple[str, int, str, bool]]:
     samples = read_predictions(path, ["a", "b"])
-    return [(each.task_id, each.number, each.text, each.is_whole_program) for each in samples]
+    return [(each.task_id, each.number, each.text, each.form is Form.PROGRAM) for each in samples]
 
 
 def test_evalplus_samples(tmp_path: Path) -> None:
