@@ -41,6 +41,7 @@ SECTIONS = (
     "reliability",
     "plan",
     "aggregate",
+    "baselines",
     "tokenize",
     "adopt",
     "select",
