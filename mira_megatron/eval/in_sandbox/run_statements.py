@@ -13,6 +13,7 @@ UTF-8, hold base64.
 """
 
 import base64
+import contextlib
 import json
 import os
 import signal
@@ -22,7 +23,7 @@ import time
 import urllib.parse
 from typing import Any
 
-_BATCH_ROWS = 500
+_BATCH_ROWS, _BATCH_BYTES = 500, 1 << 20
 _STEPS_BETWEEN_LOOKS = 10_000  # of SQLite's virtual machine: well below a millisecond
 _KILL_FACTOR = 1.2  # of CPU seconds, for what the progress handler cannot end
 _WAITING_FACTOR = 20  # wall seconds per CPU second allowed, for a machine that is shared
@@ -44,7 +45,7 @@ def main() -> None:
     """Runs every statement in turn; one that ran out of time is not run on further databases."""
     request = json.load(sys.stdin)
     results = int(os.environ["MIRA_RESULTS_FD"])
-    _write(results, {"sqlite": sqlite3.sqlite_version})
+    _write(results, _line({"sqlite": sqlite3.sqlite_version}))
     out_of_time = set()
     for number, (path, statement) in enumerate(request["statements"]):
         if statement in out_of_time:
@@ -57,7 +58,7 @@ def main() -> None:
         status = os.waitstatus_to_exitcode(wait_status)
         if status in (1, *_OUT_OF_TIME):
             out_of_time.add(statement)
-        _write(results, {"statement": number, "status": status})
+        _write(results, _line({"statement": number, "status": status}))
 
 
 def _run(request: dict[str, Any], number: int, path: str, statement: str, results: int) -> None:
@@ -82,7 +83,7 @@ def _run(request: dict[str, Any], number: int, path: str, statement: str, result
         is_over = "interrupt" in str(error) and time.process_time() >= limit
         said = "out of memory" if isinstance(error, MemoryError) else str(error)
         end.update(end="timeout" if is_over else "error", detail=said[:300])
-    _write(results, end)
+    _write(results, _line(end))
     if end["end"] == "timeout":
         os._exit(1)
 
@@ -94,6 +95,9 @@ def _connection(path: str, request: dict[str, Any]) -> sqlite3.Connection:
     if hasattr(connection, "setlimit"):
         connection.setlimit(_LIMIT_LENGTH, request["max_value_bytes"])
         connection.setlimit(_LIMIT_ATTACHED, 0)
+    # A table-valued function is set up on its first use, by what the authoriser would refuse.
+    with contextlib.suppress(sqlite3.Error):
+        connection.execute("SELECT 1 FROM json_each('[]'), json_tree('[]')").fetchall()
     limit = request["cpu_seconds"]
     connection.set_progress_handler(lambda: time.process_time() >= limit, _STEPS_BETWEEN_LOOKS)
     connection.set_authorizer(_answer)
@@ -106,15 +110,27 @@ def _answer(action: int, first: object, second: object, *_: object) -> int:
 
 
 def _fetch(cursor: sqlite3.Cursor, request: dict[str, Any], number: int, results: int) -> None:
-    num_rows = num_bytes = 0
-    while rows := cursor.fetchmany(_BATCH_ROWS):
-        num_rows += len(rows)
+    num_bytes = 0
+    rows: list[list[object]] = []
+    num_pending_bytes = 0
+    for num_rows, row in enumerate(cursor, start=1):
         if num_rows > request["max_rows"]:
             raise _TooLarge(f"more than {request['max_rows']:,} rows")
-        values = [[_written(value) for value in row] for row in rows]
-        num_bytes += _write(results, {"statement": number, "rows": values})
-        if num_bytes > request["max_bytes"]:
-            raise _TooLarge(f"more than {request['max_bytes']:,} bytes")
+        rows.append([_written(value) for value in row])
+        num_pending_bytes += sum(len(value) for value in row if isinstance(value, bytes))
+        if len(rows) == _BATCH_ROWS or num_pending_bytes > _BATCH_BYTES:
+            num_bytes += _write_rows(results, number, rows, request["max_bytes"] - num_bytes)
+            rows, num_pending_bytes = [], 0
+    if rows:
+        _write_rows(results, number, rows, request["max_bytes"] - num_bytes)
+
+
+def _write_rows(results: int, number: int, rows: list[list[object]], num_bytes_left: int) -> int:
+    content = _line({"statement": number, "rows": rows})
+    if len(content) > num_bytes_left:
+        raise _TooLarge("more bytes than are compared")
+    _write(results, content)
+    return len(content)
 
 
 def _written(value: object) -> object:
@@ -128,12 +144,14 @@ def _written(value: object) -> object:
     return {"blob": base64.b64encode(value).decode()}
 
 
-def _write(results: int, line: dict[str, Any]) -> int:
-    content = json.dumps(line).encode() + b"\n"
+def _line(entry: dict[str, Any]) -> bytes:
+    return json.dumps(entry).encode() + b"\n"
+
+
+def _write(results: int, content: bytes) -> None:
     left = memoryview(content)
     while left:
         left = left[os.write(results, left) :]
-    return len(content)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,6 @@ from mira_megatron.eval.sandbox.interpreter import system_interpreter
 _SCRIPT = Path(in_sandbox.__file__).parent / "run_statements.py"
 _START_SECONDS = 10.0  # for the sandbox and the interpreter
 _WAITING_FACTOR = 20  # wall seconds per CPU second, for what only waits on a busy machine
-_LINE_FACTOR = 2  # room in the results for what a batch has beyond the bytes that end a statement
 _SIGKILL = -9
 _OUT_OF_TIME = (-27, -14, -24)  # SIGPROF, SIGALRM, SIGXCPU
 _MIB = 1 << 20
@@ -152,7 +151,7 @@ def _job(statements: Sequence[tuple[Path, str]], limits: StatementLimits) -> Job
             wall_seconds=_START_SECONDS + _WAITING_FACTOR * seconds,
             cpu_seconds=int(2 * limits.cpu_seconds) + 2,
             memory_bytes=limits.memory_bytes,
-            output_bytes=_LINE_FACTOR * len(statements) * limits.max_bytes + _MIB,
+            output_bytes=len(statements) * limits.max_bytes + _MIB,
             num_processes=8,
             file_bytes=512 * _MIB,  # SQLite sorts large results in files below /tmp
             num_open_files=64,

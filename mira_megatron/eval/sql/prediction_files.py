@@ -25,7 +25,7 @@ def spider_predictions(path: Path, tasks: Mapping[str, SqlTask]) -> list[Sample]
     """Returns one sample per line. Raises ValueError with file and line for what does not fit."""
     if path.suffix == ".jsonl":
         return read_predictions(path, list(tasks))
-    text = path.read_text(encoding="utf-8", errors="surrogateescape")
+    text = path.read_bytes().decode(errors="surrogateescape")
     lines = text.removesuffix("\n").split("\n")
     if not text.strip() or len(lines) > len(tasks):
         raise ValueError(
@@ -35,7 +35,7 @@ def spider_predictions(path: Path, tasks: Mapping[str, SqlTask]) -> list[Sample]
     names = {task.database for task in tasks.values()}
     samples = []
     for number, (task, line) in enumerate(zip(tasks.values(), lines, strict=False), start=1):
-        statement, tab, database = line.strip().rpartition("\t")
+        statement, tab, database = line.rstrip().rpartition("\t")
         if not tab:
             statement = database
         elif database.strip() in names:

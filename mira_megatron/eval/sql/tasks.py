@@ -106,7 +106,7 @@ def _by_id(path: Path, tasks: Sequence[SqlTask], gold_file: Path | None) -> dict
 
 
 def _with_gold(tasks: Sequence[SqlTask], path: Path) -> list[SqlTask]:
-    lines = path.read_text(encoding="utf-8").rstrip().split("\n")
+    lines = path.read_bytes().decode().rstrip().split("\n")
     if len(lines) != len(tasks):
         raise ValueError(
             f"{path}: {len(lines):,} lines for {len(tasks):,} tasks, expected a line each"
