@@ -41,13 +41,17 @@ def write_database(path: Path, *scripts: str) -> Path:
 
 def write_spider(folder: Path, queries: Sequence[str], *scripts: str) -> Path:
     """Writes dev.json and its one database, `concerts`; returns the path of dev.json."""
-    write_database(folder / "database/concerts/concerts.sqlite", *scripts)
+    database = folder / "database/concerts/concerts.sqlite"
+    database.unlink(missing_ok=True)
+    write_database(database, *scripts)
     tasks = [{"db_id": "concerts", "question": "Which?", "query": query} for query in queries]
     return write_json_file(folder / "dev.json", tasks)
 
 
 def write_bird(folder: Path, queries: Sequence[str], *scripts: str) -> Path:
-    write_database(folder / "dev_databases/concerts/concerts.sqlite", *scripts)
+    database = folder / "dev_databases/concerts/concerts.sqlite"
+    database.unlink(missing_ok=True)
+    write_database(database, *scripts)
     tasks = [
         {
             "question_id": 100 + number,

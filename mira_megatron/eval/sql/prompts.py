@@ -25,7 +25,7 @@ def sql_prompt(
     A completion ends in SELECT, so the model goes on behind it. Without evidence, or for a
     benchmark that has none, the template has another name.
     """
-    lines = [*(f"{table}\n" for table in tables), ""]
+    lines = [f"{table}\n" for table in tables]
     if is_evidence_given:
         lines += [
             f"-- External Knowledge: {task.evidence}\n",

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from mira_megatron.eval.sql.comparison import (
+    MAX_CELLS,
     BoundHit,
     same_bag,
     same_list,
@@ -117,7 +118,12 @@ BIRD_PROTOCOLS: Mapping[str, Protocol] = {
 
 
 def status_under(
-    protocol: Protocol, gold_statement: str, gold: Execution, predicted: Execution
+    protocol: Protocol,
+    gold_statement: str,
+    gold: Execution,
+    predicted: Execution,
+    *,
+    max_cells: int = MAX_CELLS,
 ) -> tuple[Status, str]:
     """Returns what one rule makes of a prediction's rows, and why.
 
@@ -131,28 +137,29 @@ def status_under(
     wanted = _readable(gold.rows, protocol.bad_texts)
     if wanted is None:
         return Status.FAIL, f"{GOLD_ERROR}: text that is no UTF-8"
-    status, detail = _status(protocol, gold_statement, gold, wanted, predicted)
+    if predicted.ending is Ending.ROWS:
+        is_in_order = protocol.orders_rows(gold_statement)
+        status, detail = _compared(protocol, gold, wanted, predicted, is_in_order, max_cells)
+    else:
+        is_out_of_time = predicted.ending is Ending.TIMEOUT
+        status = Status.TIMEOUT if is_out_of_time else Status.ERROR
+        detail = predicted.detail
     if not wanted:
         return status, f"{NO_GOLD_ROWS}; {detail}".removesuffix("; ")
     return status, detail
 
 
-def _status(
+def _compared(
     protocol: Protocol,
-    gold_statement: str,
     gold: Execution,
     wanted: Sequence[Row],
     predicted: Execution,
+    is_in_order: bool,
+    max_cells: int,
 ) -> tuple[Status, str]:
-    match predicted.ending:
-        case Ending.TIMEOUT:
-            return Status.TIMEOUT, predicted.detail
-        case Ending.ERROR | Ending.TOO_LARGE | Ending.DIED:
-            return Status.ERROR, predicted.detail
     rows = _readable(predicted.rows, protocol.bad_texts)
     if rows is None:
         return Status.ERROR, "text that is no UTF-8"
-    is_in_order = protocol.orders_rows(gold_statement)
     match protocol.compare:
         case Compare.SET:
             is_same = same_set(wanted, rows)
@@ -161,7 +168,9 @@ def _status(
             is_same = gold.num_columns == predicted.num_columns and compare(wanted, rows)
         case Compare.COLUMNS_IN_ANY_ORDER:
             try:
-                is_same = same_under_column_order(wanted, rows, is_ordered=is_in_order)
+                is_same = same_under_column_order(
+                    wanted, rows, is_ordered=is_in_order, max_cells=max_cells
+                )
             except BoundHit:
                 return Status.FAIL, "which columns stand for which was not found within the bound"
     if is_same:

@@ -106,7 +106,10 @@ def _by_id(path: Path, tasks: Sequence[SqlTask], gold_file: Path | None) -> dict
 
 
 def _with_gold(tasks: Sequence[SqlTask], path: Path) -> list[SqlTask]:
-    lines = path.read_bytes().decode().rstrip().split("\n")
+    try:
+        lines = path.read_bytes().decode().rstrip().split("\n")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not UTF-8 ({error}); unpack it again") from error
     if len(lines) != len(tasks):
         raise ValueError(
             f"{path}: {len(lines):,} lines for {len(tasks):,} tasks, expected a line each"

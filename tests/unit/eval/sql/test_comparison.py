@@ -24,13 +24,15 @@ VALUES = st.sampled_from([None, 0, 1, 1.0, "1", "a", b"a"])
 def table_pairs(draw: st.DrawFn) -> tuple[list[Row], list[Row]]:
     """Two tables; the second is often the first with rows and columns moved, a value changed."""
     num_columns, num_rows = draw(st.integers(1, 4)), draw(st.integers(0, 5))
-    rows = st.lists(st.tuples(*[VALUES] * num_columns), min_size=num_rows, max_size=num_rows)
-    left: list[Row] = draw(rows)
+    row: st.SearchStrategy[Row] = st.tuples(*[VALUES] * num_columns)
+    rows = st.lists(row, min_size=num_rows, max_size=num_rows)
+    left, other = draw(rows), draw(rows)
     if draw(st.booleans()):
-        return left, draw(rows)
+        return left, other
     order = draw(st.permutations(range(num_columns)))
     right = [tuple(row[column] for column in order) for row in draw(st.permutations(left))]
-    if right and draw(st.booleans()):
+    is_changed = draw(st.booleans())
+    if right and is_changed:
         place = draw(st.integers(0, len(right) - 1))
         right[place] = (draw(VALUES), *right[place][1:])
     return left, right
