@@ -7,7 +7,7 @@ extension. It is ended when its CPU time is up, by SQLite's progress handler, or
 kills where SQLite does not get to its handler.
 
 Writes to the results descriptor JSON lines: {"sqlite"} first; per statement {"statement", "rows"}
-as they are fetched, then {"statement", "end", "columns", "detail"}; {"statement", "status"} as its
+as they are fetched, then {"statement", "end", "detail", "columns"}; {"statement", "status"} as its
 process ends. A value is null, a number or a string; {"blob"} and {"text"}, of bytes that are no
 UTF-8, hold base64.
 """
@@ -49,6 +49,8 @@ def main() -> None:
     out_of_time = set()
     for number, (path, statement) in enumerate(request["statements"]):
         if statement in out_of_time:
+            end = {"end": "timeout", "detail": "on another database"}
+            _write(results, _line({"statement": number, **end}))
             continue
         child = os.fork()
         if child == 0:

@@ -121,16 +121,8 @@ def execute(
         # second time it was a statement.
         outcome = sandbox.run(job)
     heard = _heard(outcome.results, len(statements))
-    executions: list[Execution] = []
-    timed_out: set[str] = set()
-    for (_, statement), of_statement in zip(statements, heard, strict=True):
-        if statement in timed_out:
-            executions.append(Execution(ending=Ending.TIMEOUT, detail="on another database"))
-            continue
-        executions.append(_execution(of_statement, outcome))
-        if executions[-1].ending is Ending.TIMEOUT:
-            timed_out.add(statement)
-    return Executed(executions=tuple(executions), outcome=outcome)
+    executions = tuple(_execution(of_statement, outcome) for of_statement in heard)
+    return Executed(executions=executions, outcome=outcome)
 
 
 def _job(statements: Sequence[tuple[Path, str]], limits: StatementLimits) -> Job:

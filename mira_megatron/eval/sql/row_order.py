@@ -6,8 +6,8 @@ The one module that imports sqlglot (extra `eval`).
 from __future__ import annotations
 
 import sqlglot
-from sqlglot import expressions
 from sqlglot.errors import SqlglotError
+from sqlglot.expressions import Query
 
 from mira_megatron.eval.sql.statements import has_outer_order_by
 
@@ -19,13 +19,7 @@ def is_ordered(statement: str) -> bool:
     sqlglot cannot parse is read by its brackets.
     """
     try:
-        tree: object = sqlglot.parse_one(statement, read="sqlite")
+        tree = sqlglot.parse_one(statement, read="sqlite")
     except (SqlglotError, RecursionError):
         return has_outer_order_by(statement)
-    while isinstance(tree, expressions.Query):
-        if tree.args.get("order") is not None:
-            return True
-        if not isinstance(tree, expressions.Subquery):
-            return False
-        tree = tree.this
-    return False
+    return isinstance(tree, Query) and tree.args.get("order") is not None

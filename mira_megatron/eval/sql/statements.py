@@ -8,11 +8,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-# As SQLite has them: a quote within a quoted word is doubled, what is not closed goes to the end.
+# What is not closed goes to the end. A doubled quote within quotes ends one quoted word and begins
+# the next, which makes no difference here.
 _TOKEN = re.compile(
     r"""
-      (?P<quoted> '[^']*(?:''[^']*)*(?:'|\Z) | "[^"]*(?:""[^"]*)*(?:"|\Z)
-                | `[^`]*(?:``[^`]*)*(?:`|\Z) | \[[^\]]*(?:\]|\Z) )
+      (?P<quoted> '[^']*(?:'|\Z) | "[^"]*(?:"|\Z) | `[^`]*(?:`|\Z) | \[[^\]]*(?:\]|\Z) )
     | (?P<comment> --[^\n]* | /\*.*?(?:\*/|\Z) )
     | (?P<word> [^\W\d][\w$]* )
     | (?P<space> \s+ )

@@ -103,7 +103,8 @@ def test_harmless_statement_returns_rows(ran: Ran, name: str) -> None:
     ("name", "said"),
     [
         *((name, "not authorized") for name in ("drop", "delete", "insert", "create", "attach")),
-        *((name, "not authorized") for name in ("pragma", "pragma function", "extension", "begin")),
+        *((name, "not authorized") for name in ("pragma", "pragma function", "begin")),
+        ("extension", "not authorized to use function: load_extension"),
         ("vacuum", "authorization denied"),
         ("chain", "one statement at a time"),
         ("blob", "too big"),
@@ -120,15 +121,40 @@ def test_statement_that_does_more_than_read_is_refused(ran: Ran, name: str, said
     assert ran.executions[name].rows == ()
 
 
-@pytest.mark.parametrize("name", ["cross join", "wide rows"])
-def test_more_rows_or_bytes_than_are_compared_are_not_fetched(ran: Ran, name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "said"), [("cross join", "more than 1,000 rows"), ("wide rows", "more bytes")]
+)
+def test_more_rows_or_bytes_than_are_compared_are_not_fetched(
+    ran: Ran, name: str, said: str
+) -> None:
     assert ran.executions[name].ending is Ending.TOO_LARGE
+    assert said in ran.executions[name].detail
     assert ran.executions[name].rows == ()
 
 
 @pytest.mark.parametrize("name", ["counting", "hidden counting", "blobs for ever"])
 def test_statement_that_does_not_end_is_ended(ran: Ran, name: str) -> None:
     assert ran.executions[name].ending is Ending.TIMEOUT
+
+
+def test_statement_that_takes_steps_is_ended_by_sqlite_itself(ran: Ran) -> None:
+    assert ran.executions["counting"].detail == "interrupted"
+    assert ran.executions["hidden counting"].detail == "interrupted"
+
+
+def test_one_step_that_does_not_end_is_ended_by_a_signal(sandbox: Sandbox, folder: Path) -> None:
+    # Four million comparisons at each of five million places: one call, and so one step.
+    endless = "SELECT instr(printf('%.9000000c', 'a'), printf('%.4000000c', 'a') || 'b')"
+    executed = execute(sandbox, [(write_database(folder / "a.sqlite"), endless)], LIMITS)
+    assert executed.executions == (Execution(ending=Ending.TIMEOUT),)
+    assert executed.outcome.cpu_seconds < 8 * LIMITS.cpu_seconds
+
+
+def test_database_that_keeps_a_log_can_be_read(sandbox: Sandbox, folder: Path) -> None:
+    path = write_database(folder / "a.sqlite", "PRAGMA journal_mode = WAL;" + CONCERTS)
+    assert path.read_bytes()[18:20] == b"\2\2"  # the mark of a file with a write-ahead log
+    (found,) = execute(sandbox, [(path, "SELECT count(*) FROM singer")], LIMITS).executions
+    assert found.rows == ((4,),)
 
 
 def test_database_and_its_folder_are_unchanged(ran: Ran) -> None:
