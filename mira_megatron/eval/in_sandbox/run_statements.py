@@ -25,8 +25,7 @@ from typing import Any
 
 _BATCH_ROWS, _BATCH_BYTES = 500, 1 << 20
 _STEPS_BETWEEN_LOOKS = 10_000  # of SQLite's virtual machine: well below a millisecond
-_KILL_FACTOR = 1.2  # of CPU seconds, for what the progress handler cannot end
-_WAITING_FACTOR = 20  # wall seconds per CPU second allowed, for a machine that is shared
+_KILL_SECONDS = 1.0  # of CPU beyond the limit, for what the progress handler cannot end
 _ALLOWED = (sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_RECURSIVE)
 # Names are not in the sqlite3 module of Python 3.10, and nor is setlimit.
 _LIMIT_LENGTH, _LIMIT_ATTACHED = 0, 7
@@ -69,8 +68,8 @@ def _run(request: dict[str, Any], number: int, path: str, statement: str, result
     for descriptor in (0, 1, 2):
         os.dup2(void, descriptor)
     limit = request["cpu_seconds"]
-    signal.setitimer(signal.ITIMER_PROF, _KILL_FACTOR * limit)
-    signal.setitimer(signal.ITIMER_REAL, _WAITING_FACTOR * limit)
+    signal.setitimer(signal.ITIMER_PROF, limit + _KILL_SECONDS)
+    signal.setitimer(signal.ITIMER_REAL, request["wall_seconds"])
     end: dict[str, Any] = {"statement": number}
     try:
         cursor = _connection(path, request).execute(statement)

@@ -23,7 +23,7 @@ from mira_megatron.eval.sql.execution import (
     written_value,
 )
 
-LIMITS = StatementLimits(cpu_seconds=0.5, max_rows=1000, max_bytes=100_000)
+LIMITS = StatementLimits(cpu_seconds=0.3, max_rows=1000, max_bytes=100_000)
 NUMBERS = """
 CREATE TABLE numbers (n INTEGER);
 WITH RECURSIVE r(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM r WHERE i < 2000)
@@ -146,15 +146,8 @@ def test_one_step_that_does_not_end_is_ended_by_a_signal(sandbox: Sandbox, folde
     # Four million comparisons at each of five million places: one call, and so one step.
     endless = "SELECT instr(printf('%.9000000c', 'a'), printf('%.4000000c', 'a') || 'b')"
     executed = execute(sandbox, [(write_database(folder / "a.sqlite"), endless)], LIMITS)
-    assert executed.executions == (Execution(ending=Ending.TIMEOUT),)
-    assert executed.outcome.cpu_seconds < 8 * LIMITS.cpu_seconds
-
-
-def test_database_that_keeps_a_log_can_be_read(sandbox: Sandbox, folder: Path) -> None:
-    path = write_database(folder / "a.sqlite", "PRAGMA journal_mode = WAL;" + CONCERTS)
-    assert path.read_bytes()[18:20] == b"\2\2"  # the mark of a file with a write-ahead log
-    (found,) = execute(sandbox, [(path, "SELECT count(*) FROM singer")], LIMITS).executions
-    assert found.rows == ((4,),)
+    (found,) = executed.executions
+    assert (found.ending, found.detail) == (Ending.TIMEOUT, "CPU time, within one step")
 
 
 def test_database_and_its_folder_are_unchanged(ran: Ran) -> None:
@@ -197,11 +190,11 @@ class Canned:
 @pytest.mark.parametrize(
     ("changes", "ending", "said"),
     [
-        ({"is_timed_out": True, "exit_code": None}, Ending.TIMEOUT, ""),
+        ({"is_timed_out": True, "exit_code": None}, Ending.TIMEOUT, "wall clock"),
         ({"is_out_of_memory": True, "exit_code": None}, Ending.DIED, "out of memory"),
         ({"results": b'{"statement": 0, "status": -9}\n'}, Ending.DIED, "out of memory"),
         ({"results": b'{"statement": 0, "status": -11}\n'}, Ending.DIED, "status -11"),
-        ({"results": b'{"statement": 0, "status": -27}\n'}, Ending.TIMEOUT, ""),
+        ({"results": b'{"statement": 0, "status": -14}\n'}, Ending.TIMEOUT, "wall clock"),
         ({"results": b'[]\n{"statement": 7}\n{"statement": "x"}\n'}, Ending.DIED, "no room"),
         (
             {

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -235,3 +237,20 @@ def test_shipped_suite_names_both(folder: Path) -> None:
         entry = suite.entry(name)
         assert entry.category == "sql"
         assert open_benchmark(entry, folder).verdict_names[0] == name
+
+
+def test_missing_sqlglot_is_named_with_the_way_out(folder: Path) -> None:
+    path = write_spider(folder, ["SELECT 1"])
+    program = f"""
+import sys
+from pathlib import Path
+sys.modules["sqlglot"] = None
+from mira_megatron.eval.suite import Entry, open_benchmark
+fields = dict(name="spider", kind="spider", category="sql", protocol="ex_spider", sampling="greedy")
+try:
+    open_benchmark(Entry(**fields, file=Path({str(path)!r})), Path("cache"))
+except ValueError as error:
+    print(error)
+"""
+    said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert said.stdout == "spider needs sqlglot: pip install 'mira-megatron[eval]'\n", said.stderr
