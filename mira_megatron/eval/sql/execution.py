@@ -177,7 +177,7 @@ def _heard(results: bytes, num_statements: int) -> list[_Heard]:
                 of_statement.end = entry
             else:
                 of_statement.status = int(entry["status"])
-        except (ValueError, TypeError, KeyError, IndexError, RecursionError):
+        except (ValueError, TypeError, LookupError, OverflowError, RecursionError):
             continue
     return heard
 
@@ -185,11 +185,14 @@ def _heard(results: bytes, num_statements: int) -> list[_Heard]:
 def _execution(heard: _Heard, outcome: Outcome) -> Execution:
     if heard.end is None:
         return _unfinished(heard, outcome)
-    ending = Ending(heard.end["end"])
-    detail = ascii(str(heard.end.get("detail", "")))[1:-1][:160]
+    try:
+        ending = Ending(heard.end["end"])
+        detail = ascii(str(heard.end["detail"]))[1:-1][:160]
+        columns = int(heard.end.get("columns", 0))
+    except (ValueError, TypeError, KeyError, OverflowError):
+        return Execution(ending=Ending.DIED, detail="an end that is none of ours")
     if ending is not Ending.ROWS:
         return Execution(ending=ending, detail=detail)
-    columns = int(heard.end["columns"])
     if any(len(row) != columns for row in heard.rows):
         return Execution(ending=Ending.DIED, detail="rows of several widths")
     return Execution(ending=ending, rows=tuple(heard.rows), num_columns=columns)
@@ -210,13 +213,14 @@ def _unfinished(heard: _Heard, outcome: Outcome) -> Execution:
 
 def value_of(written: Any) -> Value:
     """Returns the value that JSON stands for. Raises ValueError for what stands for none."""
-    if isinstance(written, dict):
-        name, content = next(iter(written.items()))
-        decoded = base64.b64decode(content, validate=True)
-        return BadText(decoded) if name == "text" else decoded
-    if written is None or isinstance(written, int | float | str):
-        return written
-    raise ValueError(f"no value: {written!r}")
+    match written:
+        case None | int() | float() | str():
+            return written
+        case {"text": str() as content}:
+            return BadText(base64.b64decode(content, validate=True))
+        case {"blob": str() as content}:
+            return base64.b64decode(content, validate=True)
+    raise ValueError(f"no value: {ascii(written)[:40]}")
 
 
 def written_value(value: Value) -> object:

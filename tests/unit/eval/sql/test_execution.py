@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from sql_files import CONCERTS, NO_UTF_8, readable_folder, write_database
 
 from mira_megatron.eval.sandbox.contract import Outcome, Sandbox, SandboxError
@@ -199,7 +202,7 @@ class Canned:
         (
             {
                 "results": b'{"statement": 0, "rows": [[1]]}\n{"statement": 0, "end": "rows",'
-                b' "columns": 2}\n'
+                b' "columns": 2, "detail": ""}\n'
             },
             Ending.DIED,
             "several widths",
@@ -212,6 +215,25 @@ def test_job_that_went_wrong_is_told_by_its_outcome(
     (found,) = execute(Canned(**changes), [(Path("/a.sqlite"), "SELECT 1")], LIMITS).executions
     assert found.ending is ending
     assert said in found.detail
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-1, 2) | st.floats() | st.sampled_from(["rows", "a"]),
+    lambda inner: (
+        st.lists(inner, max_size=2)
+        | st.dictionaries(st.sampled_from(["text", "blob", "end"]), inner, max_size=2)
+    ),
+    max_leaves=5,
+)
+KEYS = st.sampled_from(["statement", "rows", "end", "columns", "detail", "status"])
+
+
+@given(st.lists(st.dictionaries(KEYS, JSON) | JSON, max_size=4))
+def test_whatever_a_statement_managed_to_write_is_an_ending(lines: list[object]) -> None:
+    results = b"".join(json.dumps(line).encode() + b"\n" for line in lines)
+    (found,) = execute(Canned(results=results), [(Path("/a"), "SELECT 1")], LIMITS).executions
+    assert found.ending in Ending
+    assert all(len(row) == found.num_columns for row in found.rows)
 
 
 def test_job_whose_first_process_died_is_run_once_more() -> None:
