@@ -227,7 +227,7 @@ JSON = st.recursive(
 )
 OF_THE_STATEMENT = st.fixed_dictionaries(
     {"statement": st.just(0)},
-    optional={name: JSON for name in ("rows", "end", "columns", "detail", "status")},
+    optional=dict.fromkeys(("rows", "end", "columns", "detail", "status"), JSON),
 )
 
 
