@@ -23,6 +23,7 @@ import time
 import urllib.parse
 from typing import Any
 
+_TIME_IS_UP = 75  # exit status
 _BATCH_ROWS, _BATCH_BYTES = 500, 1 << 20
 _STEPS_BETWEEN_LOOKS = 10_000  # of SQLite's virtual machine: well below a millisecond
 _KILL_SECONDS = 1.0  # of CPU beyond the limit, for what the progress handler cannot end
@@ -57,13 +58,14 @@ def main() -> None:
             os._exit(0)
         _, wait_status = os.waitpid(child, 0)
         status = os.waitstatus_to_exitcode(wait_status)
-        if status in (1, *_OUT_OF_TIME):
+        if status in (_TIME_IS_UP, *_OUT_OF_TIME):
             out_of_time.add(statement)
-        _write(results, _line({"statement": number, "status": status}))
+        # A process that was killed may have left half a line.
+        _write(results, b"\n" + _line({"statement": number, "status": status}))
 
 
 def _run(request: dict[str, Any], number: int, path: str, statement: str, results: int) -> None:
-    """Runs one statement; leaves with 1 where its time was up."""
+    """Runs one statement; leaves with a status of its own where its time was up."""
     void = os.open(os.devnull, os.O_RDWR)
     for descriptor in (0, 1, 2):
         os.dup2(void, descriptor)
@@ -86,7 +88,7 @@ def _run(request: dict[str, Any], number: int, path: str, statement: str, result
         end.update(end="timeout" if is_over else "error", detail=said[:300])
     _write(results, _line(end))
     if end["end"] == "timeout":
-        os._exit(1)
+        os._exit(_TIME_IS_UP)
 
 
 def _connection(path: str, request: dict[str, Any]) -> sqlite3.Connection:
