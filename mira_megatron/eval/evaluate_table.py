@@ -65,7 +65,8 @@ def print_table(
 
 
 def _score_table(outcomes: Sequence[Outcome]) -> Table:
-    table = Table("benchmark")
+    table = Table(box=None)  # eight columns fit into 80 characters without a frame
+    table.add_column("benchmark", no_wrap=True)
     for title in ("pass@1 %", "tasks", "samples", *_LOST):
         table.add_column(title, justify="right")
     for outcome in outcomes:
@@ -79,7 +80,8 @@ def _score_table(outcomes: Sequence[Outcome]) -> Table:
 
 
 def _category_table(suite: Suite, outcomes: Sequence[Outcome]) -> Table:
-    table = Table("category")
+    table = Table(box=None)
+    table.add_column("category", no_wrap=True)
     table.add_column("mean %", justify="right")
     table.add_column("missing")
     scored = {outcome.entry.name for outcome in outcomes if outcome.scores}

@@ -26,6 +26,7 @@ class EvalEndpoint:
     every: Fault | None = None  # of all others
     bodies: list[dict[str, Any]] = field(default_factory=list)
     paths: list[str] = field(default_factory=list)
+    keys: list[str | None] = field(default_factory=list)  # headers
     num_answered: int = 0
     models: Sequence[str] | None = (MODEL,)
     after: Callable[[int], None] = lambda num_answered: None
@@ -64,6 +65,7 @@ def serving(endpoint: EvalEndpoint) -> Iterator[EvalEndpoint]:
             with endpoint.lock:
                 endpoint.bodies.append(body)
                 endpoint.paths.append(self.path)
+                endpoint.keys.append(self.headers["Authorization"])
                 fault = endpoint.faults.popleft() if endpoint.faults else endpoint.every
             if fault is not None:
                 self._fail(fault)

@@ -118,7 +118,7 @@ def test_after_a_line_that_the_disk_did_not_take_whole_no_other_follows(
     with GenerationFile(path) as file:
         file.append(ONE)
         soft_limit(size + size // 2)
-        with pytest.raises(OSError, match="no space left while keeping an answer. Make room"):
+        with pytest.raises(OSError, match=r"no space left while keeping an answer\. Make room"):
             file.append(ONE)
         soft_limit(10 * size)
         with pytest.raises(OSError, match="no space left"):
