@@ -94,7 +94,13 @@ def run(console: Console, options: EvaluateOptions) -> int:
                 _generate(options, options.asked, work, outcomes[work.entry.name])
         if options.is_graded:
             _grade(options, works, outcomes)
-        print_table(console, suite, list(outcomes.values()), is_graded=options.is_graded)
+        print_table(
+            console,
+            suite,
+            list(outcomes.values()),
+            is_graded=options.is_graded,
+            limit=options.limit,
+        )
     return _exit_code(list(outcomes.values()))
 
 

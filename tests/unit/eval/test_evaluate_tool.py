@@ -195,12 +195,17 @@ def test_changed_prompt_is_asked_again_and_the_old_answer_is_not_graded(
 
 
 def test_limit_asks_for_the_first_tasks_and_says_that_the_score_is_of_fewer(
-    sandbox: Sandbox, tmp_path: Path, words: list[str], endpoint: EvalEndpoint
+    sandbox: Sandbox,
+    tmp_path: Path,
+    words: list[str],
+    endpoint: EvalEndpoint,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert main([*words, "--benchmark", "mbpp", "--limit", "1"]) == 0
     assert results(tmp_path)["is_subset"] is True
     assert results(tmp_path)["scores"]["mbpp_plus"]["num_tasks"] == 1
     assert len(endpoint.bodies) == 1
+    assert "of the first 1 tasks alone" in capsys.readouterr().out
 
 
 def test_another_model_or_style_needs_another_folder(
