@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -19,14 +20,16 @@ from vllm_server import VllmServer, running_vllm
 
 from mira_megatron.eval.generation.generations import read_generations
 from mira_megatron.eval.sandbox.best import best_sandbox
+from mira_megatron.stop_signals import INTERRUPTED
 
 pytestmark = pytest.mark.integration
 
 ROOT = Path(__file__).parents[2]
 DATA = ROOT.parent / "shared/data/eval"
 SUITE = ROOT / "eval/suites/mira9.yaml"
-NUM_TASKS = 60
-NUM_BEFORE_KILL = 20
+NUM_TASKS = 30
+NUM_BEFORE_STOP = 16
+RIGHT = "def add(a, b):\n    return a + b\n"
 NAMES = ("mbpp", "multipl_e_js", "multipl_e_php", "multipl_e_py", "multipl_e_sh")
 
 
@@ -52,7 +55,9 @@ def evaluate(*words: str | Path) -> list[str]:
     return [sys.executable, "-m", "mira_megatron.cli", "evaluate", *map(str, words)]
 
 
-def test_a_killed_evaluation_asks_for_what_is_left_alone(tmp_path: Path) -> None:
+@pytest.fixture
+def command(tmp_path: Path) -> Iterator[tuple[EvalEndpoint, list[str]]]:
+    """A suite of 60 answers, the endpoint that gives them, and the words that ask for them."""
     tasks = [
         {**ADD, "task_id": f"Mbpp/{1000 + number}", "prompt": f'"""\nAdd {number}.\n"""\n'}
         for number in range(NUM_TASKS)
@@ -64,24 +69,33 @@ def test_a_killed_evaluation_asks_for_what_is_left_alone(tmp_path: Path) -> None
         "benchmarks": {"mbpp": {**fields, "sampling": "hot"}},
     }
     (tmp_path / "suite.yaml").write_text(yaml.safe_dump(suite))
-    endpoint = EvalEndpoint(answer_of=lambda asked: "def add(a, b):\n    return a + b\n")
-    generations = tmp_path / "out/mbpp/generations.jsonl"
-    with serving(endpoint):
+    with serving(EvalEndpoint(answer_of=lambda asked: RIGHT)) as endpoint:
         words = ("--endpoint", endpoint.url, "--model", MODEL, "--style", "completion")
         paths = ("--output", tmp_path / "out", "--data-folder", tmp_path)
-        command = evaluate(tmp_path / "suite.yaml", *words, *paths, "--max-in-flight", "4")
-        process = subprocess.Popen(command)
+        yield endpoint, evaluate(tmp_path / "suite.yaml", *words, *paths, "--max-in-flight", "4")
 
-        def kill(num_answered: int) -> None:
-            if num_answered == NUM_BEFORE_KILL:
-                process.kill()
 
-        endpoint.after = kill
-        assert process.wait(120) == -9
-        kept = set(read_generations(generations))
-        assert NUM_BEFORE_KILL - 8 <= len(kept) < 2 * NUM_TASKS
-        endpoint.bodies.clear()
-        subprocess.run(command, check=True)
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_a_stopped_evaluation_asks_for_what_is_left_alone(
+    command: tuple[EvalEndpoint, list[str]], tmp_path: Path, number: signal.Signals
+) -> None:
+    endpoint, words = command
+    generations = tmp_path / "out/mbpp/generations.jsonl"
+    process = subprocess.Popen(words)
+
+    def stop(num_answered: int) -> None:
+        if num_answered == NUM_BEFORE_STOP:
+            process.send_signal(number)
+
+    endpoint.after = stop
+    assert process.wait(120) == (-9 if number == signal.SIGKILL else INTERRUPTED)
+    kept = set(read_generations(generations))
+    num_asked = len(endpoint.bodies)
+    assert NUM_BEFORE_STOP - 8 <= len(kept) <= num_asked < 2 * NUM_TASKS
+    if number == signal.SIGINT:  # what was in flight was waited for
+        assert len(kept) == num_asked
+    endpoint.bodies.clear()
+    subprocess.run(words, check=True)
     assert len(endpoint.bodies) == 2 * NUM_TASKS - len(kept)
     assert kept < set(read_generations(generations))
     assert len(generations.read_bytes().splitlines()) == 2 * NUM_TASKS

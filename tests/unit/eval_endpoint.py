@@ -29,6 +29,7 @@ class EvalEndpoint:
     keys: list[str | None] = field(default_factory=list)  # headers
     num_answered: int = 0
     models: Sequence[str] | None = (MODEL,)
+    max_model_len: int = 4096
     after: Callable[[int], None] = lambda num_answered: None
     url: str = ""
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -57,7 +58,10 @@ def serving(endpoint: EvalEndpoint) -> Iterator[EvalEndpoint]:
             if self.path != "/v1/models" or endpoint.models is None:
                 self._send(404, b"{}")
                 return
-            models = [{"id": name, "root": f"/weights/{name}"} for name in endpoint.models]
+            models = [
+                {"id": name, "root": f"/weights/{name}", "max_model_len": endpoint.max_model_len}
+                for name in endpoint.models
+            ]
             self._send(200, json.dumps({"data": models}).encode())
 
         def do_POST(self) -> None:

@@ -234,6 +234,31 @@ def test_model_that_no_endpoint_serves_is_refused_before_anything_is_asked(
     assert main([*words, "--generate-only"]) == 0
 
 
+def test_context_without_room_for_an_answer_fails_before_anything_is_asked(
+    tmp_path: Path,
+    words: list[str],
+    endpoint: EvalEndpoint,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    endpoint.max_model_len = 1024  # MultiPL-E's answers have as many
+
+    assert main([*words, "--generate-only"]) == 2
+
+    assert len(endpoint.bodies) == 2
+    assert all(asked.startswith('"""\n') for asked in endpoint.asked)  # MBPP's
+
+
+def test_damaged_suite_file_is_named(
+    tmp_path: Path, words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "out/suite.json"
+    path.parent.mkdir()
+    for content in ("{", "[]", "{}", '{"model": "m", "style": "chat", "benchmarks": []}'):
+        path.write_text(content)
+        assert main([*words, "--generate-only"]) == 2
+        assert f"{path}: not the suite.json" in capsys.readouterr().err
+
+
 def test_endpoint_that_refuses_fails_the_benchmark_and_keeps_what_came(
     tmp_path: Path, words: list[str], endpoint: EvalEndpoint
 ) -> None:
