@@ -50,7 +50,21 @@ def asked_in(body: dict[str, Any]) -> str:
 @contextmanager
 def serving(endpoint: EvalEndpoint) -> Iterator[EvalEndpoint]:
     """Serves until the block ends."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _handler_of(endpoint))
+    server.daemon_threads = True
+    endpoint.url = f"http://127.0.0.1:{server.server_port}/v1"
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    try:
+        yield endpoint
+    finally:
+        endpoint.released.set()
+        server.shutdown()
+        server.server_close()
+        thread.join()
 
+
+def _handler_of(endpoint: EvalEndpoint) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
@@ -116,15 +130,4 @@ def serving(endpoint: EvalEndpoint) -> Iterator[EvalEndpoint]:
         def log_message(self, format: str, *args: Any) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    endpoint.url = f"http://127.0.0.1:{server.server_port}/v1"
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    try:
-        yield endpoint
-    finally:
-        endpoint.released.set()
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    return Handler
