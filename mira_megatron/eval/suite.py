@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,12 @@ import yaml
 
 from mira_megatron.eval.benchmark import Benchmark
 from mira_megatron.eval.languages import LANGUAGES
+from mira_megatron.eval.livecodebench import CALL_SECONDS, LiveCodeBench
+from mira_megatron.eval.livecodebench_data import edition_of, release_files
 from mira_megatron.eval.mbpp import Mbpp
 from mira_megatron.eval.multipl_e import MultiplE
 
+KINDS = ("mbpp", "multipl_e", "livecodebench")
 _REQUIRED = ("kind", "category", "file", "protocol", "sampling")
 _OPTIONAL = ("language", "options")
 
@@ -72,16 +76,35 @@ def load_suite(path: Path, data_folder: Path | None = None) -> Suite:
 
 def open_benchmark(entry: Entry, cache_folder: Path) -> Benchmark:
     """Returns the benchmark over its data file; ValueError or FileNotFoundError for the file."""
-    if not entry.file.is_file():
-        raise FileNotFoundError(
-            f"{entry.file}: the data file of {entry.name} is not there; name the folder that has "
-            "it with --data-folder"
-        )
+    for path in data_files(entry):
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"{path}: the data file of {entry.name} is not there; name the folder that has "
+                "it with --data-folder"
+            )
     match entry.kind:
         case "mbpp":
             return Mbpp(entry.file, cache_folder)
+        case "livecodebench":
+            edition = edition_of(entry.options, entry.name)
+            call_seconds = int(entry.options.get("call_seconds", CALL_SECONDS))
+            return LiveCodeBench(entry.file, edition, _python_of(entry), call_seconds)
         case _:
             return MultiplE(entry.file, entry.language)
+
+
+def data_files(entry: Entry) -> tuple[Path, ...]:
+    """Returns the files that a benchmark is read from."""
+    match entry.kind:
+        case "livecodebench":
+            return release_files(entry.file, edition_of(entry.options, entry.name).release)
+        case _:
+            return (entry.file,)
+
+
+def _python_of(entry: Entry) -> Path | None:
+    python = entry.options.get("python")
+    return None if python is None else Path(str(python))
 
 
 def _entry(name: str, fields: Any, folder: Path, where: str) -> Entry:
@@ -91,8 +114,8 @@ def _entry(name: str, fields: Any, folder: Path, where: str) -> Entry:
     unknown = sorted(set(fields) - {*_REQUIRED, *_OPTIONAL})
     if missing or unknown:
         raise ValueError(f"{where}: missing {missing or 'nothing'}, unknown {unknown or 'nothing'}")
-    if fields["kind"] not in ("mbpp", "multipl_e"):
-        raise ValueError(f"{where}.kind={fields['kind']!r}, expected mbpp or multipl_e")
+    if fields["kind"] not in KINDS:
+        raise ValueError(f"{where}.kind={fields['kind']!r}, expected one of {', '.join(KINDS)}")
     language = str(fields.get("language", ""))
     if fields["kind"] == "multipl_e" and language not in LANGUAGES:
         raise ValueError(f"{where}.language={language!r}, expected one of {', '.join(LANGUAGES)}")
@@ -107,5 +130,9 @@ def _entry(name: str, fields: Any, folder: Path, where: str) -> Entry:
         protocol=fields["protocol"],
         sampling=fields["sampling"],
         language=language,
-        options=options,
+        # A day without quotes is a date to YAML, and results are JSON.
+        options={
+            key: value.isoformat() if isinstance(value, date) else value
+            for key, value in options.items()
+        },
     )
