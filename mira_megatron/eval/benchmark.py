@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from mira_megatron.eval.sandbox.contract import Sandbox
 from mira_megatron.eval.verdicts import Extraction, Judgment, Sample
@@ -60,3 +60,18 @@ class Benchmark(Protocol):
 
     def cluster(self, task_id: str) -> str:
         """Returns what tasks that are no independent draws have in common."""
+
+
+@runtime_checkable
+class HasSubset(Protocol):
+    """A benchmark with a verdict name that only some of its tasks have."""
+
+    def verdict_names_of(self, task_id: str) -> tuple[str, ...]:
+        """Returns the benchmarks that the task belongs to."""
+
+
+def verdict_names_of(benchmark: Benchmark, task_id: str) -> tuple[str, ...]:
+    """Returns the benchmarks that a program for the task gets a verdict of."""
+    if isinstance(benchmark, HasSubset):
+        return benchmark.verdict_names_of(task_id)
+    return benchmark.verdict_names

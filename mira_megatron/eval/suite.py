@@ -11,13 +11,15 @@ from typing import Any
 import yaml
 
 from mira_megatron.eval.benchmark import Benchmark
+from mira_megatron.eval.bigcodebench import BigCodeBench
+from mira_megatron.eval.bigcodebench_data import bcb_files, bcb_options
 from mira_megatron.eval.languages import LANGUAGES
 from mira_megatron.eval.livecodebench import CALL_SECONDS, LiveCodeBench
 from mira_megatron.eval.livecodebench_data import edition_of, release_files
 from mira_megatron.eval.mbpp import Mbpp
 from mira_megatron.eval.multipl_e import MultiplE
 
-KINDS = ("mbpp", "multipl_e", "livecodebench")
+KINDS = ("mbpp", "multipl_e", "livecodebench", "bigcodebench")
 _REQUIRED = ("kind", "category", "file", "protocol", "sampling")
 _OPTIONAL = ("language", "options")
 
@@ -89,6 +91,8 @@ def open_benchmark(entry: Entry, cache_folder: Path) -> Benchmark:
             edition = edition_of(entry.options, entry.name)
             call_seconds = int(entry.options.get("call_seconds", CALL_SECONDS))
             return LiveCodeBench(entry.file, edition, _python_of(entry), call_seconds)
+        case "bigcodebench":
+            return BigCodeBench(entry.file, bcb_options(entry.options, entry.name))
         case _:
             return MultiplE(entry.file, entry.language)
 
@@ -98,6 +102,8 @@ def data_files(entry: Entry) -> tuple[Path, ...]:
     match entry.kind:
         case "livecodebench":
             return release_files(entry.file, edition_of(entry.options, entry.name).release)
+        case "bigcodebench":
+            return bcb_files(entry.file, bcb_options(entry.options, entry.name))
         case _:
             return (entry.file,)
 
