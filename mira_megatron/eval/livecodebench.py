@@ -206,7 +206,8 @@ def _judge_calls(
 ) -> tuple[int, Judged, Outcome]:
     place = "Solution()." if "class Solution" in code else ""
     try:
-        arguments = [[json.loads(line) for line in test.input.split("\n")] for test in tests]
+        lines = [test.input.rstrip("\n").split("\n") for test in tests]
+        arguments = [[json.loads(line) for line in each] for each in lines]
         expected = [json.loads(test.output) for test in tests]
     except ValueError as error:
         raise ValueError(f"{task.place}: a functional test that is not JSON ({error})") from error
