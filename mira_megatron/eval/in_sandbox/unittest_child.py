@@ -5,7 +5,8 @@ classes: they are compared with what they were before the program was loaded, af
 
 Writes to the descriptor of its one argument a JSON line per event: {"loaded": null, or what was
 raised}, {"test", "outcome", "said"} with an outcome passed, failed, error, skipped, expected or
-unexpected, {"changed": name} for a changed class of unittest, and {"done": true} at the end.
+unexpected, {"changed": name} for a changed class of unittest, and {"done": true} at the end; each
+with the "token" that came with the request.
 """
 
 import builtins
@@ -63,7 +64,7 @@ class _Result(unittest.TestResult):
 def main() -> None:
     """Runs all tests of one class; ends the process, whatever threads the program has left."""
     request = json.load(sys.stdin)
-    report = _reporter(int(sys.argv[1]))
+    report = _reporter(int(sys.argv[1]), request.pop("token"))
     changed = _watch()
     void = os.open(os.devnull, os.O_RDWR)
     os.dup2(void, 0)
@@ -94,11 +95,11 @@ def main() -> None:
     end(0)
 
 
-def _reporter(descriptor: int) -> Callable[..., None]:
+def _reporter(descriptor: int, token: str) -> Callable[..., None]:
     write, dumps = os.write, json.dumps  # programs patch modules, tests do too
 
     def report(**event: Any) -> None:
-        left = memoryview(dumps(event).encode() + b"\n")
+        left = memoryview(dumps({**event, "token": token}).encode() + b"\n")
         while left:
             left = left[write(descriptor, left) :]
 

@@ -4,6 +4,9 @@ Started inside the sandbox with the request on stdin. The driver never loads the
 is closed to the child, and with it the nonce that marks its record. A child that ends the process
 has ended itself: that it did, and which tests it had reported by then, is what is recorded.
 
+Events carry a token that the child was given before it loaded the program; what the program writes
+by itself, without going through the child's frames, has none and is not passed on.
+
 Writes to the results descriptor one JSON object: {"nonce", "exit_code", "events"}, the events as
 unittest_child.py writes them.
 """
@@ -11,6 +14,7 @@ unittest_child.py writes them.
 import ctypes
 import json
 import os
+import secrets
 import select
 import subprocess
 import sys
@@ -31,6 +35,7 @@ def main() -> None:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_DUMPABLE)")
     results = int(os.environ.pop("MIRA_RESULTS_FD"))
     nonce = request.pop("nonce")
+    request["token"] = secrets.token_hex(16)
     ours, childs = os.pipe()
     child = subprocess.Popen(
         [sys.executable, "-B", "-s", str(_CHILD), str(childs)],
@@ -46,7 +51,11 @@ def main() -> None:
     child.stdin.write(json.dumps(request).encode())
     child.stdin.close()
     content = _read(ours, child)
-    record = {"nonce": nonce, "exit_code": child.wait(), "events": _events(content)}
+    record = {
+        "nonce": nonce,
+        "exit_code": child.wait(),
+        "events": _events(content, request["token"]),
+    }
     left = memoryview(json.dumps(record).encode())
     while left:
         left = left[os.write(results, left) :]
@@ -76,13 +85,15 @@ def _chunk(descriptor: int) -> bytes | None:
         return None
 
 
-def _events(content: bytes) -> list[Any]:
+def _events(content: bytes, token: str) -> list[dict[str, Any]]:
     events = []
     for line in content.splitlines():
         try:
-            events.append(json.loads(line))
+            event = json.loads(line)
         except (ValueError, RecursionError):
             break
+        if isinstance(event, dict) and event.pop("token", None) == token:
+            events.append(event)
     return events
 
 

@@ -100,11 +100,12 @@ ATTACKS = {
         "import sys\nprint('Ran 3 tests in 0.0s\\n\\nOK', file=sys.stderr)\n"
         "def task_func(text):\n    return 0"
     ),
-    "writes events and ends": (
-        "import json, os\nfor number in range(3, 64):\n    try:\n"
-        "        for name in ('test_case_1', 'test_case_2', 'test_case_3'):\n"
-        "            os.write(number, (json.dumps({'test': name, 'outcome': 'passed', 'said': ''})"
-        " + chr(10)).encode())\n"
+    "writes a whole report and ends": (
+        "import json, os\nevents = [{'loaded': None}, {'done': True}]\n"
+        "for name in ('test_case_1', 'test_case_2', 'test_case_3'):\n"
+        "    events.insert(1, {'test': name, 'outcome': 'passed', 'said': ''})\n"
+        "report = ''.join(json.dumps(event) + chr(10) for event in events).encode()\n"
+        "for number in range(3, 64):\n    try:\n        os.write(number, report)\n"
         "    except OSError:\n        pass\nos._exit(0)"
     ),
     "writes the record of the driver": (
