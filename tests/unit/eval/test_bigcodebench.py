@@ -216,6 +216,19 @@ def test_one_program_gives_a_hard_verdict_where_the_task_is_hard(
         ]
 
 
+def test_a_sample_whose_hard_verdict_was_lost_is_graded_again(
+    sandbox: Sandbox, tmp_path: Path
+) -> None:
+    benchmark = opened_bcb(tmp_path, hard=(TASK,))
+    samples = [Sample(task_id=TASK, number=0, text=RIGHT, form=Form.PROGRAM)]
+    file = tmp_path / "out" / "verdicts.jsonl"
+    for name in ("first", "second"):
+        graded = grade(benchmark, samples, sandbox, file.parent, tmp_path / name, workers=1)
+        assert graded.num_run == 1
+        assert [verdict.benchmark for verdict in graded.verdicts] == [FULL, HARD]
+        file.write_bytes(file.read_bytes().splitlines(keepends=True)[0])
+
+
 def test_a_machine_that_fails_says_so_for_the_benchmarks_of_the_task_alone(
     sandbox: Sandbox, tmp_path: Path
 ) -> None:

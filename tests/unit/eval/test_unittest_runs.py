@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from sandboxed_jobs import limited
 
-from mira_megatron.eval.sandbox.contract import Limits, Sandbox
+from mira_megatron.eval.sandbox.contract import Job, Limits, Outcome, Sandbox
 from mira_megatron.eval.sandbox.interpreter import system_interpreter
 from mira_megatron.eval.unittest_runs import expected_tests, run_with_tests
 from mira_megatron.eval.verdicts import Status
@@ -90,6 +92,53 @@ def test_a_test_that_was_taken_away_is_missed(sandbox: Sandbox) -> None:
     assert ran(sandbox, program, tests=tests) == (
         Status.FAIL,
         "1 of 2 tests did not run; exit code 0",
+    )
+
+
+@pytest.mark.parametrize("place", ["mem", "fd", "environ", "cwd"])
+def test_a_program_cannot_look_into_its_driver(sandbox: Sandbox, place: str) -> None:
+    program = (
+        "import os\ndef task_func():\n"
+        f"    path = f'/proc/{{os.getppid()}}/{place}'\n"
+        "    try:\n        os.listdir(path) if os.path.isdir(path) else open(path, 'rb').close()\n"
+        "        os.readlink(path)\n"
+        "    except PermissionError:\n        return 1\n"
+    )
+    assert ran(sandbox, program) == (Status.PASS, "")
+
+
+class _Replaying:
+    """A sandbox whose driver sends what another run's sent."""
+
+    def __init__(self, sandbox: Sandbox) -> None:
+        self._sandbox = sandbox
+        self.level = sandbox.level
+        self._results: bytes | None = None
+
+    def run(self, job: Job) -> Outcome:
+        outcome = self._sandbox.run(job)
+        self._results = self._results or outcome.results
+        return replace(outcome, results=self._results)
+
+
+def test_the_record_of_another_run_is_not_believed(sandbox: Sandbox) -> None:
+    replaying = _Replaying(sandbox)
+    program = "def task_func():\n    return 1"
+    assert ran(replaying, program) == (Status.PASS, "")
+    assert ran(replaying, program)[1].startswith("nothing was heard of its end")
+
+
+def test_a_program_that_ends_the_process_behind_its_last_test_has_not_passed(
+    sandbox: Sandbox,
+) -> None:
+    tests = f"{TESTS}    @classmethod\n    def tearDownClass(cls):\n        task_func()\n"
+    program = (
+        "import os\ncalls = []\ndef task_func():\n    calls.append(1)\n"
+        "    if len(calls) == 2: os._exit(0)\n    return 1"
+    )
+    assert ran(sandbox, program, tests=tests) == (
+        Status.FAIL,
+        "ended before the end of its tests",
     )
 
 
