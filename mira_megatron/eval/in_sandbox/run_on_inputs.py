@@ -4,7 +4,7 @@ Started inside the sandbox with the request on stdin. It knows inputs and no rig
 whatever the program does to this process, it gains nothing by it. Processes are forked from one
 that has the modules of the program's header loaded, which takes a tenth of starting Python anew.
 
-Writes to the results descriptor one JSON line per run: {"run", "status", "is_late", "seconds",
+Writes to the results descriptor one JSON line per run, in order: {"status", "is_late", "seconds",
 "stdout", "said"}; a run that did not end well, with exit code 0, is the last, and what it printed
 stays here.
 """
@@ -31,7 +31,7 @@ def main() -> None:
     for name in request["modules"]:
         importlib.import_module(name)
     gc.freeze()  # else a child's first collection would copy all pages
-    for number, text in enumerate(request["inputs"]):
+    for text in request["inputs"]:
         streams = [os.memfd_create(name) for name in ("stdin", "stdout", "stderr")]
         _write(streams[0], text.encode("utf-8", "surrogatepass"))
         os.lseek(streams[0], 0, os.SEEK_SET)
@@ -43,7 +43,7 @@ def main() -> None:
             # buffers written, and what was not caught is printed, with exit code 1.
             _run(request["program"])
             return
-        line = {"run": number, **_ended(child, request["wait_seconds"])}
+        line = _ended(child, request["wait_seconds"])
         printed = _content(streams[1], request["output_bytes"]) if line["status"] == 0 else b""
         line["stdout"] = printed.decode(errors="replace")
         said = _content(streams[2], request["output_bytes"])[-_SAID_BYTES:]

@@ -49,6 +49,7 @@ def test_programs_see_the_libraries_of_a_named_environment(
         sandbox, program, [""], cpu_seconds=5, limits=LIMITS, interpreter=environment.interpreter
     ).runs
     assert [run.stdout for run in runs] == ["42\n"]
+    assert failing_imports(sandbox, environment, ["only_there"]) == {}
     tests = (
         "import unittest\nclass TestCases(unittest.TestCase):\n    def test_answer(self):\n"
         "        self.assertEqual(only_there.ANSWER, 42)\n"
