@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 from mira_megatron import __version__
+from mira_megatron.cli_evaluate import add_evaluate
 from mira_megatron.cli_grade import add_grade
 from mira_megatron.cli_tokens import add_tokens_tool
 from mira_megatron.cli_words import (
@@ -74,6 +75,7 @@ def command_parser() -> argparse.ArgumentParser:
             _add_sharing(command, stage)
     _add_rubric_tool(commands)
     add_tokens_tool(commands)
+    add_evaluate(commands)
     add_grade(commands)
     _add_serve(commands)
     _add_doctor(commands)

@@ -1,6 +1,7 @@
 """`mira grade`: a file of predictions -> verdicts and scores.
 
-Reads   a suite, its benchmark's data file, predictions in the benchmark's own format
+Reads   a suite, its benchmark's data file, predictions in the benchmark's own format or the
+        generations.jsonl of `mira evaluate`
 Writes  OUTPUT/verdicts.jsonl, a line per sample and benchmark (grading.py)
         OUTPUT/results.json, scores with what they stand on: files by SHA-256, grader, isolation
 """
@@ -10,22 +11,28 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
 from mira_megatron.atomic_files import write_json
+from mira_megatron.eval.benchmark import Benchmark
+from mira_megatron.eval.generation.generations import generated_samples, read_generations, style_of
+from mira_megatron.eval.generation.planned import asked_of, planned_answers
 from mira_megatron.eval.grading import Graded, grade
 from mira_megatron.eval.predictions import check_complete, read_predictions
 from mira_megatron.eval.sandbox.best import best_sandbox
+from mira_megatron.eval.sandbox.contract import Sandbox
 from mira_megatron.eval.suite import Entry, data_files, load_suite, open_benchmark
-from mira_megatron.eval.verdicts import Status, Verdict
+from mira_megatron.eval.verdicts import Sample, Status, Verdict
 
 logger = logging.getLogger(__name__)
 
 RESULTS_FILE = "results.json"
+_WITHOUT = (Status.NO_CODE, Status.TRUNCATED)  # without a program
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,6 +48,12 @@ class GradeOptions:
     min_isolation: int
     workers: int
     is_subset: bool  # tasks may lack a prediction
+    is_generated: bool = False  # `predictions` is a generations.jsonl
+
+    @property
+    def cache_folder(self) -> Path:
+        """Returns where gold values and verdicts by content are kept."""
+        return self.cache if self.cache is not None else self.output / "cache"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,6 +65,7 @@ class Score:
     num_samples: int
     pass_at_1: float  # percent: the mean over tasks of the fraction of samples that pass
     counts: dict[str, int]  # samples by status
+    reasons: dict[str, int]  # why samples have no program: empty, unparsable …
 
 
 def run(console: Console, options: GradeOptions) -> int:
@@ -59,16 +73,23 @@ def run(console: Console, options: GradeOptions) -> int:
 
     Raises ValueError or FileNotFoundError for what the user can fix.
     """
-    entry = load_suite(options.suite, options.data_folder).entry(options.benchmark)
-    cache = options.cache if options.cache is not None else options.output / "cache"
-    benchmark = open_benchmark(entry, cache)
-    samples = read_predictions(options.predictions, benchmark.task_ids)
+    suite = load_suite(options.suite, options.data_folder)
+    entry = suite.entry(options.benchmark)
+    benchmark = open_benchmark(entry, options.cache_folder)
+    asked = None
+    if options.is_generated:
+        path = options.predictions
+        generations = read_generations(path)
+        style = style_of(generations.values())
+        planned = planned_answers(benchmark, suite.sampling_of(entry), style)
+        samples = generated_samples(planned, generations, path)
+        asked = asked_of(planned)
+    else:
+        samples = read_predictions(options.predictions, benchmark.task_ids)
     if not options.is_subset:
         check_complete(samples, benchmark.task_ids, options.predictions)
     sandbox = best_sandbox(options.min_isolation)
-    graded = grade(benchmark, samples, sandbox, options.output, cache, workers=options.workers)
-    found = scores(graded.verdicts)
-    _write_results(options, entry, benchmark.grader, found, graded)
+    found = grade_samples(options, entry, benchmark, samples, sandbox, asked=asked)
     for score in found:
         statuses = ", ".join(f"{name} {count}" for name, count in score.counts.items())
         console.print(
@@ -82,6 +103,32 @@ def run(console: Console, options: GradeOptions) -> int:
     if num_unknown:
         logger.error("%d verdicts say nothing about the program; run the same again", num_unknown)
     return int(num_unknown > 0)
+
+
+def grade_samples(
+    options: GradeOptions,
+    entry: Entry,
+    benchmark: Benchmark,
+    samples: Sequence[Sample],
+    sandbox: Sandbox,
+    *,
+    asked: Mapping[str, Any] | None,
+) -> list[Score]:
+    """Returns a score per verdict name, with both files written.
+
+    `asked` is what the samples were generated with, None where they were made elsewhere.
+    """
+    graded = grade(
+        benchmark,
+        samples,
+        sandbox,
+        options.output,
+        options.cache_folder,
+        workers=options.workers,
+    )
+    found = scores(graded.verdicts)
+    _write_results(options, entry, benchmark.grader, found, graded, asked)
+    return found
 
 
 def scores(verdicts: Sequence[Verdict]) -> list[Score]:
@@ -104,11 +151,19 @@ def _score(name: str, verdicts: Sequence[Verdict]) -> Score:
         num_samples=len(verdicts),
         pass_at_1=100 * sum(fractions) / len(fractions),
         counts={status.value: counted[status] for status in Status if counted[status]},
+        reasons=dict(
+            sorted(Counter(each.detail for each in verdicts if each.status in _WITHOUT).items())
+        ),
     )
 
 
 def _write_results(
-    options: GradeOptions, entry: Entry, grader: str, found: Sequence[Score], graded: Graded
+    options: GradeOptions,
+    entry: Entry,
+    grader: str,
+    found: Sequence[Score],
+    graded: Graded,
+    asked: Mapping[str, Any] | None,
 ) -> None:
     content = {
         "benchmark": entry.name,
@@ -121,6 +176,7 @@ def _write_results(
             "path": str(options.predictions),
             "sha256": _sha256(options.predictions),
         },
+        "asked": asked,
         "grader": grader,
         "isolation": min(verdict.isolation for verdict in graded.verdicts),
         "is_subset": options.is_subset,
@@ -133,6 +189,7 @@ def _write_results(
                 "num_tasks": score.num_tasks,
                 "num_samples": score.num_samples,
                 "statuses": score.counts,
+                "reasons": score.reasons,
             }
             for score in found
         },

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Self
 
 from mira_megatron.atomic_files import write_json
+from mira_megatron.eval.answers.extracting import extracted, no_code_status
 from mira_megatron.eval.benchmark import Benchmark, verdict_names_of
 from mira_megatron.eval.sandbox.contract import Sandbox, SandboxError
 from mira_megatron.eval.verdicts import (
@@ -73,15 +74,16 @@ def grade(
     num_resumed = num_cached = 0
     with _VerdictFile(output / VERDICTS_FILE) as file:
         for sample in samples:
-            extraction = benchmark.extract(sample)
+            extraction = extracted(benchmark, sample)
             code = extraction.code
             code_digest = "" if code is None else digest(code)
             place = (sample.task_id, sample.number)
-            if found := resumed.get((*place, code_digest)):
+            no_code = (no_code_status(sample), extraction.reason or "")
+            found = resumed.get((*place, code_digest))
+            if found and (code is not None or (found[0].status, found[0].detail) == no_code):
                 num_resumed += 1
                 by_sample[place] = found
             elif code is None:
-                no_code = (Status.NO_CODE, extraction.reason or "")
                 by_sample[place] = _verdicts(
                     benchmark,
                     _Program(sample=sample, code="", digest=""),

@@ -74,6 +74,10 @@ class LiveCodeBench:
         call_seconds: int = CALL_SECONDS,
     ) -> None:
         """`python` runs the programs, with the libraries it has; None: the system's python3."""
+        if type(call_seconds) is not int or call_seconds < 1:
+            raise ValueError(
+                f"{NAME}: call_seconds={call_seconds!r}, expected a whole number above 0"
+            )
         self.edition = edition
         self._python = python
         self._call_seconds = call_seconds
