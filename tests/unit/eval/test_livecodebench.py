@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from livecodebench_files import RISES, SUM, Tests, lcb_row, write_lcb
@@ -82,6 +83,13 @@ def test_a_function_passes_where_all_that_it_returns_is_right(
     status, detail = judged(sandbox, opened(tmp_path, RISES, "rises"), code)
     assert status is verdict[0], detail
     assert detail.startswith(verdict[1])
+
+
+@pytest.mark.parametrize("call_seconds", [0, "6", 1.5, True])
+def test_a_limit_that_is_no_number_of_seconds_is_refused(tmp_path: Path, call_seconds: Any) -> None:
+    write_lcb(tmp_path, lcb_row())
+    with pytest.raises(ValueError, match="expected a whole number above 0"):
+        LiveCodeBench(tmp_path, V6, call_seconds=call_seconds)
 
 
 def test_a_call_that_takes_too_long_is_a_timeout(sandbox: Sandbox, tmp_path: Path) -> None:
