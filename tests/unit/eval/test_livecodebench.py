@@ -217,6 +217,19 @@ def test_the_solved_examples_are_right_programs(sandbox: Sandbox, tmp_path: Path
         assert judged(sandbox, benchmark, code) == (Status.PASS, "")
 
 
+def test_facts_name_release_window_and_the_days_that_it_has(tmp_path: Path) -> None:
+    write_lcb(tmp_path, lcb_row("a", day="2025-01-04"), lcb_row("b", day="2025-04-06"))
+    facts = LiveCodeBench(tmp_path, Edition(release="v6")).facts(())
+    assert json.loads(json.dumps(facts)) == {
+        "edition": "v6",
+        "release": "v6",
+        "first_contest": "2025-01-04",
+        "last_contest": "2025-04-06",
+        "call_seconds": 6,
+        "python": None,
+    }
+
+
 def test_graded_predictions_carry_release_and_window(tmp_path: Path) -> None:
     write_lcb(tmp_path / "lcb", lcb_row(), lcb_row("b", day="2024-01-01"))
     suite = tmp_path / "suite.yaml"
