@@ -206,6 +206,20 @@ def test_a_base_model_is_shown_one_solved_task_and_an_open_answer(
     assert prompt.stop == ("###",)
 
 
+GOLDEN = Path(__file__).parents[2] / "golden"
+
+
+@pytest.mark.parametrize("kind", ["stdin", "function"])
+def test_the_prompts_of_a_version_keep_their_words(tmp_path: Path, kind: str) -> None:
+    tests, function = (RISES, "rises") if kind == "function" else (SUM, None)
+    benchmark = opened(tmp_path, tests, function)
+    chat = benchmark.prompt(TASK, Style.CHAT)
+    shown = "".join(f"[{each['role']}]\n{each['content']}" for each in chat.messages)
+    completion = benchmark.prompt(TASK, Style.COMPLETION)
+    written = f"{chat.template}\n{shown}{completion.template}\n{completion.text}"
+    assert written == (GOLDEN / f"livecodebench_prompts_{kind}.txt").read_text()
+
+
 def test_the_solved_examples_are_right_programs(sandbox: Sandbox, tmp_path: Path) -> None:
     for tests, function in (
         ([("[3,5,4,9]", "2")], "countRises"),
