@@ -26,7 +26,7 @@ from mira_megatron.eval.grading import Graded, grade
 from mira_megatron.eval.predictions import check_complete, read_predictions
 from mira_megatron.eval.sandbox.best import best_sandbox
 from mira_megatron.eval.sandbox.contract import Sandbox
-from mira_megatron.eval.suite import Entry, load_suite, open_benchmark
+from mira_megatron.eval.suite import Entry, data_files, load_suite, open_benchmark
 from mira_megatron.eval.verdicts import Sample, Status, Verdict
 
 logger = logging.getLogger(__name__)
@@ -172,7 +172,8 @@ def _write_results(
         "category": entry.category,
         "protocol": entry.protocol,
         "suite": str(options.suite),
-        "data": {"path": str(entry.file), "sha256": _sha256(entry.file)},
+        "options": dict(entry.options),
+        "data": _data(entry),
         "predictions": {
             "path": str(options.predictions),
             "sha256": _sha256(options.predictions),
@@ -198,6 +199,18 @@ def _write_results(
     if isinstance(benchmark, HasFacts):
         content["facts"] = benchmark.facts(graded.verdicts)
     write_json(options.output / RESULTS_FILE, content)
+
+
+def _data(entry: Entry) -> dict[str, object]:
+    """Returns where the data lies and its SHA-256; of several files each one's, by name."""
+    files = data_files(entry)
+    if files == (entry.file,):
+        return {"path": str(entry.file), "sha256": _sha256(entry.file)}
+    folder = entry.file if entry.file.is_dir() else entry.file.parent
+    return {
+        "path": str(entry.file),
+        "sha256": {str(path.relative_to(folder)): _sha256(path) for path in files},
+    }
 
 
 def _sha256(path: Path) -> str:

@@ -23,7 +23,7 @@ from typing import Self
 
 from mira_megatron.atomic_files import write_json
 from mira_megatron.eval.answers.extracting import extracted, no_code_status
-from mira_megatron.eval.benchmark import Benchmark
+from mira_megatron.eval.benchmark import Benchmark, verdict_names_of
 from mira_megatron.eval.sandbox.contract import Sandbox, SandboxError
 from mira_megatron.eval.verdicts import (
     Judgment,
@@ -88,7 +88,9 @@ def grade(
                     benchmark,
                     _Program(sample=sample, code="", digest=""),
                     Judgment(
-                        statuses=dict.fromkeys(benchmark.verdict_names, no_code),
+                        statuses=dict.fromkeys(
+                            verdict_names_of(benchmark, sample.task_id), no_code
+                        ),
                         isolation=sandbox.level,
                     ),
                 )
@@ -132,8 +134,11 @@ def _resumed(
         if is_ours and verdict.isolation >= level and verdict.status is not Status.INFRA:
             place = (verdict.task_id, verdict.sample, verdict.code_digest)
             found.setdefault(place, []).append(verdict)
-    num_names = len(benchmark.verdict_names)
-    return {place: each for place, each in found.items() if len(each) == num_names}
+    return {
+        place: each
+        for place, each in found.items()
+        if {verdict.benchmark for verdict in each} == set(verdict_names_of(benchmark, place[0]))
+    }
 
 
 def read_verdicts(path: Path) -> list[Verdict]:
@@ -169,7 +174,8 @@ def _judgments(
             return program, benchmark.judge(sandbox, program.sample.task_id, program.code)
         except SandboxError as error:
             unknown = (Status.INFRA, ascii(str(error))[:160])
-            statuses = dict.fromkeys(benchmark.verdict_names, unknown)
+            names = verdict_names_of(benchmark, program.sample.task_id)
+            statuses = dict.fromkeys(names, unknown)
             return program, Judgment(statuses=statuses, isolation=sandbox.level)
 
     with ThreadPoolExecutor(workers) as pool:

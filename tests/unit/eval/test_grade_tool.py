@@ -88,7 +88,7 @@ def test_a_wrong_suite_is_named(tmp_path: Path, old: str, new: str, said: str) -
         load_suite(path)
 
 
-def test_the_shipped_suite_has_mbpp_and_eight_languages() -> None:
+def test_the_shipped_suite_has_python_benchmarks_and_eight_languages() -> None:
     suite = load_suite(SHIPPED)
     assert sum(name.startswith("multipl_e_") for name in suite.entries) == 8
     assert suite.entry("multipl_e_ts").language == "ts"
