@@ -1,4 +1,4 @@
-"""tasks.jsonl: which tasks a benchmark has, what hangs together, and which programs its score is of.
+"""tasks.jsonl: a benchmark's tasks, what hangs together, and the programs that its score is of.
 
 verdicts.jsonl only grows: it also holds verdicts of programs that were graded here before, and of
 earlier graders. tasks.jsonl is written anew with every score and says which of them count.
@@ -59,7 +59,9 @@ def read_tasks(path: Path) -> list[GradedTask]:
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"{path}:{number}: no task ({error!r}); grade again") from error
         if not isinstance(task_id, str) or not isinstance(cluster, str) or task_id in tasks:
-            raise ValueError(f"{path}:{number}: expected a new task_id and its cluster; grade again")
+            raise ValueError(
+                f"{path}:{number}: expected a new task_id and its cluster; grade again"
+            )
         tasks[task_id] = GradedTask(task_id=task_id, cluster=cluster, programs=programs)
     if not tasks:
         raise ValueError(f"{path}: no tasks; grade again")

@@ -53,6 +53,12 @@ def wilson(mean: float, num_draws: float, *, critical: float | None = None) -> I
     return Interval(low=max(0.0, min(mean, middle - half)), high=min(1.0, max(mean, middle + half)))
 
 
+def t_interval(value: float, error: float, num_clusters: int) -> Interval:
+    """Returns value +- Student's quantile for C - 1 degrees of freedom times the standard error."""
+    half = error * float(student_t.ppf((1 + CONFIDENCE) / 2, num_clusters - 1))
+    return Interval(low=value - half, high=value + half)
+
+
 def standard_error(scores_T: Sequence[float]) -> float | None:
     """Returns the standard error of the mean of independent tasks; None for fewer than two."""
     if len(scores_T) < 2:

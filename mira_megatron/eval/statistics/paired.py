@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from math import comb
 
 import numpy as np
 import numpy.typing as npt
+
+from mira_megatron.eval.statistics.intervals import CONFIDENCE, Interval, normal_quantile
 
 
 def mcnemar_p(num_gained: int, num_lost: int) -> float:
@@ -23,15 +26,31 @@ def mcnemar_p(num_gained: int, num_lost: int) -> float:
     return min(1.0, 2 * tail / (1 << num_changed)) if num_changed else 1.0
 
 
-def resampled_p(differences_R: npt.NDArray[np.float64]) -> float:
-    """Returns the two-sided p of no difference, from resampled differences; never 0.
+def paired_interval(num_gained: int, num_lost: int, num_tasks: int) -> Interval:
+    """Returns the interval of (gained - lost) / tasks of Agresti and Min (Stat. Med. 2005).
 
-    Twice the share of resamples on the other side of 0, which counts on neither side alone; the
-    observed data count as one more resample, so p is at least 2 / (R + 1).
+    Wald's with half a task added to each of the four cells: with few changes Wald's own, and the
+    bootstrap's, are far too narrow. Raises ValueError for fewer tasks than changes, or none.
     """
-    num_below = int(np.count_nonzero(differences_R <= 0))
-    num_above = int(np.count_nonzero(differences_R >= 0))
-    return min(1.0, 2 * (min(num_below, num_above) + 1) / (len(differences_R) + 1))
+    if num_tasks < 1 or num_tasks < num_gained + num_lost:
+        raise ValueError(f"num_tasks={num_tasks}, with {num_gained + num_lost} changed")
+    total = num_tasks + 2.0
+    gained, lost = num_gained + 0.5, num_lost + 0.5
+    middle = (gained - lost) / total
+    error = math.sqrt(gained + lost - (gained - lost) ** 2 / total) / total
+    half = normal_quantile((1 + CONFIDENCE) / 2) * error
+    return Interval(low=max(-1.0, middle - half), high=min(1.0, middle + half))
+
+
+def flipped_p(observed: float, flipped_R: npt.NDArray[np.float64]) -> float:
+    """Returns the two-sided p of a difference among those under random signs; never 0.
+
+    The share that is at least as far from 0; the observed one counts among them, so p is at least
+    1 / (R + 1), and valid for any number of draws.
+    """
+    # A sum in another order is the same difference: far below one sample of any benchmark.
+    num_as_far = int(np.count_nonzero(np.abs(flipped_R) >= abs(observed) - 1e-9))
+    return (num_as_far + 1) / (len(flipped_R) + 1)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -53,12 +53,35 @@ class ClusteredScores:
             )
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ClusterSums:
+    """The members of one stratum, summed by cluster; columns are in the order of the members."""
+
+    sums_CB: npt.NDArray[np.float64]
+    tasks_CB: npt.NDArray[np.float64]  # how many tasks each sum is of
+
+
+def cluster_sums(members: Sequence[ClusteredScores]) -> ClusterSums:
+    """Returns scores and tasks by cluster, clusters in the order of their names."""
+    names = sorted({cluster for each in members for cluster in each.clusters})
+    place = {cluster: index for index, cluster in enumerate(names)}
+    sums_CB = np.zeros((len(names), len(members)))
+    tasks_CB = np.zeros_like(sums_CB)
+    for column, each in enumerate(members):
+        places = [place[cluster] for cluster in each.clusters]
+        np.add.at(sums_CB[:, column], places, np.asarray(each.scores, dtype=np.float64))
+        np.add.at(tasks_CB[:, column], places, 1.0)
+    return ClusterSums(sums_CB=sums_CB, tasks_CB=tasks_CB)
+
+
 def resampled_scores(
     scored: Mapping[Key, ClusteredScores], resampling: Resampling
 ) -> dict[Key, npt.NDArray[np.float64]]:
     """Returns each score under every resample (R,); NaN in a resample that has none of its tasks.
 
-    A stratum's draws depend on the seed, its name and its clusters, not on what else there is.
+    A stratum's draws depend on the seed, its name and its clusters, not on what else there is. Each
+    deviation from the score is widened by the square root of C / (C - 1): among few clusters those
+    drawn vary less than those that could have been there. So a score may leave 0 to 1 here.
     """
     strata: dict[str, dict[Key, ClusteredScores]] = {}
     for key, each in scored.items():
@@ -72,23 +95,23 @@ def resampled_scores(
 def _resampled_stratum(
     name: str, members: Mapping[Key, ClusteredScores], resampling: Resampling
 ) -> dict[Key, npt.NDArray[np.float64]]:
-    names = sorted({cluster for each in members.values() for cluster in each.clusters})
-    place = {cluster: index for index, cluster in enumerate(names)}
-    sums_CB = np.zeros((len(names), len(members)))
-    tasks_CB = np.zeros_like(sums_CB)
-    for column, each in enumerate(members.values()):
-        places = [place[cluster] for cluster in each.clusters]
-        np.add.at(sums_CB[:, column], places, np.asarray(each.scores, dtype=np.float64))
-        np.add.at(tasks_CB[:, column], places, 1.0)
-    seed = xxhash.xxh3_64_intdigest(f"{resampling.seed}:{name}".encode("utf-8", "surrogatepass"))
+    summed = cluster_sums(list(members.values()))
+    num_clusters = len(summed.sums_CB)
     parts = []
-    for times_RC in _drawn(len(names), resampling.num_resamples, seed):
-        num_tasks_RB = times_RC @ tasks_CB
+    for times_RC in _drawn(num_clusters, resampling.num_resamples, stratum_seed(name, resampling)):
+        num_tasks_RB = times_RC @ summed.tasks_CB
         score_RB = np.full_like(num_tasks_RB, np.nan)
-        np.divide(times_RC @ sums_CB, num_tasks_RB, out=score_RB, where=num_tasks_RB > 0)
+        np.divide(times_RC @ summed.sums_CB, num_tasks_RB, out=score_RB, where=num_tasks_RB > 0)
         parts.append(score_RB)
-    score_RB = np.concatenate(parts)
+    score_B = summed.sums_CB.sum(axis=0) / summed.tasks_CB.sum(axis=0)
+    widening = np.sqrt(num_clusters / max(1, num_clusters - 1))
+    score_RB = score_B + widening * (np.concatenate(parts) - score_B)
     return {key: score_RB[:, column] for column, key in enumerate(members)}
+
+
+def stratum_seed(name: str, resampling: Resampling) -> int:
+    """Returns what a stratum's draws begin with: its own, whatever other strata there are."""
+    return xxhash.xxh3_64_intdigest(f"{resampling.seed}:{name}".encode("utf-8", "surrogatepass"))
 
 
 def _drawn(num_clusters: int, num_resamples: int, seed: int) -> Iterator[npt.NDArray[np.float64]]:

@@ -1,0 +1,252 @@
+"""What evaluations left, read once into typed records; nothing behind this module sees JSON.
+
+Reads   FOLDER/results.json, or FOLDER/<entry>/results.json of a whole suite, each with
+        verdicts.jsonl and tasks.jsonl beside it; where they are there, generations.jsonl (prompt
+        templates) and FOLDER/suite.json (style, sampling)
+Writes  nothing: a folder may be read while another process grades into it
+
+Scores are computed anew from the verdicts, and refused where results.json says otherwise.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mira_megatron.eval.comparison.protocol import NOT_RECORDED, Protocol
+from mira_megatron.eval.grade_tool import RESULTS_FILE
+from mira_megatron.eval.graded_tasks import TASKS_FILE, GradedTask, read_tasks
+from mira_megatron.eval.grading import VERDICTS_FILE
+from mira_megatron.eval.verdicts import Status, Verdict, digest, verdict_of_line
+
+SUITE_FILE = "suite.json"
+GENERATIONS_FILE = "generations.jsonl"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Outcome:
+    """One benchmark of one evaluation: what became of every sample."""
+
+    benchmark: str  # the verdicts' name
+    entry: str  # the suite's, which may give several
+    stratum: str  # benchmarks of one kind name their clusters alike
+    statuses: Mapping[str, tuple[Status, ...]]  # by task, in the order of the data file
+    clusters: Mapping[str, str]  # by task
+    is_subset: bool  # tasks of the data file were left out
+    protocol: Protocol
+
+    @property
+    def fractions(self) -> dict[str, float]:
+        """Returns the share of right samples by task."""
+        return {
+            task: sum(status is Status.PASS for status in each) / len(each)
+            for task, each in self.statuses.items()
+        }
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Evaluation:
+    """All that one folder holds."""
+
+    folder: Path
+    outcomes: Mapping[str, Outcome]  # by benchmark
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Asked:
+    """How the model was asked, as far as that was recorded."""
+
+    style: str = NOT_RECORDED
+    sampling: str = NOT_RECORDED
+
+
+def read_evaluation(folder: Path) -> Evaluation:
+    """Returns what was graded below a folder.
+
+    Raises FileNotFoundError where there are no results, ValueError with the file for what is wrong
+    with them.
+    """
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder}: no such folder; expected what was graded into")
+    own = folder / RESULTS_FILE
+    paths = [own] if own.is_file() else sorted(folder.glob(f"*/{RESULTS_FILE}"))
+    if not paths:
+        raise FileNotFoundError(
+            f"{folder}: neither {RESULTS_FILE} nor <benchmark>/{RESULTS_FILE}; expected the output "
+            "of `mira evaluate`, or a folder with outputs of `mira grade`"
+        )
+    asked = _asked(folder / SUITE_FILE)
+    outcomes: dict[str, Outcome] = {}
+    for path in paths:
+        for outcome in _entry_outcomes(path, asked):
+            if outcome.benchmark in outcomes:
+                raise ValueError(
+                    f"{path}: {outcome.benchmark} is also in "
+                    f"{outcomes[outcome.benchmark].entry}; keep one of them in {folder}"
+                )
+            outcomes[outcome.benchmark] = outcome
+    return Evaluation(folder=folder, outcomes=outcomes)
+
+
+def _entry_outcomes(path: Path, asked: _Asked) -> list[Outcome]:
+    results = _mapping(path)
+    tasks = _tasks(path.parent / TASKS_FILE)
+    verdicts = _verdicts(path.parent / VERDICTS_FILE)
+    grader = _text(results, "grader", path)
+    scores = results.get("scores")
+    if not isinstance(scores, dict) or not scores:
+        raise ValueError(f"{path}: no scores; grade again")
+    template = _templates(path.parent / GENERATIONS_FILE)
+    outcomes = []
+    for name, score in scores.items():
+        statuses = _statuses(tasks, verdicts, grader, name)
+        _check_score(path, name, score, statuses)
+        outcomes.append(
+            Outcome(
+                benchmark=name,
+                entry=_text(results, "benchmark", path),
+                stratum=_text(results, "kind", path),
+                statuses=statuses,
+                clusters={task.task_id: task.cluster for task in tasks if task.task_id in statuses},
+                is_subset=any(not task.programs for task in tasks),
+                protocol=Protocol(
+                    data=_text(results.get("data") or {}, "sha256", path),
+                    tasks=f"{len(statuses):,} ({digest(*statuses)[:8]})",
+                    samples=_numbers({len(each) for each in statuses.values()}),
+                    protocol=_text(results, "protocol", path),
+                    template=template,
+                    style=asked.style,
+                    sampling=asked.sampling,
+                    grader=grader,
+                    isolation=str(results.get("isolation", NOT_RECORDED)),
+                ),
+            )
+        )
+    return outcomes
+
+
+def _statuses(
+    tasks: Sequence[GradedTask], verdicts: Mapping[str, Verdict], grader: str, benchmark: str
+) -> dict[str, tuple[Status, ...]]:
+    """Returns the statuses by task; a task without a verdict is none of this benchmark's."""
+    found: dict[str, tuple[Status, ...]] = {}
+    for task in tasks:
+        keys = [
+            f"{task.task_id}#{sample}#{program}#{grader}#{benchmark}"
+            for sample, program in sorted(task.programs.items())
+        ]
+        statuses = tuple(verdicts[key].status for key in keys if key in verdicts)
+        if statuses:
+            found[task.task_id] = statuses
+    return found
+
+
+def _check_score(
+    path: Path, name: str, score: Any, statuses: Mapping[str, tuple[Status, ...]]
+) -> None:
+    num_samples = sum(map(len, statuses.values()))
+    fractions = [
+        sum(status is Status.PASS for status in each) / len(each) for each in statuses.values()
+    ]
+    try:
+        is_same = (
+            len(statuses) == score["num_tasks"]
+            and num_samples == score["num_samples"]
+            and bool(fractions)
+            and abs(score["pass@1"] - 100 * math.fsum(fractions) / len(fractions)) < 1e-6
+        )
+    except (TypeError, KeyError) as error:
+        raise ValueError(f"{path}: scores.{name} lacks {error}; grade again") from error
+    if not is_same:
+        said = (
+            "no verdict" if not fractions else f"{100 * math.fsum(fractions) / len(fractions):.4f}"
+        )
+        raise ValueError(
+            f"{path}: scores.{name} is {score['pass@1']:.4f} over {score['num_tasks']} tasks, but "
+            f"{VERDICTS_FILE} gives {said} over {len(statuses)}: the files are not of one run. "
+            "Grade again"
+        )
+
+
+def _verdicts(path: Path) -> dict[str, Verdict]:
+    """Returns verdicts by key, the later of two; a torn last line is no verdict."""
+    content = _content(path)
+    verdicts = {}
+    for number, line in enumerate(content[: content.rfind(b"\n") + 1].splitlines(), start=1):
+        try:
+            verdict = verdict_of_line(line)
+        except ValueError as error:
+            raise ValueError(f"{path}:{number}: {error}; grade again") from error
+        verdicts[verdict.key] = verdict
+    return verdicts
+
+
+def _tasks(path: Path) -> list[GradedTask]:
+    try:
+        return read_tasks(path)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f"{path}: no such file; grade again (verdicts that are there are kept)"
+        ) from error
+
+
+def _asked(path: Path) -> _Asked:
+    if not path.is_file():
+        return _Asked()
+    fields = _mapping(path)
+    return _Asked(
+        style=str(fields.get("style", NOT_RECORDED)),
+        sampling=_said(fields.get("sampling", NOT_RECORDED)),
+    )
+
+
+def _templates(path: Path) -> str:
+    """Returns the prompt templates of the last generation of every sample."""
+    if not path.is_file():
+        return NOT_RECORDED
+    templates: dict[tuple[str, int], str] = {}
+    content = _content(path)
+    for number, line in enumerate(content[: content.rfind(b"\n") + 1].splitlines(), start=1):
+        try:
+            fields = json.loads(line)
+            templates[fields["task_id"], fields["sample"]] = str(fields["template"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"{path}:{number}: no generation ({error!r})") from error
+    return ", ".join(sorted(set(templates.values()))) or NOT_RECORDED
+
+
+def _mapping(path: Path) -> dict[str, Any]:
+    try:
+        fields = json.loads(_content(path))
+    except ValueError as error:
+        raise ValueError(f"{path}: not JSON ({error}); grade again") from error
+    if not isinstance(fields, dict):
+        raise ValueError(f"{path}: {type(fields).__name__}, expected an object; grade again")
+    return fields
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{path}: no such file; grade again") from error
+
+
+def _text(fields: Mapping[str, Any], name: str, path: Path) -> str:
+    value = fields.get(name)
+    if not isinstance(value, str):
+        raise ValueError(f"{path}: {name} is {value!r}, expected text; grade again")
+    return value
+
+
+def _said(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value, sort_keys=True)
+
+
+def _numbers(values: set[int]) -> str:
+    low, high = min(values, default=0), max(values, default=0)
+    return str(low) if low == high else f"{low} to {high}"
