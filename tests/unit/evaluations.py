@@ -8,7 +8,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mira_megatron.eval.comparison.comparison import Comparison, Options, compare
 from mira_megatron.eval.comparison.table import AVERAGES
+from mira_megatron.eval.statistics.resampling import Resampling
 from mira_megatron.eval.verdicts import Status, Verdict
 
 PASS, FAIL = Status.PASS, Status.FAIL
@@ -136,3 +138,18 @@ def write_nine(
                 statuses[name][task] = [status]
         write_entry(folder, entry, statuses, kind=kind, clusters=clusters, **fields)
     return folder
+
+
+def compared(
+    *folders: Path, labelled: Sequence[tuple[str, Path]] = (), **options: Any
+) -> Comparison:
+    return compare(
+        Options(
+            folders=folders,
+            labelled=labelled,
+            against=options.get("against"),
+            baseline=options.get("baseline"),
+            allows_unlike=options.get("allows_unlike", False),
+            resampling=Resampling(num_resamples=options.get("resamples", 400), seed=0),
+        )
+    )
