@@ -1,8 +1,7 @@
 """What evaluations left, read once into typed records; nothing behind this module sees JSON.
 
 Reads   FOLDER/results.json, or FOLDER/<entry>/results.json of a whole suite, each with
-        verdicts.jsonl and tasks.jsonl beside it; where they are there, generations.jsonl (prompt
-        templates) and FOLDER/suite.json (style, sampling)
+        verdicts.jsonl and tasks.jsonl beside it; FOLDER/suite.json, where it is there (style)
 Writes  nothing: a folder may be read while another process grades into it
 
 Scores are computed anew from the verdicts, and refused where results.json says otherwise.
@@ -24,7 +23,6 @@ from mira_megatron.eval.grading import VERDICTS_FILE
 from mira_megatron.eval.verdicts import Status, Verdict, digest, verdict_of_line
 
 SUITE_FILE = "suite.json"
-GENERATIONS_FILE = "generations.jsonl"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -56,14 +54,6 @@ class Evaluation:
     outcomes: Mapping[str, Outcome]  # by benchmark
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Asked:
-    """How the model was asked, as far as that was recorded."""
-
-    style: str = NOT_RECORDED
-    sampling: str = NOT_RECORDED
-
-
 def read_evaluation(folder: Path) -> Evaluation:
     """Returns what was graded below a folder.
 
@@ -79,10 +69,10 @@ def read_evaluation(folder: Path) -> Evaluation:
             f"{folder}: neither {RESULTS_FILE} nor <benchmark>/{RESULTS_FILE}; expected the output "
             "of `mira evaluate`, or a folder with outputs of `mira grade`"
         )
-    asked = _asked(folder / SUITE_FILE)
+    style = _style(folder / SUITE_FILE)
     outcomes: dict[str, Outcome] = {}
     for path in paths:
-        for outcome in _entry_outcomes(path, asked):
+        for outcome in _entry_outcomes(path, style):
             if outcome.benchmark in outcomes:
                 raise ValueError(
                     f"{path}: {outcome.benchmark} is also in "
@@ -92,7 +82,7 @@ def read_evaluation(folder: Path) -> Evaluation:
     return Evaluation(folder=folder, outcomes=outcomes)
 
 
-def _entry_outcomes(path: Path, asked: _Asked) -> list[Outcome]:
+def _entry_outcomes(path: Path, style: str) -> list[Outcome]:
     results = _mapping(path)
     tasks = _tasks(path.parent / TASKS_FILE)
     verdicts = _verdicts(path.parent / VERDICTS_FILE)
@@ -100,7 +90,6 @@ def _entry_outcomes(path: Path, asked: _Asked) -> list[Outcome]:
     scores = results.get("scores")
     if not isinstance(scores, dict) or not scores:
         raise ValueError(f"{path}: no scores; grade again")
-    template = _templates(path.parent / GENERATIONS_FILE)
     outcomes = []
     for name, score in scores.items():
         statuses = _statuses(tasks, verdicts, grader, name)
@@ -118,9 +107,9 @@ def _entry_outcomes(path: Path, asked: _Asked) -> list[Outcome]:
                     tasks=f"{len(statuses):,} ({digest(*statuses)[:8]})",
                     samples=_numbers({len(each) for each in statuses.values()}),
                     protocol=_text(results, "protocol", path),
-                    template=template,
-                    style=asked.style,
-                    sampling=asked.sampling,
+                    template=_asked(results, "template", path),
+                    style=style,
+                    sampling=_asked(results, "sampling", path),
                     grader=grader,
                     isolation=str(results.get("isolation", NOT_RECORDED)),
                 ),
@@ -194,29 +183,19 @@ def _tasks(path: Path) -> list[GradedTask]:
         ) from error
 
 
-def _asked(path: Path) -> _Asked:
-    if not path.is_file():
-        return _Asked()
-    fields = _mapping(path)
-    return _Asked(
-        style=str(fields.get("style", NOT_RECORDED)),
-        sampling=_said(fields.get("sampling", NOT_RECORDED)),
-    )
+def _style(path: Path) -> str:
+    return str(_mapping(path).get("style", NOT_RECORDED)) if path.is_file() else NOT_RECORDED
 
 
-def _templates(path: Path) -> str:
-    """Returns the prompt templates of the last generation of every sample."""
-    if not path.is_file():
+def _asked(results: Mapping[str, Any], name: str, path: Path) -> str:
+    """Returns with what answers were generated; of predictions made elsewhere nobody knows."""
+    asked = results.get("asked")
+    if asked is None:
         return NOT_RECORDED
-    templates: dict[tuple[str, int], str] = {}
-    content = _content(path)
-    for number, line in enumerate(content[: content.rfind(b"\n") + 1].splitlines(), start=1):
-        try:
-            fields = json.loads(line)
-            templates[fields["task_id"], fields["sample"]] = str(fields["template"])
-        except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"{path}:{number}: no generation ({error!r})") from error
-    return ", ".join(sorted(set(templates.values()))) or NOT_RECORDED
+    words = asked.get(name) if isinstance(asked, dict) else None
+    if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
+        raise ValueError(f"{path}: asked.{name} is {words!r}, expected a list; grade again")
+    return ", ".join(words)
 
 
 def _mapping(path: Path) -> dict[str, Any]:
@@ -241,10 +220,6 @@ def _text(fields: Mapping[str, Any], name: str, path: Path) -> str:
     if not isinstance(value, str):
         raise ValueError(f"{path}: {name} is {value!r}, expected text; grade again")
     return value
-
-
-def _said(value: object) -> str:
-    return value if isinstance(value, str) else json.dumps(value, sort_keys=True)
 
 
 def _numbers(values: set[int]) -> str:

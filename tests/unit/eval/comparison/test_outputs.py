@@ -86,16 +86,12 @@ def test_files_of_two_runs_are_refused(tmp_path: Path) -> None:
 def test_how_a_model_was_asked_is_part_of_the_protocol(tmp_path: Path) -> None:
     place = write_entry(tmp_path, "mbpp", {"mbpp": bits("10")})
     before = read_evaluation(tmp_path).outcomes["mbpp"].protocol
-    (tmp_path / "suite.json").write_text(json.dumps({"style": "chat", "sampling": {"n": 1}}))
-    lines = [
-        {"task_id": "t0", "sample": 0, "template": "old/1"},
-        {"task_id": "t0", "sample": 0, "template": "chat/2"},
-        {"task_id": "t1", "sample": 0, "template": "chat/2"},
-    ]
-    text = "".join(json.dumps(line) + "\n" for line in lines) + '{"task_id": "t1", "sam'
-    (place / "generations.jsonl").write_text(text)
+    (tmp_path / "suite.json").write_text(json.dumps({"style": "chat"}))
+    asked = {"template": ["chat/2"], "sampling": ["temperature=0.0", "temperature=1.0"]}
+    change(place / "results.json", asked=asked)
     found = read_evaluation(tmp_path).outcomes["mbpp"].protocol
-    assert (found.style, found.sampling, found.template) == ("chat", '{"n": 1}', "chat/2")
+    assert (found.style, found.template) == ("chat", "chat/2")
+    assert found.sampling == "temperature=0.0, temperature=1.0"
     assert found.fingerprint != before.fingerprint
     assert len(found.fingerprint) == 12
 
@@ -110,12 +106,12 @@ def test_how_a_model_was_asked_is_part_of_the_protocol(tmp_path: Path) -> None:
         ("tasks.jsonl", "{}\n", r"tasks.jsonl:1: no task"),
         ("tasks.jsonl", "", r"tasks.jsonl: no tasks"),
         ("verdicts.jsonl", "x\n", r"verdicts.jsonl:1: no verdict"),
-        ("generations.jsonl", "{}\n", r"generations.jsonl:1: no generation"),
+        ("suite.json", "[]", r"suite.json: list, expected an object"),
     ],
 )
 def test_a_damaged_file_is_named(tmp_path: Path, name: str, content: str, said: str) -> None:
     place = write_entry(tmp_path, "mbpp", {"mbpp": bits("10")})
-    (place / name).write_text(content)
+    (tmp_path if name == "suite.json" else place).joinpath(name).write_text(content)
     with pytest.raises(ValueError, match=said):
         read_evaluation(tmp_path)
 
@@ -133,7 +129,10 @@ def test_results_without_what_a_comparison_needs_are_refused(tmp_path: Path) -> 
     change(place / "results.json", data={})
     with pytest.raises(ValueError, match="sha256 is None"):
         read_evaluation(tmp_path)
-    change(place / "results.json", data={"sha256": "0"}, scores={"mbpp": {"pass@1": 50.0}})
+    change(place / "results.json", data={"sha256": "0"}, asked={"template": "chat/2"})
+    with pytest.raises(ValueError, match=r"asked\.template is 'chat/2', expected a list"):
+        read_evaluation(tmp_path)
+    change(place / "results.json", asked=None, scores={"mbpp": {"pass@1": 50.0}})
     with pytest.raises(ValueError, match=r"scores.mbpp lacks 'num_tasks'"):
         read_evaluation(tmp_path)
 

@@ -11,10 +11,10 @@ P, F, INFRA, CUT, NONE = Status.PASS, Status.FAIL, Status.INFRA, Status.TRUNCATE
 
 
 def test_loss_bounds_by_hand() -> None:
-    found = loss_bounds({"a": [P, F], "b": [INFRA, CUT], "c": [P, NONE], "d": [F, F]})
+    found = loss_bounds({"a": [P, F], "b": [INFRA, INFRA], "c": [P, CUT], "d": [F, NONE]})
     assert found.lowest == (0.5 + 0 + 0.5 + 0) / 4
-    assert found.highest == (0.5 + 1 + 1 + 0) / 4
-    assert found.highest_by_infra == (0.5 + 0.5 + 0.5 + 0) / 4
+    assert found.highest == (0.5 + 1 + 1 + 0.5) / 4
+    assert found.highest_by_infra == (0.5 + 1 + 0.5 + 0) / 4
     assert found.of_answered == (0.5 + 1 + 0) / 3
 
 
