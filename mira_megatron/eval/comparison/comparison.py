@@ -54,6 +54,14 @@ class Published:
     audit: Audit
     beside: tuple[Beside, ...]
 
+    def beside_of(self, arm: str) -> list[tuple[str, dict[str, Beside]]]:
+        """Returns each published row with our numbers beside it, by name; empty where none are."""
+        by_row: dict[str, dict[str, Beside]] = {}
+        for each in self.beside:
+            if each.arm == arm:
+                by_row.setdefault(each.row, {})[each.name] = each
+        return list(by_row.items())
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Comparison:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mira_megatron.eval.comparison.comparison import UNPAIRED, Comparison, Published
+from mira_megatron.eval.comparison.comparison import UNPAIRED, Beside, Comparison, Published
 from mira_megatron.eval.comparison.differences import Difference
 from mira_megatron.eval.comparison.pairs import Pair
 from mira_megatron.eval.comparison.scores import Score, num_lost
@@ -170,27 +170,27 @@ def _published(published: Published) -> list[str]:
         ),
         "",
     ]
-    if published.beside:
-        lines += [f"Ours minus published ({UNPAIRED}):", "", *_beside(published), ""]
+    for arm in dict.fromkeys(each.arm for each in published.beside):
+        lines += [
+            f"{markdown_text(arm)} minus published ({UNPAIRED}); = where the published number lies "
+            "in our interval. A macro average is compared with the recomputed one.",
+            "",
+            *markdown_table(
+                ["row", *map(title_of, names)],
+                [
+                    [markdown_text(row), *(_beside(numbers.get(name)) for name in names)]
+                    for row, numbers in published.beside_of(arm)
+                ],
+            ),
+            "",
+        ]
     return lines
 
 
-def _beside(published: Published) -> list[str]:
-    return markdown_table(
-        ["arm", "row", "", "ours", "published", "difference", "published number in our interval"],
-        [
-            [
-                markdown_text(each.arm),
-                markdown_text(each.row),
-                each.title,
-                percent_text(each.ours),
-                str(each.published),
-                points_text(each.difference),
-                "" if each.is_within is None else "yes" if each.is_within else "no",
-            ]
-            for each in published.beside
-        ],
-    )
+def _beside(number: Beside | None) -> str:
+    if number is None:
+        return MISSING
+    return points_text(number.difference) + (" =" if number.is_within else "")
 
 
 def _unlike(comparison: Comparison) -> list[str]:
