@@ -1,0 +1,58 @@
+"""What of a benchmark could lie in a corpus: its items, and the surfaces of each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+TEST, TRAIN = "test", "train"  # splits
+
+
+class TextForm(StrEnum):
+    """How a surface is written; decides which tokens are compared, and how many in a row."""
+
+    CODE = "code"
+    SQL = "sql"
+    PROSE = "prose"  # words and numbers alone
+
+
+class Kind(StrEnum):
+    """What part of an item a surface is."""
+
+    PROMPT = "prompt"
+    SOLUTION = "solution"  # or gold patch
+    TESTS = "tests"
+    ORIGINAL_PROMPT = "original_prompt"  # of the task that this one was translated from
+    ORIGINAL_SOLUTION = "original_solution"
+    QUERY = "query"  # a whole gold query, literals kept
+    MASKED_QUERY = "masked_query"  # the same, literals left open
+    REFERENCE = "reference"  # pull request, issue or commit
+    TEST_NAMES = "test_names"
+
+
+# Names of tests stand in every later checkout of a repository: told, but no reason to drop.
+EVIDENCE_ONLY = frozenset({Kind.TEST_NAMES})
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Surface:
+    """A text of an item, to be found by its n-grams."""
+
+    kind: Kind
+    form: TextForm
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Item:
+    """One task of a benchmark."""
+
+    benchmark: str  # the suite's key
+    task_id: str
+    split: str = TEST
+    cluster: str  # items of one cluster share texts by making: translations, paraphrases
+    surfaces: tuple[Surface, ...] = ()
+    query: str | None = None  # gold SQL, compared as a whole, too
+    references: tuple[str, ...] = ()  # any one of them names the item
+    test_names: tuple[str, ...] = ()
+    dialect: str = field(default="sqlite")  # of the query
