@@ -9,6 +9,7 @@ import importlib
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -187,6 +188,17 @@ def _arrays(needles: Needles) -> Iterator[tuple[str, npt.NDArray[Any]]]:
     for length, (hash_P, key_P) in needles.phrases.by_length.items():
         yield f"phrases.{length}.hashes", hash_P
         yield f"phrases.{length}.keys", key_P
+
+
+def has_needles(folder: Path) -> bool:
+    """Returns whether `save_needles` wrote all of a folder."""
+    return (folder / _CONTENT).is_file()
+
+
+def sql_version() -> str:
+    """Returns the version of sqlglot; ModuleNotFoundError, of the extra `eval`, without it."""
+    _sql()
+    return version("sqlglot")
 
 
 def _sql() -> Any:

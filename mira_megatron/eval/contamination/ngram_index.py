@@ -24,7 +24,9 @@ from mira_megatron.eval.contamination.postings import Postings
 
 NGRAM_TOKENS = {TextForm.CODE: 10, TextForm.SQL: 8, TextForm.PROSE: 13}
 MIN_LETTERED = 3
-MIN_NGRAMS = 5  # distinct ones; a surface with fewer says too little
+# Distinct ones. A surface with fewer is an idiom that anybody writes: `while b: a, b = b, a % b`, a
+# solution of HumanEval, has five and stands in many modules.
+MIN_NGRAMS = 10
 _MAX_BITMAP_BITS = 26  # 64 MiB
 
 

@@ -37,8 +37,8 @@ class LocatedRow:
         """Returns the first of the named fields that is a text; ValueError where none is."""
         for name in names:
             value = self.fields.get(name)
-            if isinstance(value, str):
-                return value
+            if isinstance(value, str):  # half a surrogate pair, as JSON may have, is no text
+                return value.encode("utf-8", "replace").decode()
         if default is None:
             raise ValueError(
                 f"{self.where}: no text {' or '.join(names)}; it has {', '.join(self.fields)}. "

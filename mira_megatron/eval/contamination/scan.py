@@ -20,13 +20,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mira_megatron.eval.contamination.arrays import I64, U8
+from mira_megatron.eval.contamination.items import MIN_SCORE
 from mira_megatron.eval.contamination.matching import find
 from mira_megatron.eval.contamination.needles import Needles, open_needles
 from mira_megatron.eval.contamination.postings import SurfaceHit, hits_of
 from mira_megatron.shards import open_part, write_parquet
 
-# Lower scores are common idioms, and would be most of the rows.
-MIN_SCORE = 0.2
 _ROWS_PER_BATCH = 1024
 
 HIT_SCHEMA = pa.schema(
