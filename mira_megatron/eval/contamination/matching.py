@@ -50,9 +50,7 @@ class Found:
     query_starts: I64  # where the word `select` or `with` stands
 
 
-def windows(
-    offset_D1: I64, window_bytes: int = WINDOW_BYTES, overlap_bytes: int = OVERLAP_BYTES
-) -> Iterator[Window]:
+def windows(offset_D1: I64, window_bytes: int, overlap_bytes: int) -> Iterator[Window]:
     """Yields windows over documents that begin at D + 1 offsets, the last one the end of all."""
     first, num_documents = 0, len(offset_D1) - 1
     while first < num_documents:
@@ -75,13 +73,20 @@ def _cut(start: int, end: int, window_bytes: int, overlap_bytes: int) -> Iterato
     yield Window(start=at, end=end, is_cut_before=at > start)
 
 
-def find(content_B: U8, offset_D1: I64, needles: Needles) -> Found:
+def find(
+    content_B: U8,
+    offset_D1: I64,
+    needles: Needles,
+    *,
+    window_bytes: int = WINDOW_BYTES,
+    overlap_bytes: int = OVERLAP_BYTES,
+) -> Found:
     """Returns where the documents have what is looked for, by their places in `content_B`."""
     by_form: dict[TextForm, list[Matches]] = {form: [] for form in needles.ngrams}
     phrases: list[Matches] = []
     query_starts = [np.zeros(0, dtype=np.int64)]
     query_words = needles.query_words
-    for window in windows(offset_D1):
+    for window in windows(offset_D1, window_bytes, overlap_bytes):
         tokens = window_tokens(content_B, offset_D1, window)
         sums = running_sums(tokens)
         for form, index in needles.ngrams.items():

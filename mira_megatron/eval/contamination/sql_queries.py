@@ -31,7 +31,7 @@ _ENDS = (
     re.compile(r"\n|\\n|;|\Z"),
 )
 _FROM = re.compile(r"\bfrom[\s\\n]+[\"'`\[\\]*(\w+)", re.IGNORECASE)
-_ESCAPED = re.compile(r"\\[nrt]")
+_ESCAPED_SPACE, _ESCAPED_QUOTE = re.compile(r"\\+[nrt]"), re.compile(r"\\+\"")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -88,7 +88,7 @@ def query_hits(
         if start < reached:
             continue  # inside of a query that was found
         for end in _ends(text, start):
-            query = _ESCAPED.sub(" ", text[start:end]).replace('\\"', '"')
+            query = _ESCAPED_QUOTE.sub('"', _ESCAPED_SPACE.sub("\n", text[start:end]))
             if not any(name.lower() in tables for name in _FROM.findall(query)):
                 continue
             hashes = query_hashes(query)
