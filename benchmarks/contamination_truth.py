@@ -23,7 +23,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from mira_megatron.eval.contamination.items import DEFAULT_THRESHOLD, Item, Kind
+from mira_megatron.eval.contamination.items import DEFAULT_THRESHOLD, Kind
 from mira_megatron.eval.contamination.needles import Needles, build_needles
 from mira_megatron.eval.contamination.published_files import read_items
 from mira_megatron.eval.contamination.scan import batch_hits
@@ -68,8 +68,8 @@ def main() -> int:
         str(hit["record_id"]) for hit in _hits(everything, list(map(str, range(len(texts)))), texts)
     }
     num_bytes = sum(len(text.encode()) for text in texts)
-    name = f"contamination told where none is planted ({len(texts):,} records, {num_bytes / 1e6:.0f} MB)"
-    _print(name, len(told), "records")
+    of = f"{len(texts):,} records, {num_bytes / 1e6:.0f} MB"
+    _print(f"contamination told where none is planted ({of})", len(told), "records")
     return 0
 
 

@@ -27,7 +27,7 @@ _BYTE_BASE, _TOKEN_BASE = 0x9E3779B97F4A7C15 | 3, 0xD1342543DE82EF95 | 3
 _WRAP = 1 << 64
 
 
-def _mixed(values: U64) -> U64:
+def mixed(values: U64) -> U64:
     """Returns values whose every bit depends on all bits (the finaliser of SplitMix64)."""
     values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
@@ -46,7 +46,7 @@ def _classes() -> U8:
 
 
 def _byte_hashes() -> U64:
-    hashes = _mixed(np.arange(1, 257, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15))
+    hashes = mixed(np.arange(1, 257, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15))
     hashes[ord("A") : ord("Z") + 1] = hashes[ord("a") : ord("z") + 1]
     hashes[[ord("'"), ord("`")]] = hashes[ord('"')]
     return hashes
@@ -119,7 +119,7 @@ def tokens_of(content_B: U8, document_start_D: I64 | None = None) -> Tokens:
     powers, inverses = _powers_for(_BYTE_BASE, len(content_B))
     sums = np.zeros(len(content_B) + 1, dtype=np.uint64)
     np.cumsum(_HASH[content_B.astype(np.intp)] * powers, out=sums[1:])
-    hash_T = _mixed((sums[end_T] - sums[start_T]) * inverses[start_T])
+    hash_T = mixed((sums[end_T] - sums[start_T]) * inverses[start_T])
     is_word_T = is_word_B[start_T]
     return Tokens(
         start_T=start_T,
@@ -136,11 +136,11 @@ def text_tokens(text: str) -> Tokens:
     return tokens_of(np.frombuffer(content, dtype=np.uint8))
 
 
-def running_sums(tokens: Tokens) -> U64:
+def running_sums(hash_T: U64) -> U64:
     """Returns what `ngrams` takes its differences of: T + 1 values."""
-    powers, _ = _powers_for(_TOKEN_BASE, len(tokens))
-    sums = np.zeros(len(tokens) + 1, dtype=np.uint64)
-    np.cumsum(tokens.hash_T * powers, out=sums[1:])
+    powers, _ = _powers_for(_TOKEN_BASE, len(hash_T))
+    sums = np.zeros(len(hash_T) + 1, dtype=np.uint64)
+    np.cumsum(hash_T * powers, out=sums[1:])
     return sums
 
 
@@ -158,7 +158,7 @@ def ngrams_at(sums: U64, num_tokens: int, rows: slice | I64) -> U64:
         if isinstance(rows, slice)
         else rows + num_tokens
     )
-    return _mixed((sums[last] - sums[rows]) * inverses[rows])
+    return mixed((sums[last] - sums[rows]) * inverses[rows])
 
 
 def _space_escapes(content_B: U8, class_B: U8, document_start_D: I64) -> None:

@@ -20,6 +20,7 @@ class TextForm(StrEnum):
     CODE = "code"
     SQL = "sql"
     PROSE = "prose"  # words and numbers alone
+    SHAPE = "shape"  # code without its comments and the names of its variables
 
 
 class Kind(StrEnum):
@@ -27,14 +28,22 @@ class Kind(StrEnum):
 
     PROMPT = "prompt"
     SOLUTION = "solution"  # or gold patch
+    SOLUTION_SHAPE = "solution_shape"
     TESTS = "tests"
     ORIGINAL_PROMPT = "original_prompt"  # of the task that this one was translated from
     ORIGINAL_SOLUTION = "original_solution"
+    ORIGINAL_SHAPE = "original_shape"
     QUERY = "query"  # a whole gold query, literals kept
     MASKED_QUERY = "masked_query"  # the same, literals left open
     REFERENCE = "reference"  # pull request, issue or commit
     TEST_NAMES = "test_names"
 
+
+# Whose shape is looked for, too: what a test compares is in its literals.
+SHAPE_OF = {
+    Kind.SOLUTION: Kind.SOLUTION_SHAPE,
+    Kind.ORIGINAL_SOLUTION: Kind.ORIGINAL_SHAPE,
+}
 
 # Names of tests stand in every later checkout of a repository: told, but no reason to drop.
 EVIDENCE_ONLY = frozenset({Kind.TEST_NAMES})

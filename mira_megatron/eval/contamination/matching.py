@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mira_megatron.eval.contamination.arrays import I64, U8, U64
+from mira_megatron.eval.contamination.code_shapes import Shape, shape_ngrams, shape_of, skeletons
 from mira_megatron.eval.contamination.code_tokens import (
     Tokens,
     ngrams,
@@ -88,13 +89,18 @@ def find(
     query_words = needles.query_words
     for window in windows(offset_D1, window_bytes, overlap_bytes):
         tokens = window_tokens(content_B, offset_D1, window)
-        sums = running_sums(tokens)
+        sums = running_sums(tokens.hash_T)
         for form, index in needles.ngrams.items():
-            if form is TextForm.PROSE:
-                words = tokens.words()
-                by_form[form].append(_ngrams(words, running_sums(words), index, window.start))
-            else:
-                by_form[form].append(_ngrams(tokens, sums, index, window.start))
+            match form:
+                case TextForm.PROSE:
+                    words = tokens.words()
+                    found = _ngrams(words, running_sums(words.hash_T), index, window.start)
+                case TextForm.SHAPE:
+                    shape = window_shape(content_B, offset_D1, window, tokens)
+                    found = _shapes(shape, index, window.start)
+                case _:
+                    found = _ngrams(tokens, sums, index, window.start)
+            by_form[form].append(found)
         phrases += _phrases(tokens, sums, needles.phrases, window.start)
         if len(query_words):
             begins = tokens.start_T[np.isin(tokens.hash_T, query_words)]
@@ -108,13 +114,31 @@ def find(
 
 def window_tokens(content_B: U8, offset_D1: I64, window: Window) -> Tokens:
     """Returns the whole tokens of a window, by their places in it."""
-    inside = slice(*np.searchsorted(offset_D1, [window.start, window.end]))
-    starts = offset_D1[inside] - window.start
+    starts = _document_starts(offset_D1, window)
     tokens = tokens_of(content_B[window.start : window.end], starts)
     if not (window.is_cut_before or window.is_cut_behind):
         return tokens
     behind = max(0, len(tokens) - int(window.is_cut_behind))
     return tokens.taken(slice(int(window.is_cut_before), behind))
+
+
+def window_shape(content_B: U8, offset_D1: I64, window: Window, tokens: Tokens) -> Shape:
+    """Returns the shape of a window's tokens."""
+    starts = _document_starts(offset_D1, window)
+    return shape_of(content_B[window.start : window.end], tokens, starts)
+
+
+def _document_starts(offset_D1: I64, window: Window) -> I64:
+    first, last = np.searchsorted(offset_D1, [window.start, window.end])
+    return offset_D1[first:last] - window.start
+
+
+def _shapes(shape: Shape, index: NgramIndex, start: int) -> Matches:
+    row_C, _ = index.skeletons.found(skeletons(shape, index.num_tokens))
+    place_M, key_M = index.hashes.found(shape_ngrams(shape, index.num_tokens, row_C))
+    row_M, tokens = row_C[place_M], shape.tokens
+    last_M = row_M + index.num_tokens - 1
+    return Matches(key_M, tokens.start_T[row_M] + start, tokens.end_T[last_M] + start)
 
 
 def _ngrams(tokens: Tokens, sums: U64, index: NgramIndex, start: int) -> Matches:

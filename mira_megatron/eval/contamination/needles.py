@@ -20,7 +20,7 @@ import orjson
 from mira_megatron.atomic_files import write_bytes
 from mira_megatron.eval.contamination.arrays import U64
 from mira_megatron.eval.contamination.code_tokens import text_tokens
-from mira_megatron.eval.contamination.items import Item, Kind, TextForm
+from mira_megatron.eval.contamination.items import SHAPE_OF, Item, Kind, TextForm
 from mira_megatron.eval.contamination.ngram_index import (
     NGRAM_TOKENS,
     HashSet,
@@ -83,6 +83,16 @@ def build_needles(items: Sequence[Item], max_items: int) -> Needles:
                 )
             )
             names.append((item, surface.kind))
+            if surface.kind in SHAPE_OF and surface.form is TextForm.CODE:
+                texts[TextForm.SHAPE].append(
+                    SurfaceText(
+                        surface=len(names),
+                        text=surface.text,
+                        split=item.split,
+                        cluster=item.cluster,
+                    )
+                )
+                names.append((item, SHAPE_OF[surface.kind]))
         for kind, own in ((Kind.REFERENCE, item.references), (Kind.TEST_NAMES, item.test_names)):
             for phrase in own:
                 phrases[phrase].append(len(names))
@@ -152,7 +162,12 @@ def open_needles(folder: Path) -> Needles:
     return Needles(
         surfaces=tuple(SurfaceName(**each) for each in content["surfaces"]),
         ngrams={
-            TextForm(form): NgramIndex(NGRAM_TOKENS[TextForm(form)], hash_set(form), postings(form))
+            TextForm(form): NgramIndex(
+                NGRAM_TOKENS[TextForm(form)],
+                hash_set(form),
+                hash_set(f"{form}.skeletons"),
+                postings(form),
+            )
             for form in content["forms"]
         },
         phrases=PhraseIndex(
@@ -172,6 +187,9 @@ _POSTINGS = ("entry_starts", "surfaces", "weights", "totals")
 
 
 def _arrays(needles: Needles) -> Iterator[tuple[str, npt.NDArray[Any]]]:
+    for form, index in needles.ngrams.items():
+        yield f"{form}.skeletons.hashes", index.skeletons.sorted_G
+        yield f"{form}.skeletons.bitmap", index.skeletons.bitmap
     named = [(form.value, index.hashes, index.postings) for form, index in needles.ngrams.items()]
     named.append(("phrases", needles.phrases.last, needles.phrases.postings))
     for name, hashes, postings in named:

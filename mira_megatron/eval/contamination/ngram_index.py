@@ -18,11 +18,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from mira_megatron.eval.contamination.arrays import F64, I64, U64, Bools
+from mira_megatron.eval.contamination.code_shapes import Shape, shape_ngrams, skeletons, text_shape
 from mira_megatron.eval.contamination.code_tokens import ngrams, running_sums, text_tokens
 from mira_megatron.eval.contamination.items import TextForm
 from mira_megatron.eval.contamination.postings import Postings
 
-NGRAM_TOKENS = {TextForm.CODE: 10, TextForm.SQL: 8, TextForm.PROSE: 13}
+NGRAM_TOKENS = {TextForm.CODE: 10, TextForm.SQL: 8, TextForm.PROSE: 13, TextForm.SHAPE: 20}
 MIN_LETTERED = 3
 # Distinct ones. A surface with fewer is an idiom that anybody writes: `while b: a, b = b, a % b`, a
 # solution of HumanEval, has five and stands in many modules.
@@ -75,20 +76,36 @@ class NgramIndex:
 
     num_tokens: int
     hashes: HashSet
+    skeletons: HashSet  # of shapes: what is compared closer; else empty
     postings: Postings
 
 
 def surface_ngrams(text: str, form: TextForm) -> U64:
     """Returns the distinct n-grams of a text that are worth looking for, sorted."""
+    num_tokens = NGRAM_TOKENS[form]
+    if form is TextForm.SHAPE:
+        shape = text_shape(text)
+        hashes = shape_ngrams(shape, num_tokens, _telling_shapes(shape))
+        return np.unique(hashes)
     tokens = text_tokens(text)
     if form is TextForm.PROSE:
         tokens = tokens.words()
-    num_tokens = NGRAM_TOKENS[form]
-    hashes = ngrams(running_sums(tokens), num_tokens)
-    lettered = np.zeros(len(tokens) + 1, dtype=np.int64)
-    np.cumsum(tokens.has_letter_T, out=lettered[1:])
-    num_lettered = lettered[num_tokens:] - lettered[: len(hashes)]
-    return np.unique(hashes[num_lettered >= MIN_LETTERED])
+    hashes = ngrams(running_sums(tokens.hash_T), num_tokens)
+    return np.unique(hashes[_telling(tokens.has_letter_T, num_tokens)])
+
+
+def _telling(is_lettered_T: Bools, num_tokens: int) -> I64:
+    """Returns the places from which on enough of `num_tokens` tokens are words with letters."""
+    lettered = np.zeros(len(is_lettered_T) + 1, dtype=np.int64)
+    np.cumsum(is_lettered_T, out=lettered[1:])
+    num_places = max(0, len(is_lettered_T) - num_tokens + 1)
+    counts = lettered[num_tokens : num_tokens + num_places] - lettered[:num_places]
+    return np.flatnonzero(counts >= MIN_LETTERED)
+
+
+def _telling_shapes(shape: Shape) -> I64:
+    is_lettered_T = shape.tokens.has_letter_T & ~shape.is_variable_T
+    return _telling(is_lettered_T, NGRAM_TOKENS[TextForm.SHAPE])
 
 
 def build_index(
@@ -126,6 +143,7 @@ def build_index(
     return NgramIndex(
         NGRAM_TOKENS[form],
         HashSet.of(sorted_G),
+        HashSet.of(_known_skeletons(texts) if form is TextForm.SHAPE else sorted_G[:0]),
         Postings(
             np.append(first_G, len(all_E)).astype(np.int64),
             surface_E[order],
@@ -133,6 +151,15 @@ def build_index(
             total_S,
         ),
     )
+
+
+def _known_skeletons(texts: Sequence[SurfaceText]) -> U64:
+    num_tokens = NGRAM_TOKENS[TextForm.SHAPE]
+    found = [np.zeros(0, dtype=np.uint64)]
+    for text in texts:
+        shape = text_shape(text.text)
+        found.append(skeletons(shape, num_tokens)[_telling_shapes(shape)])
+    return np.unique(np.concatenate(found))
 
 
 def _weights(grams: Sequence[U64], cluster_of: Sequence[int], max_items: int) -> tuple[U64, F64]:
@@ -171,7 +198,7 @@ def build_phrases(
     for phrase, surfaces in surfaces_of.items():
         tokens = text_tokens(phrase)
         if len(tokens):
-            (whole,) = ngrams(running_sums(tokens), len(tokens))
+            (whole,) = ngrams(running_sums(tokens.hash_T), len(tokens))
             hashes[len(tokens)][int(whole)].update(surfaces)
             lasts.add(int(tokens.hash_T[-1]))
     by_length, found = {}, list[list[int]]()
