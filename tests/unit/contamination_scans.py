@@ -24,8 +24,8 @@ def count_even_rows(table, limit):
 
 
 def item(task_id: str = "a", *texts: str, form: TextForm = TextForm.CODE, **more: Any) -> Item:
-    """Returns an item with a surface per text; solutions, unless told."""
-    kind = more.pop("kind", Kind.SOLUTION)
+    """Returns an item with a surface per text; tests, unless told."""
+    kind = more.pop("kind", Kind.TESTS)
     return Item(
         **{"benchmark": "bench", "task_id": task_id, "cluster": task_id, **more},
         surfaces=tuple(Surface(kind=kind, form=form, text=text) for text in texts),

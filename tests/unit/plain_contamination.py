@@ -12,6 +12,9 @@ from mira_megatron.eval.contamination.items import Item, TextForm
 _TOKEN = re.compile(rb"\\[nrt]|\\|[0-9A-Za-z_\x80-\xff]+|[^\x00-\x20\x7f]")
 _NUM_TOKENS = {TextForm.CODE: 10, TextForm.SQL: 8, TextForm.PROSE: 13}
 _MIN_LETTERED, _MIN_NGRAMS = 3, 10
+_SHAPE_TOKENS = 20
+_COMMENT = re.compile(rb"(#|//)(?:(?!\n|\\n).)*", re.DOTALL)
+_KEYWORDS = {b"for", b"in", b"if", b"def", b"return", b"while", b"and", b"or", b"not", b"else"}
 
 
 def plain_tokens(text: str) -> list[tuple[bytes, int, int]]:
@@ -75,3 +78,30 @@ def plain_scores(
             if score:
                 scores[number, item.benchmark, item.task_id, surface.kind.value] = score
     return scores
+
+
+def plain_shapes(text: str) -> list[tuple[tuple[bytes | int, ...], int]]:
+    """Returns every 20 tokens in a row without comments, variables by their first occurrence.
+
+    With each, how many of its tokens are words that are no variables. Keywords are those that
+    tests use.
+    """
+    code = _COMMENT.sub(b" ", text.encode()).decode()
+    tokens = [token for token, _, _ in plain_tokens(code)]
+    is_variable = [
+        _is_word(token)
+        and not token[:1].isdigit()
+        and token not in _KEYWORDS
+        and tokens[at - 1 : at] != [b"."]
+        and tokens[at + 1 : at + 2] != [b"("]
+        for at, token in enumerate(tokens)
+    ]
+    found = []
+    for at in range(len(tokens) - _SHAPE_TOKENS + 1):
+        own = tokens[at : at + _SHAPE_TOKENS]
+        variables = is_variable[at : at + _SHAPE_TOKENS]
+        names = zip(own, variables, strict=True)
+        shape = tuple(own.index(token) if is_one else token for token, is_one in names)
+        words = [_is_word(token) and not token[:1].isdigit() for token in own]
+        found.append((shape, sum(words) - sum(variables)))
+    return found

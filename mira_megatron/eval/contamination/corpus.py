@@ -136,7 +136,7 @@ def _needles_digest(items: Sequence[Item], max_items: int) -> str:
         "version": SCAN_VERSION,
         "ngram_tokens": {form.value: n for form, n in ngram_index.NGRAM_TOKENS.items()},
         "min_lettered": ngram_index.MIN_LETTERED,
-        "min_ngrams": ngram_index.MIN_NGRAMS,
+        "min_ngrams": {form.value: n for form, n in ngram_index.MIN_NGRAMS.items()},
         "max_items": max_items,
         "min_score": MIN_SCORE,
         "sqlglot": sql_version() if any(item.query for item in items) else None,

@@ -26,8 +26,8 @@ from mira_megatron.eval.contamination.postings import Postings
 NGRAM_TOKENS = {TextForm.CODE: 10, TextForm.SQL: 8, TextForm.PROSE: 13, TextForm.SHAPE: 20}
 MIN_LETTERED = 3
 # Distinct ones. A surface with fewer is an idiom that anybody writes: `while b: a, b = b, a % b`, a
-# solution of HumanEval, has five and stands in many modules.
-MIN_NGRAMS = 10
+# solution of HumanEval, has five and stands in many modules. Those of shapes are longer.
+MIN_NGRAMS = {TextForm.CODE: 10, TextForm.SQL: 10, TextForm.PROSE: 10, TextForm.SHAPE: 5}
 _MAX_BITMAP_BITS = 26  # 64 MiB
 
 
@@ -130,7 +130,7 @@ def build_index(
         known, weights = weight_of[text.split]
         weight_G = weights[np.searchsorted(known, hashes)]
         hashes, weight_G = hashes[weight_G > 0], weight_G[weight_G > 0]
-        if len(hashes) >= MIN_NGRAMS:
+        if len(hashes) >= MIN_NGRAMS[form]:
             kept.append((hashes, weight_G, text.surface))
             total_S[text.surface] = weight_G.sum()
     all_E = np.concatenate([np.zeros(0, dtype=np.uint64), *(each[0] for each in kept)])

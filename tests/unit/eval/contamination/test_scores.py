@@ -41,7 +41,7 @@ def all_items(draw: st.DrawFn) -> list[Item]:
             surfaces=tuple(
                 Surface(
                     kind=kind,
-                    form=draw(st.sampled_from(list(TextForm))),
+                    form=draw(st.sampled_from([TextForm.CODE, TextForm.SQL, TextForm.PROSE])),
                     text=draw(texts_with_pieces()),
                 )
                 for kind in (Kind.PROMPT, Kind.TESTS)
