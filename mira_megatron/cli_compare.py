@@ -38,6 +38,12 @@ def add_compare(commands: Commands[argparse.ArgumentParser]) -> None:
         "--baseline", metavar="NAME", help="compare every arm with this one (default: every pair)"
     )
     command.add_argument(
+        "--contamination",
+        type=Path,
+        metavar="DIR",
+        help="the output of mira decontaminate: scores on tasks that the corpus had, and had not",
+    )
+    command.add_argument(
         "--allow-unlike",
         action="store_true",
         help="compare what is not of one protocol, and mark it",
@@ -59,6 +65,7 @@ def run_compare(arguments: argparse.Namespace) -> int:
         labelled=arguments.label,
         against=arguments.against,
         baseline=arguments.baseline,
+        contamination=arguments.contamination,
         allows_unlike=arguments.allow_unlike,
         resampling=resampling.Resampling(num_resamples=arguments.resamples, seed=arguments.seed),
     )

@@ -149,6 +149,7 @@ def compared(
             labelled=labelled,
             against=options.get("against"),
             baseline=options.get("baseline"),
+            contamination=options.get("contamination"),
             allows_unlike=options.get("allows_unlike", False),
             resampling=Resampling(num_resamples=options.get("resamples", 400), seed=0),
         )

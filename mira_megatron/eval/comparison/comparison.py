@@ -7,13 +7,18 @@ from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 
-from mira_megatron.eval.comparison.arms import read_arms, unlike_benchmarks
+from mira_megatron.eval.comparison.arms import Arm, read_arms, unlike_benchmarks
 from mira_megatron.eval.comparison.audit import Audit, audit
 from mira_megatron.eval.comparison.differences import ScoredArm
 from mira_megatron.eval.comparison.pairs import Pair, paired
 from mira_megatron.eval.comparison.protocol import Unlikeness
 from mira_megatron.eval.comparison.published import PublishedTable, load_published
-from mira_megatron.eval.comparison.scores import clustered_scores, scores_of
+from mira_megatron.eval.comparison.scores import Resamples, clustered_scores, scores_of
+from mira_megatron.eval.comparison.subsets import (
+    Contamination,
+    read_contamination,
+    subscores_of,
+)
 from mira_megatron.eval.comparison.table import CATEGORIES, MACRO, title_of
 from mira_megatron.eval.statistics.resampling import Resampling, resampled_scores
 
@@ -28,6 +33,7 @@ class Options:
     labelled: Sequence[tuple[str, Path]]  # name, folder; a name may come several times
     against: Path | None
     baseline: str | None
+    contamination: Path | None  # items.jsonl of a scan, or its folder
     allows_unlike: bool
     resampling: Resampling
 
@@ -105,7 +111,11 @@ def compare(options: Options) -> Comparison:
         },
         options.resampling,
     )
-    scored = tuple(ScoredArm(arm=arm, scores=scores_of(arm, resamples)) for arm in arms)
+    contamination = None
+    if options.contamination is not None:
+        entries = {o.entry for arm in arms for name in arm.benchmarks for o in arm.outcomes(name)}
+        contamination = read_contamination(options.contamination, sorted(entries))
+    scored = tuple(_scored(arm, resamples, contamination) for arm in arms)
     return Comparison(
         arms=scored,
         pairs=tuple(
@@ -122,6 +132,11 @@ def compare(options: Options) -> Comparison:
         baseline=options.baseline,
         resampling=options.resampling,
     )
+
+
+def _scored(arm: Arm, resamples: Resamples, contamination: Contamination | None) -> ScoredArm:
+    scores = scores_of(arm, resamples)
+    return ScoredArm(arm=arm, scores=scores, subscores=subscores_of(arm, scores, contamination))
 
 
 def _published(path: Path, arms: Sequence[ScoredArm]) -> Published:

@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from mira_megatron.eval.comparison.arms import Arm
 from mira_megatron.eval.comparison.scores import PERCENT, Score, averaged, fractions
+from mira_megatron.eval.comparison.subsets import Subscore
 from mira_megatron.eval.comparison.table import AVERAGES, leaves, title_of
 from mira_megatron.eval.statistics.intervals import Interval, t_interval
 from mira_megatron.eval.statistics.paired import flipped_p, mcnemar_p, paired_interval
@@ -36,6 +37,7 @@ class ScoredArm:
 
     arm: Arm
     scores: Mapping[str, Score]
+    subscores: tuple[Subscore, ...] = ()
 
     def has(self, name: str) -> bool:
         """Returns whether there is a value of that name."""

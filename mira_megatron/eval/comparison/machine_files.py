@@ -59,6 +59,7 @@ def _arm(scored: ScoredArm) -> dict[str, Any]:
         "label": arm.label,
         "folders": [str(run.folder) for run in arm.runs],
         "scores": {name: _plain(score) for name, score in scored.scores.items()},
+        "subscores": [_plain(each) for each in scored.subscores],
         "protocols": {
             name: {**_plain(protocol := arm.protocol(name)), "fingerprint": protocol.fingerprint}
             for name in arm.benchmarks

@@ -39,6 +39,7 @@ def comparison_markdown(comparison: Comparison) -> str:
             *_resolution(comparison),
             *_missing(comparison),
             *_losses(comparison),
+            *_subscores(comparison),
         ]
     for pair in comparison.pairs:
         lines += _pair(pair)
@@ -104,6 +105,26 @@ def _losses(comparison: Comparison) -> list[str]:
         return []
     headings = ["arm", "benchmark", "samples", "all lost ones wrong", "all lost ones right"]
     return ["## Lost answers", "", *markdown_table(headings, rows), ""]
+
+
+def _subscores(comparison: Comparison) -> list[str]:
+    rows = [
+        [
+            markdown_text(each.arm.label),
+            sub.title,
+            sub.subset,
+            MISSING if sub.num_tasks is None else f"{sub.num_tasks:,}",
+            percent_text(sub.value),
+            percent_text(each.scores[sub.name].value),
+            markdown_text(sub.reason or ""),
+        ]
+        for each in comparison.arms
+        for sub in each.subscores
+    ]
+    if not rows:
+        return []
+    headings = ["arm", "", "subset", "tasks", "score", "score of all tasks", ""]
+    return ["## Subsets of the tasks", "", *markdown_table(headings, rows), ""]
 
 
 def _pair(pair: Pair) -> list[str]:

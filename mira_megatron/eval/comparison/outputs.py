@@ -35,6 +35,7 @@ class Outcome:
     statuses: Mapping[str, tuple[Status, ...]]  # by task, in the order of the data file
     clusters: Mapping[str, str]  # by task
     is_subset: bool  # tasks of the data file were left out
+    failing: frozenset[str]  # tasks whose gold program fails on the machine that graded
     protocol: Protocol
 
     @property
@@ -102,6 +103,7 @@ def _entry_outcomes(path: Path, style: str) -> list[Outcome]:
                 statuses=statuses,
                 clusters={task.task_id: task.cluster for task in tasks if task.task_id in statuses},
                 is_subset=any(not task.programs for task in tasks),
+                failing=_failing(score, path),
                 protocol=Protocol(
                     data=_text(results.get("data") or {}, "sha256", path),
                     tasks=f"{len(statuses):,} ({digest(*statuses)[:8]})",
@@ -181,6 +183,15 @@ def _tasks(path: Path) -> list[GradedTask]:
         raise FileNotFoundError(
             f"{path}: no such file; grade again (verdicts that are there are kept)"
         ) from error
+
+
+def _failing(score: Mapping[str, Any], path: Path) -> frozenset[str]:
+    """Returns the tasks whose controls failed; none where no controls were run."""
+    controlled = score.get("controlled") or {}
+    failing = controlled.get("failing", []) if isinstance(controlled, dict) else None
+    if not isinstance(failing, list) or not all(isinstance(task, str) for task in failing):
+        raise ValueError(f"{path}: controlled is {controlled!r}, expected task ids; grade again")
+    return frozenset(failing)
 
 
 def _style(path: Path) -> str:

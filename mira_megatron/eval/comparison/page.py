@@ -88,6 +88,7 @@ def comparison_page(comparison: Comparison) -> str:
             "by_benchmark": [_measured(comparison, name) for name in BENCHMARKS],
             "others": [_measured(comparison, name) for name in others],
             "pairs": [_shown_pair(pair) for pair in comparison.pairs],
+            "subscores": [(each, sub) for each in comparison.arms for sub in each.subscores],
             "missing": _missing(comparison),
             "lost": _lost(comparison),
             "protocols": _protocols(comparison),
