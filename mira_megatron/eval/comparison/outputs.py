@@ -22,6 +22,7 @@ from mira_megatron.eval.graded_tasks import TASKS_FILE, GradedTask, read_tasks
 from mira_megatron.eval.grading import VERDICTS_FILE
 from mira_megatron.eval.verdicts import Status, Verdict, digest, verdict_of_line
 
+_INTERPRETER = "python"  # a path: the same libraries lie elsewhere on another machine
 SUITE_FILE = "suite.json"
 
 
@@ -99,13 +100,14 @@ def _entry_outcomes(path: Path, style: str) -> list[Outcome]:
             Outcome(
                 benchmark=name,
                 entry=_text(results, "benchmark", path),
-                stratum=_text(results, "kind", path),
+                stratum=str(results.get("kind", results["benchmark"])),
                 statuses=statuses,
                 clusters={task.task_id: task.cluster for task in tasks if task.task_id in statuses},
                 is_subset=any(not task.programs for task in tasks),
                 failing=_failing(score, path),
                 protocol=Protocol(
-                    data=_text(results.get("data") or {}, "sha256", path),
+                    data=_data(results, path),
+                    settings=_settings(results, path),
                     tasks=f"{len(statuses):,} ({digest(*statuses)[:8]})",
                     samples=_numbers({len(each) for each in statuses.values()}),
                     protocol=_text(results, "protocol", path),
@@ -183,6 +185,25 @@ def _tasks(path: Path) -> list[GradedTask]:
         raise FileNotFoundError(
             f"{path}: no such file; grade again (verdicts that are there are kept)"
         ) from error
+
+
+def _data(results: Mapping[str, Any], path: Path) -> str:
+    data = results.get("data")
+    sha256 = data.get("sha256") if isinstance(data, dict) else None
+    if isinstance(sha256, dict) and sha256:
+        return digest(json.dumps(sha256, sort_keys=True))
+    return _text({"data.sha256": sha256}, "data.sha256", path)
+
+
+def _settings(results: Mapping[str, Any], path: Path) -> str:
+    """Returns options and single facts of the results, but not where an interpreter lies."""
+    options, facts = results.get("options") or {}, results.get("facts") or {}
+    if not isinstance(options, dict) or not isinstance(facts, dict):
+        raise ValueError(f"{path}: options or facts are no mapping; grade again")
+    single = {name: fact for name, fact in facts.items() if not isinstance(fact, dict | list)}
+    settings = {**options, **single}
+    settings.pop(_INTERPRETER, None)
+    return json.dumps(settings, sort_keys=True)
 
 
 def _failing(score: Mapping[str, Any], path: Path) -> frozenset[str]:

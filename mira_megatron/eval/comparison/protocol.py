@@ -18,7 +18,8 @@ NOT_RECORDED = "not recorded"
 class Protocol:
     """What one benchmark's numbers stand on, each as text."""
 
-    data: str  # SHA-256 of the data file
+    data: str  # SHA-256 of the data file, or a digest of several files
+    settings: str  # of the benchmark: a release, a window, a split, the version of an engine
     tasks: str  # how many were graded, and a digest of which
     samples: str  # per task
     protocol: str  # the suite's name for it

@@ -96,6 +96,27 @@ def test_how_a_model_was_asked_is_part_of_the_protocol(tmp_path: Path) -> None:
     assert len(found.fingerprint) == 12
 
 
+def test_settings_and_all_data_files_are_part_of_the_protocol(tmp_path: Path) -> None:
+    place = write_entry(tmp_path, "livecodebench", {"livecodebench": bits("10")})
+    changes: list[dict[str, object]] = [
+        {"options": {"release": "v6"}},
+        {"options": {"release": "v5"}},
+        {"facts": {"sqlite": "3.40.1"}},
+        {"data": {"sha256": {"test.jsonl": "a", "test2.jsonl": "b"}}},
+        {"data": {"sha256": {"test.jsonl": "a", "test2.jsonl": "c"}}},
+    ]
+    fingerprints = set()
+    for each in changes:
+        change(place / "results.json", **each)
+        protocol = read_evaluation(tmp_path).outcomes["livecodebench"].protocol
+        fingerprints.add(protocol.fingerprint)
+    assert len(fingerprints) == len(changes)
+    settings = {"python": "/venv/bin/python", "release": "v5"}
+    facts = {"sqlite": "3.40.1", "rates": {"pred_error": 3.0}}
+    change(place / "results.json", options=settings, facts=facts)
+    assert read_evaluation(tmp_path).outcomes["livecodebench"].protocol == protocol
+
+
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
@@ -127,7 +148,7 @@ def test_a_missing_file_is_named_with_the_way_out(tmp_path: Path, name: str) -> 
 def test_results_without_what_a_comparison_needs_are_refused(tmp_path: Path) -> None:
     place = write_entry(tmp_path, "mbpp", {"mbpp": bits("10")})
     change(place / "results.json", data={})
-    with pytest.raises(ValueError, match="sha256 is None"):
+    with pytest.raises(ValueError, match=r"data\.sha256 is None"):
         read_evaluation(tmp_path)
     change(place / "results.json", data={"sha256": "0"}, asked={"template": "chat/2"})
     with pytest.raises(ValueError, match=r"asked\.template is 'chat/2', expected a list"):
