@@ -3,6 +3,7 @@
 Reads   a suite, its benchmark's data file, predictions in the benchmark's own format or the
         generations.jsonl of `mira evaluate`
 Writes  OUTPUT/verdicts.jsonl, a line per sample and benchmark (grading.py)
+        OUTPUT/tasks.jsonl, every task with its cluster (graded_tasks.py)
         OUTPUT/results.json, scores with what they stand on: files by SHA-256, grader, isolation
 """
 
@@ -22,6 +23,7 @@ from mira_megatron.atomic_files import write_json
 from mira_megatron.eval.benchmark import Benchmark, HasFacts, HasPredictionFormat
 from mira_megatron.eval.generation.generations import generated_samples, read_generations, style_of
 from mira_megatron.eval.generation.planned import asked_of, planned_answers
+from mira_megatron.eval.graded_tasks import TASKS_FILE, write_tasks
 from mira_megatron.eval.grading import Graded, grade
 from mira_megatron.eval.predictions import check_complete, read_predictions
 from mira_megatron.eval.sandbox.best import best_sandbox
@@ -129,6 +131,7 @@ def grade_samples(
         workers=options.workers,
     )
     found = scores(graded.verdicts)
+    write_tasks(options.output / TASKS_FILE, benchmark, graded.verdicts)
     _write_results(options, entry, benchmark, found, graded, asked)
     return found
 
@@ -169,6 +172,7 @@ def _write_results(
 ) -> None:
     content: dict[str, Any] = {
         "benchmark": entry.name,
+        "kind": entry.kind,
         "category": entry.category,
         "protocol": entry.protocol,
         "suite": str(options.suite),
