@@ -101,7 +101,12 @@ async def _asked(
     told = _Told(tracker)
     settings = endpoint_settings(asking.judge, api_key)
     async with Endpoints(
-        asking.judge.endpoints, settings, on_answer=asking.keep, on_lost=asking.on_lost
+        asking.judge.endpoints,
+        settings,
+        on_answer=asking.keep,
+        on_lost=asking.on_lost,
+        # What stands by is charged as if it were sent: there is to be none near a ceiling.
+        stands_by=not asking.spending.ceilings.are_on_charges,
     ) as endpoints:
         try:
             while True:

@@ -159,7 +159,7 @@ class OpenQuestions:
         """
         if answer.failure == NO_LOGPROBS:
             raise ValueError(self._no_logprobs())
-        if answer.is_unsent and self.given_up is not None:
+        if answer.is_unsent and (self.given_up is not None or self.is_hopeless):
             return None  # it stays open: there is nothing to say of its record
         if pending.doubt is not None:
             answer = resolved(pending.doubt, answer)
