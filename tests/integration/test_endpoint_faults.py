@@ -312,7 +312,8 @@ def test_limit_grows_from_a_few_to_the_most_while_all_goes_well() -> None:
     with serving(server) as urls:
         _, facts = _ask(urls, 200)
     assert facts.endpoints[0].limit == server.most_open == 32
-    with serving(server := FaultServer(seconds_per_answer=0.01)) as urls:
+    # Long enough for all of them to have connected.
+    with serving(server := FaultServer(seconds_per_answer=0.3)) as urls:
         _ask(urls, FIRST_LIMIT)
     assert server.most_open == FIRST_LIMIT
 
