@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -69,22 +70,48 @@ def _segment(lines: Sequence[bytes], *, is_own: bool) -> bytes:
         return segment.read_bytes()
 
 
-@settings(deadline=None, max_examples=40)
-@given(st.lists(_ANSWERS, max_size=6))
-def test_segment_of_an_own_journal_has_the_same_bytes(answers: list[StoredAnswer]) -> None:
-    lines = list(map(answer_line, answers))
-    assert _segment(lines, is_own=True) == _segment(lines, is_own=False)
+@settings(deadline=None)
+@given(st.lists(_ANSWERS, min_size=1, max_size=6))
+def test_plain_answers_are_the_rows_and_charges_of_their_lines(answers: list[StoredAnswer]) -> None:
+    charges, expected = Charges(), Charges()
+    table = plain_answers(list(map(answer_line, answers)), charges, SCHEMA)
+    assert table is not None
+    assert table.schema == SCHEMA
+    assert table.to_pylist() == list(map(_row, answers))
+    for answer in answers:
+        expected.add(answer.model, answer.charged)
+    assert charges.by_model == expected.by_model
 
 
-def test_segment_of_an_own_journal_is_cut_into_the_same_groups(tmp_path: Path) -> None:
-    lines = [answer_line(_ANSWER)] * 1_100
+def _row(answer: StoredAnswer) -> dict[str, object]:
+    return {
+        "key": bytes.fromhex(answer.key),
+        "model": answer.model,
+        "charged_prompt_tokens": answer.charged.num_prompt_tokens,
+        "charged_output_tokens": answer.charged.num_output_tokens,
+        "text": answer.text,
+        "reasoning": answer.reasoning,
+        "finish_reason": answer.finish_reason,
+        "num_prompt_tokens": answer.num_prompt_tokens,
+        "num_output_tokens": answer.num_output_tokens,
+        "failure": answer.failure,
+        "failure_detail": answer.failure_detail,
+        "odds": None,
+        "first_top": None,
+    }
+
+
+def test_segment_of_an_own_journal_has_the_same_bytes_in_the_same_groups(tmp_path: Path) -> None:
+    other = replace(_ANSWER, model="ü", text="\0 😀", num_prompt_tokens=None, failure="refused")
+    lines = [answer_line(_ANSWER), answer_line(other)] * 550
     content = _segment(lines, is_own=True)
     assert content == _segment(lines, is_own=False)
     (tmp_path / "s.parquet").write_bytes(content)
     metadata = pq.read_metadata(tmp_path / "s.parquet")
     assert [metadata.row_group(group).num_rows for group in range(3)] == [512, 512, 76]
     assert metadata.metadata[b"charged"] == (
-        b'{"m":{"num_prompt_tokens":4400,"num_output_tokens":2200}}'
+        b'{"m":{"num_prompt_tokens":2200,"num_output_tokens":1100},'
+        b'"\xc3\xbc":{"num_prompt_tokens":2200,"num_output_tokens":1100}}'
     )
 
 
