@@ -134,7 +134,6 @@ def _groups(journal: Path, file: BinaryIO, charges: Charges, is_own: bool) -> It
             break
         yield group
         num_read += len(lines)
-        lines = []
     rows: list[dict[str, Any]] = []
     num_bytes = 0
     answers = read_answers(journal, chain(lines, file), charges, first=num_read + 1)

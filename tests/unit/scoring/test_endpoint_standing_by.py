@@ -10,6 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
@@ -170,7 +171,7 @@ def test_ask_all_under_a_ceiling_charges_nothing_that_was_not_sent(tmp_path: Pat
     async def run() -> int:
         server = _LateServer()
         async with server.serving() as url:
-            asking = asyncio.create_task(_ask(tmp_path, url))
+            asking = asyncio.create_task(_ask(tmp_path, url, output_token_ceiling=10_000))
             await server.wait_for(2)
             await asyncio.sleep(0.05)  # for a third to be noted, were it to stand by
             (journal,) = tmp_path.glob("*.jsonl")
@@ -185,7 +186,26 @@ def test_ask_all_under_a_ceiling_charges_nothing_that_was_not_sent(tmp_path: Pat
     assert asyncio.run(asyncio.wait_for(run(), 20)) == 2
 
 
-async def _ask(folder: Path, url: str) -> None:
+def test_ask_all_that_will_not_end_well_counts_no_question_that_stood_by(tmp_path: Path) -> None:
+    async def run() -> str:
+        server = _LateServer()
+        async with server.serving() as url:
+            changes = {"max_in_flight": 4, "max_failed_fraction": 0.0}
+            asking = asyncio.create_task(_ask(tmp_path, url, **changes))
+            await server.wait_for(4)
+            await asyncio.sleep(0.05)  # for two more to stand by
+            server.let_go(400)
+            await server.wait_for(5)  # one of the two that stood by
+            for _ in range(4):
+                server.let_go()
+            with pytest.raises(ValueError, match=r"1 of 6 records got no usable answer") as caught:
+                await asking
+            return str(caught.value)
+
+    assert "(failed: http_400 1)" in asyncio.run(asyncio.wait_for(run(), 20))
+
+
+async def _ask(folder: Path, url: str, **changes: Any) -> None:
     judge = JudgeConfig(
         engine="endpoint",
         model="m",
@@ -193,8 +213,7 @@ async def _ask(folder: Path, url: str) -> None:
         temperature=0.0,
         top_p=1.0,
         max_tokens=8,
-        max_in_flight=2,
-        output_token_ceiling=10_000,
+        **{"max_in_flight": 2, **changes},
     )
     questions = [
         Question(key=str(n), record_id=str(n), messages=[{"role": "user", "content": str(n)}])
