@@ -49,8 +49,8 @@ async def ask_all(
     """Yields one reply per question, in the order in which they are settled.
 
     `questions` is gone through in a thread, a few ahead of what is asked: what waits for files or
-    counts tokens belongs there. Messages are better left unwritten, for two threads that both want
-    Python's lock take a sixth longer than one. `weights` tells models of one name apart. `num_done`
+    counts tokens belongs there. Messages are better left unwritten: two threads that both want
+    Python's lock get in each other's way. `weights` tells models of one name apart. `num_done`
     of the `num_questions` that there are in all were settled before and are not asked. Without
     `asks` no endpoint is needed: what the store does not hold has failed.
 
