@@ -202,8 +202,9 @@ def _definitions(tree: ast.Module) -> set[str]:
 def _bound(body: Sequence[ast.stmt]) -> set[str]:
     """Returns the names that statements at the top level bind, also in their blocks."""
     names: set[str] = set()
-    for statement in body:
-        match statement:
+    waiting = list(body)  # not by recursion: a chain of `elif` is as deep as it is long
+    while waiting:
+        match statement := waiting.pop():
             case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef():
                 names.add(statement.name)
             case ast.Import() | ast.ImportFrom():
@@ -213,7 +214,7 @@ def _bound(body: Sequence[ast.stmt]) -> set[str]:
             case ast.If() if _is_main_guard(statement):
                 pass
             case ast.If() | ast.Try() | ast.With():
-                names |= _bound(_inner(statement))
+                waiting += _inner(statement)
     return names
 
 
@@ -238,7 +239,14 @@ def _inner(statement: ast.If | ast.Try | ast.With) -> list[ast.stmt]:
 
 
 def _is_main_guard(statement: ast.If) -> bool:
-    return re.match(r"__name__ *==", ast.unparse(statement.test)) is not None
+    test = statement.test
+    while isinstance(test, ast.BoolOp):
+        test = test.values[0]
+    match test:
+        case ast.Compare(left=ast.Name(id="__name__"), ops=[ast.Eq(), *_]):
+            return True
+        case _:
+            return False
 
 
 def _line_numbers(statement: ast.stmt) -> range:

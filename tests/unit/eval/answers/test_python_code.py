@@ -117,3 +117,27 @@ def test_sanitized_of_a_program_beyond_the_bounds_is_whole_where_it_parses() -> 
 
     assert sanitized(text, "f") == "def f():\n    pass\n"
     assert sanitized(f"{text}Thank you, all.\n", "f") is not None
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        f"if {'+'.join(['a'] * 900)}:\n    x = 1\n",
+        "if a:\n    x = 1\n" + "".join(f"elif a == {case}:\n    x = 2\n" for case in range(2000)),
+    ],
+    ids=["a long sum", "many cases"],
+)
+def test_sanitized_of_a_deep_block_is_no_recursion(block: str) -> None:
+    text = f"def f():\n    return x\n{block}"
+
+    assert sanitized(text, "f") == text
+
+
+@pytest.mark.parametrize(
+    "test", ['__name__ == "__main__"', '__name__=="__main__" and f()', '(__name__) == "x"']
+)
+def test_sanitized_leaves_out_what_a_script_would_do(test: str) -> None:
+    text = f"def f():\n    return g\nif {test}:\n    g = 1\n"
+
+    assert sanitized(text, "f") == "def f():\n    return g\n"
+    assert sanitized(text.replace("==", "!="), "f") == text.replace("==", "!=")
