@@ -260,9 +260,15 @@ def _verdict_on(
         if not is_right(
             task.entry_point, inputs[number], expected[number], call.value, task.tolerance
         ):
-            shown = ascii(call.value)
-            return Status.FAIL, f"input {number}: wrong value {shown[:120]}"
+            return Status.FAIL, f"input {number}: wrong value {_shown(call.value)}"
     return (Status.PASS, "") if len(calls) == len(inputs) else (Status.ERROR, "calls are missing")
+
+
+def _shown(value: Any) -> str:
+    try:
+        return ascii(value)[:120]
+    except ValueError:  # Python writes no whole number of more than 4,300 digits
+        return f"of type {type(value).__name__}, too long to be shown"
 
 
 def _read_gold(path: Path) -> Gold:

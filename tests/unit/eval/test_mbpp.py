@@ -49,6 +49,15 @@ def test_a_loop_times_out_at_the_calls_limit(sandbox: Sandbox, tmp_path: Path) -
     assert judged(sandbox, tmp_path, code) == [Status.TIMEOUT, Status.TIMEOUT]
 
 
+@pytest.mark.parametrize("value", ["10 ** 5000", "[10 ** 5000]", "'x' * 10 ** 6"])
+def test_an_endless_wrong_value_is_a_wrong_value(
+    sandbox: Sandbox, tmp_path: Path, value: str
+) -> None:
+    code = f"def add(a, b):\n    return {value}\n"
+
+    assert judged(sandbox, tmp_path, code) == [Status.FAIL, Status.FAIL]
+
+
 def test_gold_that_fails_here_says_nothing_of_the_program(sandbox: Sandbox, tmp_path: Path) -> None:
     broken = {**ADD, "canonical_solution": "\ndef add(a, b):\n    raise OSError\n"}
     benchmark = Mbpp(write_mbpp(tmp_path / "tasks.jsonl", broken), tmp_path)
