@@ -41,13 +41,25 @@ def read_predictions(path: Path, task_ids: Sequence[str]) -> list[Sample]:
 
 
 def check_complete(samples: Sequence[Sample], task_ids: Sequence[str], path: Path) -> None:
-    """Raises ValueError where a task has no sample: a score over fewer tasks is another score."""
-    have = {sample.task_id for sample in samples}
-    missing = [task_id for task_id in task_ids if task_id not in have]
+    """Raises ValueError where a task has no sample, or fewer than another one.
+
+    A score over fewer tasks is another score; and of answers that were asked for and have not come
+    yet, those to hard tasks are the last.
+    """
+    counts = Counter(sample.task_id for sample in samples)
+    missing = [task_id for task_id in task_ids if not counts[task_id]]
     if missing:
         raise ValueError(
             f"{path}: {len(missing):,} of {len(task_ids):,} tasks have no prediction, the first is "
             f"{missing[0]!r}. Add them, or grade what is there with --subset"
+        )
+    most = max(counts.values())
+    fewer = [task_id for task_id in task_ids if counts[task_id] < most]
+    if fewer:
+        raise ValueError(
+            f"{path}: {len(fewer):,} of {len(task_ids):,} tasks have fewer than the {most} "
+            f"predictions of others, the first is {fewer[0]!r} with {counts[fewer[0]]}. Add them, "
+            "or grade what is there with --subset"
         )
 
 

@@ -73,3 +73,13 @@ def test_tasks_without_a_prediction_are_counted(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"1 of 2 tasks have no prediction, the first is 'b'"):
         check_complete(samples, ["a", "b"], path)
     check_complete(samples, ["a"], path)
+
+
+def test_a_task_with_fewer_samples_than_others_is_incomplete(tmp_path: Path) -> None:
+    entries = [{"task_id": task, "completion": "x"} for task in ("a", "b", "a")]
+    path = write_lines(tmp_path / "pred.jsonl", entries)
+    samples = read_predictions(path, ["a", "b"])
+
+    with pytest.raises(ValueError, match=r"1 of 2 tasks have fewer than the 2 .* 'b' with 1\."):
+        check_complete(samples, ["a", "b"], path)
+    check_complete(samples[:2], ["a", "b"], path)
