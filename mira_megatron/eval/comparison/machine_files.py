@@ -2,7 +2,7 @@
 
 A number that is not there is null (an empty field) with a reason beside it. Numbers of a published
 table are texts, as printed. Percent and points throughout; p values and a task's shares are
-fractions.
+fractions. In the CSV a text that a spreadsheet would take for a formula has a `'` before it.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from mira_megatron.eval.statistics.intervals import CONFIDENCE
 from mira_megatron.eval.statistics.power import LEVEL, POWER
 
 FORMAT = 1
+
+_FORMULA_BEGINS = ("=", "+", "-", "@", "\t", "\r")
 
 _SCORE_COLUMNS = (
     *("arm", "name", "value", "low", "high", "interval", "standard_error", "resolves", "highest"),
@@ -192,8 +194,23 @@ def _csv(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(columns)
-    writer.writerows(rows)
+    writer.writerows([_cell(value) for value in row] for row in rows)
     return text.getvalue()
+
+
+def _cell(value: object) -> object:
+    """Returns a cell that no spreadsheet takes for a formula: a label may be `=HYPERLINK(...)`."""
+    if not isinstance(value, str) or not value.startswith(_FORMULA_BEGINS) or _is_number(value):
+        return value
+    return f"'{value}"
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _number(number: float | None) -> str:

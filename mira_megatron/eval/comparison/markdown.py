@@ -92,7 +92,7 @@ def _losses(comparison: Comparison) -> list[str]:
     rows = [
         [
             markdown_text(each.arm.label),
-            score.title,
+            markdown_text(score.title),
             ", ".join(f"{name} {count:,}" for name, count in graded.statuses.items()),
             percent_text(score.value),
             percent_text(graded.bounds.highest),
@@ -111,7 +111,7 @@ def _subscores(comparison: Comparison) -> list[str]:
     rows = [
         [
             markdown_text(each.arm.label),
-            sub.title,
+            markdown_text(sub.title),
             sub.subset,
             MISSING if sub.num_tasks is None else f"{sub.num_tasks:,}",
             percent_text(sub.value),

@@ -209,3 +209,37 @@ def test_points_carry_their_sign_unless_they_are_none(value: float, text: str) -
 
 def test_small_p_values_are_not_written_as_zero() -> None:
     assert (p_text(0.00003), p_text(0.0132), p_text(None)) == ("< 0.0001", "0.0132", "")
+
+
+def test_a_strange_benchmark_is_no_markup_where_its_answers_were_lost(tmp_path: Path) -> None:
+    statuses = {f"t{number}": [Status.NO_CODE] for number in range(3)}
+    text = comparison_markdown(
+        compared(write_entry(tmp_path / "a", "x", {ATTACK: statuses}).parent)
+    )
+
+    assert "## Lost answers" in text
+    assert "<img" not in text
+
+
+@pytest.mark.parametrize("begin", ["=", "+", "-", "@", "\t"])
+def test_a_text_in_a_csv_is_no_formula(tmp_path: Path, begin: str) -> None:
+    for name, right in {"a": "1100", "b": "1010"}.items():
+        write_entry(tmp_path / name, "x", {"x": bits(right, prefix=f"{begin}cmd|' /C calc'!A0 ")})
+    label = f"{begin.strip()}a-b"
+    comparison = compared(labelled=[(label, tmp_path / "a"), ("b", tmp_path / "b")])
+
+    flips = list(csv.DictReader(io.StringIO(flips_csv(comparison))))
+    assert {row["task_id"][:2] for row in flips} == {f"'{begin}"}
+    for text in (scores_csv(comparison), differences_csv(comparison), flips_csv(comparison)):
+        cells = [cell for row in csv.reader(io.StringIO(text)) for cell in row]
+        assert not [cell for cell in cells if re.match(r"[=+@\t\r]|-(?![\d.])", cell)]
+        assert label in {cell.removeprefix("'") for cell in cells}
+
+
+def test_a_negative_number_in_a_csv_stays_a_number(tmp_path: Path) -> None:
+    write_entry(tmp_path / "a", "x", {"x": bits("1111")})
+    write_entry(tmp_path / "b", "x", {"x": bits("1000")})
+    text = differences_csv(compared(tmp_path / "a", tmp_path / "b"))
+    rows = {row["name"]: row for row in csv.DictReader(io.StringIO(text))}
+
+    assert float(rows["x"]["difference"]) == -75.0
