@@ -74,6 +74,8 @@ def _print(console: Console, comparison: Comparison) -> None:
         for each in comparison.arms:
             if (reason := each.scores[MACRO].reason) is not None:
                 console.print(Text(f"{each.arm.label}: no macro average: {reason}"))
+            if any(score.is_partial for score in each.scores.values()):
+                console.print(Text(f"{each.arm.label}: of some of the tasks alone, see the files"))
     for pair in comparison.pairs:
         macro = pair.differences[MACRO]
         if macro.value is not None:

@@ -40,7 +40,10 @@ class Options:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Beside:
-    """One number of ours beside a published one, which comes without its verdicts."""
+    """One number of ours beside a published one, which comes without its verdicts.
+
+    There is none where ours is of some of the tasks alone.
+    """
 
     arm: str
     row: str
@@ -149,7 +152,7 @@ def _published(path: Path, arms: Sequence[ScoredArm]) -> Published:
             numbers = {**row.stated, MACRO: recomputed[row.label]}
             for name in (*CATEGORIES, MACRO):
                 number, score = numbers.get(name), each.scores[name]
-                if number is None or score.value is None:
+                if number is None or score.value is None or score.is_partial:
                     continue
                 within = score.interval
                 beside.append(

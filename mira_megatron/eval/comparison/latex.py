@@ -48,6 +48,8 @@ def comparison_latex(comparison: Comparison) -> str:
             for each in comparison.arms
         ),
     ]
+    if any(each.scores[name].is_partial for each in comparison.arms for name in SUMMARY):
+        lines.append("% double dagger: of some of the benchmarks' tasks alone")
     if comparison.published is not None:
         table = comparison.published.table
         wrong = {row.label for row in comparison.published.audit.rows if row.is_consistent is False}
@@ -75,7 +77,8 @@ def _cell(score: Score) -> str:
     if score.value is None:
         return _NONE
     interval = interval_text(score.interval)
-    return percent_text(score.value) + (rf" {{\scriptsize {interval}}}" if interval else "")
+    value = percent_text(score.value) + (r"$^{\ddagger}$" if score.is_partial else "")
+    return value + (rf" {{\scriptsize {interval}}}" if interval else "")
 
 
 def _label(text: str) -> str:

@@ -133,10 +133,11 @@ def _score_rows(comparison: Comparison) -> Iterable[Sequence[object]]:
                 _number(score.highest),
                 len(each.arm.runs),
                 *(
-                    (graded.num_tasks, graded.num_clusters, graded.num_samples, graded.is_subset)
+                    (graded.num_tasks, graded.num_clusters, graded.num_samples)
                     if graded is not None
-                    else ("", "", "", "")
+                    else ("", "", "")
                 ),
+                "" if score.value is None else score.is_partial,
                 "" if graded is None else graded.fingerprint,
                 score.reason or score.no_interval or "",
             ]

@@ -20,7 +20,7 @@ from mira_megatron.eval.comparison.written import (
 from mira_megatron.written_numbers import MISSING, decimal
 from mira_megatron.written_tables import markdown_table, markdown_text
 
-_UNLIKE_MARK = "†"
+_UNLIKE_MARK, _PARTIAL_MARK = "†", "‡"
 
 
 def comparison_markdown(comparison: Comparison) -> str:
@@ -45,7 +45,7 @@ def comparison_markdown(comparison: Comparison) -> str:
         lines += _pair(pair)
     if comparison.published is not None:
         lines += _published(comparison.published)
-    lines += _unlike(comparison)
+    lines += [*_partial(comparison), *_unlike(comparison)]
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -64,7 +64,10 @@ def _scores(comparison: Comparison, names: Sequence[str]) -> list[str]:
 
 
 def _mark(comparison: Comparison, score: Score) -> str:
-    return _UNLIKE_MARK if score.name in comparison.unlike and score.value is not None else ""
+    if score.value is None:
+        return ""
+    unlike = _UNLIKE_MARK if score.name in comparison.unlike else ""
+    return unlike + (_PARTIAL_MARK if score.is_partial else "")
 
 
 def _resolution(comparison: Comparison) -> list[str]:
@@ -212,6 +215,18 @@ def _beside(number: Beside | None) -> str:
     if number is None:
         return MISSING
     return points_text(number.difference) + (" =" if number.is_within else "")
+
+
+def _partial(comparison: Comparison) -> list[str]:
+    lines = [
+        f"* {markdown_text(each.arm.label)}, {markdown_text(score.title)}: "
+        f"{score.graded.num_tasks:,} tasks"
+        for each in comparison.arms
+        for score in each.scores.values()
+        if score.is_partial and score.graded is not None
+    ]
+    title = f"## {_PARTIAL_MARK} Of some of the tasks alone"
+    return [title, "", *lines, ""] if lines else []
 
 
 def _unlike(comparison: Comparison) -> list[str]:

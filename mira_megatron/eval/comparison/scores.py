@@ -78,6 +78,7 @@ class Score:
     by_run: tuple[float, ...] = ()
     deviation_of_runs: float | None = None  # standard deviation of the runs' values
     graded: Graded | None = None  # None: an average
+    is_partial: bool = False  # of some of the benchmarks' tasks alone
 
 
 def fractions(arm: Arm, benchmark: str) -> dict[str, float]:
@@ -174,6 +175,7 @@ def _benchmark_score(arm: Arm, name: str, resamples: Resamples) -> Score:
         by_run=by_run,
         deviation_of_runs=stdev(by_run) if len(by_run) > 1 else None,
         graded=_graded(outcomes, scored, own_wilson, bounds),
+        is_partial=any(outcome.is_subset for outcome in outcomes),
     )
 
 
@@ -226,6 +228,7 @@ def _average_score(arm: Arm, name: str, found: Mapping[str, Score], resamples: R
         highest=fmean(member.highest for member in members if member.highest is not None),
         by_run=by_run,
         deviation_of_runs=stdev(by_run) if len(by_run) > 1 else None,
+        is_partial=any(member.is_partial for member in members),
     )
 
 

@@ -243,3 +243,27 @@ def test_a_negative_number_in_a_csv_stays_a_number(tmp_path: Path) -> None:
     rows = {row["name"]: row for row in csv.DictReader(io.StringIO(text))}
 
     assert float(rows["x"]["difference"]) == -75.0
+
+
+def test_numbers_of_some_tasks_alone_are_marked_and_beside_nothing_published(
+    tmp_path: Path,
+) -> None:
+    folder = write_nine(tmp_path / "a")
+    statuses = {"spider": bits("1100")}
+    write_entry(folder, "spider", statuses, kind="spider", left_out=["t4", "t5"])
+    comparison = compared(folder, against=PUBLISHED)
+
+    (arm,) = comparison.arms
+    partial = {name for name, score in arm.scores.items() if score.is_partial}
+    assert partial == {"spider", "sql", "macro", "micro9"}
+    assert comparison.published is not None
+    beside = {each.name for each in comparison.published.beside}
+    assert beside == {"code_generation", "multipl_e", "swe"}
+    markdown = comparison_markdown(comparison)
+    assert "## ‡ Of some of the tasks alone\n\n* a, Spider: 4 tasks\n" in markdown
+    assert "50.00 [15.0, 85.0]‡" in markdown
+    page = comparison_page(comparison)
+    assert page.count('<abbr title="of some of the tasks alone">‡</abbr>') == 8
+    assert comparison_latex(comparison).count(r"$^{\ddagger}$") == 3
+    rows = csv.DictReader(io.StringIO(scores_csv(comparison)))
+    assert {row["name"] for row in rows if row["is_subset"] == "True"} == partial
