@@ -4,9 +4,10 @@ Writes  verdicts.jsonl, append-only, one line per verdict; a torn last line is d
         run; CACHE/verdicts/<2 digits>/<digest>.json, what running a program showed, shared by all
         runs that are given the same cache folder: checkpoints often write the same program
 
-A verdict is known by task, sample, program and grader. Time limits and failures of this machine are
-kept in verdicts.jsonl for the reader, but not in the cache; failures of this machine are graded
-again.
+A verdict is known by task, sample, program and grader, and holds for the data and libraries that it
+was given with: where these have changed, the program is run again. Time limits and failures of this
+machine are kept in verdicts.jsonl for the reader, but not in the cache; failures of this machine
+are graded again.
 """
 
 from __future__ import annotations
@@ -126,14 +127,22 @@ def _resumed(
     verdicts: Sequence[Verdict], benchmark: Benchmark, level: int
 ) -> dict[tuple[str, int, str], list[Verdict]]:
     """Returns by task, sample and program what need not be graded again."""
+    run = {verdict.task_id for verdict in verdicts if verdict.code_digest}
+    digests = {task_id: benchmark.task_digest(task_id) for task_id in run & {*benchmark.task_ids}}
+    num_outdated = 0
     found: dict[tuple[str, int, str], list[Verdict]] = {}
     for verdict in verdicts:
         is_ours = (
             verdict.grader == benchmark.grader and verdict.benchmark in benchmark.verdict_names
         )
         if is_ours and verdict.isolation >= level and verdict.status is not Status.INFRA:
+            if verdict.code_digest and verdict.task_digest != digests.get(verdict.task_id):
+                num_outdated += 1
+                continue
             place = (verdict.task_id, verdict.sample, verdict.code_digest)
             found.setdefault(place, []).append(verdict)
+    if num_outdated:
+        logger.info("grade %s: %d verdicts are of other data", benchmark.name, num_outdated)
     return {
         place: each
         for place, each in found.items()
@@ -247,16 +256,19 @@ class _Cache:
 
 
 def _verdicts(benchmark: Benchmark, program: _Program, judgment: Judgment) -> list[Verdict]:
+    task_id = program.sample.task_id
+    task_digest = benchmark.task_digest(task_id) if program.digest else ""
     return [
         Verdict(
             benchmark=name,
-            task_id=program.sample.task_id,
+            task_id=task_id,
             sample=program.sample.number,
             status=status,
             detail=detail,
             code_digest=program.digest,
             grader=benchmark.grader,
             isolation=judgment.isolation,
+            task_digest=task_digest,
         )
         for name, (status, detail) in judgment.statuses.items()
     ]

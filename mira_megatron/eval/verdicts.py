@@ -67,6 +67,8 @@ class Verdict:
     code_digest: str  # of the program, "" where there is none
     grader: str  # name and version, "mbpp/1"
     isolation: int  # the sandbox's level
+    # Of tests, libraries, limits: Benchmark.task_digest. Of a sample without a program it is "".
+    task_digest: str = ""
 
     @property
     def is_pass(self) -> bool:

@@ -39,6 +39,7 @@ class ByText:
     grader: str = "by_text/1"
     verdict_names: tuple[str, ...] = ("by_text", "by_text_plus")
     judged: list[str] = field(default_factory=list)
+    data: str = "dev_20240627"
 
     @property
     def task_ids(self) -> list[str]:
@@ -53,7 +54,7 @@ class ByText:
         )
 
     def task_digest(self, task_id: str) -> str:
-        return task_id
+        return f"{self.data} {task_id}"
 
     def judge(self, sandbox: object, task_id: str, code: str) -> Judgment:
         self.judged.append(code)
@@ -102,6 +103,21 @@ def test_a_second_run_judges_nothing(tmp_path: Path) -> None:
     assert second.num_resumed == 3
     assert statuses(second) == statuses(first)
     assert (tmp_path / "verdicts.jsonl").read_bytes() == lines
+
+
+def test_verdicts_on_other_data_are_no_verdicts(tmp_path: Path) -> None:
+    graded(ByText(), tmp_path, "pass", "fail", "")
+    benchmark = ByText(data="dev_20251106")
+
+    result = graded(benchmark, tmp_path, "pass", "fail", "")
+
+    assert sorted(benchmark.judged) == ["fail", "pass"]
+    assert result.num_resumed == 1  # there was no program to run
+    assert {each.task_digest for each in result.verdicts} == {"dev_20251106 a", ""}
+    again = graded(ByText(), tmp_path, "pass", "fail", "")
+    assert (again.num_resumed, again.num_cached) == (1, 2)
+    assert {each.task_digest for each in again.verdicts} == {"dev_20240627 a", ""}
+    assert len(read_verdicts(tmp_path / "verdicts.jsonl")) == 6
 
 
 def test_a_torn_line_is_cut_off_and_its_sample_judged_again(tmp_path: Path) -> None:
