@@ -29,7 +29,10 @@ _DRIVER, _CHILD = (
     Path(in_sandbox.__file__).parent / name for name in ("unittest_driver.py", "unittest_child.py")
 )
 # An outcome that is no failure counts only where the tests' own source asks for it.
-_ASKED_FOR = {"skipped": "skip", "expected": "expectedFailure"}
+_ASKED_FOR = {
+    "skipped": {"skip", "skipIf", "skipUnless", "skipTest", "SkipTest"},
+    "expected": {"expectedFailure"},
+}
 _STATUSES = {"failed": Status.FAIL, "error": Status.ERROR}
 
 
@@ -131,7 +134,7 @@ def _verdict(events: Sequence[Any], exit_code: int, tests: str) -> tuple[Status,
             case {"changed": str(name)}:
                 return Status.FAIL, f"it changed unittest: {ascii(name)[1:-1]}"[:160]
             case {"test": str(name), "outcome": str(outcome), "said": str(said)}:
-                if outcome == "passed" or _ASKED_FOR.get(outcome, "\0") in tests:
+                if outcome == "passed" or _is_asked_for(outcome, tests):
                     passed.add(name)
                 else:
                     where = f"{name} {outcome}: {said}" if said else f"{name} {outcome}"
@@ -148,6 +151,16 @@ def _verdict(events: Sequence[Any], exit_code: int, tests: str) -> tuple[Status,
     if not is_done or exit_code != 0:
         return Status.FAIL, "ended before the end of its tests"
     return Status.PASS, ""
+
+
+def _is_asked_for(outcome: str, tests: str) -> bool:
+    """Returns whether the tests name what leads to an outcome; `skiprows` is no such name."""
+    names = _ASKED_FOR.get(outcome, set())
+    return any(
+        (isinstance(node, ast.Name) and node.id in names)
+        or (isinstance(node, ast.Attribute) and node.attr in names)
+        for node in (ast.walk(ast.parse(tests)) if names else ())
+    )
 
 
 @cache

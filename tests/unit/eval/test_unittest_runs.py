@@ -95,6 +95,22 @@ def test_a_test_that_was_taken_away_is_missed(sandbox: Sandbox) -> None:
     )
 
 
+@pytest.mark.parametrize("where", ["# skip this\n", "", "NAMES = 'skiprows', 'expectedFailure'\n"])
+def test_a_program_that_has_its_tests_skipped_has_not_passed(sandbox: Sandbox, where: str) -> None:
+    program = "import unittest\ndef task_func():\n    raise unittest.SkipTest('not today')"
+
+    assert ran(sandbox, program, tests=f"{where}{TESTS}") == (
+        Status.FAIL,
+        "test_one skipped: not today",
+    )
+
+
+def test_a_test_that_asks_to_be_skipped_may_be_skipped(sandbox: Sandbox) -> None:
+    two = "    @unittest.skipIf(True, 'no')\n    def test_two(self):\n        task_func(2)\n"
+
+    assert ran(sandbox, "def task_func():\n    return 1", tests=TESTS + two)[0] is Status.PASS
+
+
 @pytest.mark.parametrize("place", ["mem", "fd", "environ", "cwd"])
 def test_a_program_cannot_look_into_its_driver(sandbox: Sandbox, place: str) -> None:
     program = (
