@@ -100,7 +100,7 @@ def _parquet_rows(
 def _row_of_line(line: bytes, place: Place, columns: Sequence[str]) -> dict[str, Any]:
     try:
         fields = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{place}: not JSON ({error})") from error
     if not isinstance(fields, dict):
         raise ValueError(f"{place}: {type(fields).__name__}, expected an object")

@@ -226,7 +226,7 @@ def _judge_calls(
         lines = [test.input.rstrip("\n").split("\n") for test in tests]
         arguments = [[json.loads(line) for line in each] for each in lines]
         expected = [json.loads(test.output) for test in tests]
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{task.place}: a functional test that is not JSON ({error})") from error
     called = call_groups(
         sandbox,

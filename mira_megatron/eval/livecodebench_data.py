@@ -156,7 +156,7 @@ def _tasks_of(path: Path) -> Iterable[LcbTask]:
         try:
             day = datetime.fromisoformat(row["contest_date"]).date()
             function = _function_of(row["metadata"])
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"{place}: {error}") from error
         yield LcbTask(
             task_id=row["question_id"],

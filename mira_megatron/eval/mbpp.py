@@ -214,7 +214,7 @@ def load_tasks(path: Path) -> dict[str, MbppTask]:
 def _task_of_line(line: bytes, where: str) -> MbppTask:
     try:
         fields = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{where}: not JSON ({error})") from error
     if not isinstance(fields, dict):
         raise ValueError(f"{where}: {type(fields).__name__}, expected an object")

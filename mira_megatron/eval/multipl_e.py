@@ -157,7 +157,7 @@ def load_tasks(path: Path, language: Language) -> dict[str, MultiplETask]:
 def _task_of_line(line: bytes, where: str, language: Language) -> MultiplETask:
     try:
         fields = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{where}: not JSON ({error})") from error
     wrong = [
         name

@@ -98,7 +98,7 @@ def _detail_entries(content: bytes, path: Path) -> Iterator[tuple[str, str, str,
 def _code_lists(content: bytes, path: Path) -> Iterator[tuple[str, str, str, Form]]:
     try:
         entries = json.loads(content)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: not JSON ({error})") from error
     for number, entry in enumerate(entries, start=1):
         match entry:
@@ -128,7 +128,7 @@ def _texts(fields: Mapping[str, Any], where: str) -> Iterator[tuple[str, Form]]:
 def _parsed(content: bytes, where: str) -> dict[str, Any]:
     try:
         fields = json.loads(content)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{where}: not JSON ({error})") from error
     if not isinstance(fields, dict):
         raise ValueError(f"{where}: {type(fields).__name__}, expected an object")

@@ -89,7 +89,7 @@ def _served(endpoint: str, body: bytes, asked: Asked) -> Served:
 def _models(body: bytes) -> Sequence[dict[str, Any]]:
     try:
         models = json.loads(body)["data"]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return []
     if not isinstance(models, list):
         return []

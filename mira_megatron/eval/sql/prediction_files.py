@@ -54,7 +54,7 @@ def bird_predictions(path: Path, tasks: Mapping[str, SqlTask]) -> list[Sample]:
         return read_predictions(path, list(tasks))
     try:
         entries = json.loads(path.read_bytes())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: not JSON ({error})") from error
     if not isinstance(entries, dict) or not entries:
         raise ValueError(

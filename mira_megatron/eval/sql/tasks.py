@@ -73,7 +73,7 @@ def load_bird(path: Path, gold_file: Path | None = None) -> dict[str, SqlTask]:
 def _entries(path: Path, fields: Mapping[str, type]) -> list[dict[str, Any]]:
     try:
         entries = json.loads(path.read_bytes())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: not JSON ({error})") from error
     if not isinstance(entries, list) or not entries:
         raise ValueError(
