@@ -28,7 +28,12 @@ from mira_megatron.eval.generation.generations import (
 )
 from mira_megatron.eval.generation.planned import Planned, asked_of, planned_answers
 from mira_megatron.eval.generation.served import Served, check_room, served_models
-from mira_megatron.eval.generation.suite_file import SuiteFile, check_same_model, read_suite_file
+from mira_megatron.eval.generation.suite_file import (
+    SuiteFile,
+    check_same_model,
+    check_same_weights,
+    read_suite_file,
+)
 from mira_megatron.eval.grade_tool import GradeOptions, grade_samples
 from mira_megatron.eval.sandbox.best import best_sandbox
 from mira_megatron.eval.suite import Entry, Suite, load_suite, open_benchmark
@@ -144,6 +149,7 @@ def _write_suite_file(
     options: EvaluateOptions, asked: Asked, suite: Suite, style: Style, works: Sequence[_Work]
 ) -> list[Served]:
     served = served_models(asked)
+    check_same_weights(read_suite_file(options.output), served, asked.model, options.output)
     SuiteFile(model=asked.model, style=style).write(
         options.output,
         suite,

@@ -30,6 +30,7 @@ class EvalEndpoint:
     num_answered: int = 0
     models: Sequence[str] | None = (MODEL,)
     max_model_len: int = 4096
+    weights: str = "/weights"  # folder that the models were read from
     after: Callable[[int], None] = lambda num_answered: None
     url: str = ""
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -73,7 +74,11 @@ def _handler_of(endpoint: EvalEndpoint) -> type[BaseHTTPRequestHandler]:
                 self._send(404, b"{}")
                 return
             models = [
-                {"id": name, "root": f"/weights/{name}", "max_model_len": endpoint.max_model_len}
+                {
+                    "id": name,
+                    "root": f"{endpoint.weights}/{name}",
+                    "max_model_len": endpoint.max_model_len,
+                }
                 for name in endpoint.models
             ]
             self._send(200, json.dumps({"data": models}).encode())

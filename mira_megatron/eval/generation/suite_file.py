@@ -25,6 +25,7 @@ class SuiteFile:
 
     model: str
     style: Style
+    roots: tuple[str, ...] = ()  # where endpoints read the weights, as far as they said
 
     def write(
         self,
@@ -68,7 +69,10 @@ def read_suite_file(output: Path) -> SuiteFile | None:
         content = json.loads(path.read_bytes())
         if not isinstance(content["benchmarks"], dict):
             raise ValueError("benchmarks is no mapping")
-        return SuiteFile(model=str(content["model"]), style=Style(content["style"]))
+        roots = [each["root"] for each in content["served"] if each["root"] is not None]
+        return SuiteFile(
+            model=str(content["model"]), style=Style(content["style"]), roots=tuple(roots)
+        )
     except FileNotFoundError:
         return None
     except (ValueError, KeyError, TypeError) as error:
@@ -84,4 +88,27 @@ def check_same_model(written: SuiteFile | None, model: str, style: Style, output
         raise ValueError(
             f"{output} holds answers of {written.model!r} as {written.style}, not of {model!r} as "
             f"{style}. Give each model and style an --output of its own"
+        )
+
+
+def check_same_weights(
+    written: SuiteFile | None, served: Sequence[Served], model: str, output: Path
+) -> None:
+    """Raises ValueError where endpoints read a model's weights from several places.
+
+    Checkpoints are often served under one name: the answers of two would be graded as one's.
+    """
+    roots = dict.fromkeys(each.root for each in served if each.root is not None)
+    if len(roots) > 1:
+        raise ValueError(
+            f"endpoints serve {model!r} from {' and from '.join(map(ascii, roots))}; expected the "
+            "same weights, read from one path. Leave out those that serve another checkpoint"
+        )
+    before = set(written.roots) if written is not None else set()
+    if before and roots and before != set(roots):
+        raise ValueError(
+            f"{output} holds answers of {model!r} from {' and '.join(map(ascii, sorted(before)))}, "
+            f"and it is served from {next(iter(roots))!a}. Give each checkpoint an --output "
+            "of its own; where it is the same one in another place, serve it from there, or write "
+            f"that place into {output / SUITE_FILE}"
         )

@@ -220,6 +220,32 @@ def test_another_model_or_style_needs_another_folder(
     assert len(endpoint.bodies) == num_asked
 
 
+def test_another_checkpoint_under_the_same_name_needs_another_folder(
+    tmp_path: Path, words: list[str], endpoint: EvalEndpoint, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*words, "--generate-only", "--limit", "1"]) == 0
+    num_asked = len(endpoint.bodies)
+    endpoint.weights = "/step-2000"
+
+    assert main([*words, "--generate-only"]) == 2
+
+    assert len(endpoint.bodies) == num_asked
+    said = capsys.readouterr().err
+    assert f"'/weights/{MODEL}', and it is served from '/step-2000/{MODEL}'" in said
+    endpoint.weights = "/weights"
+    assert main([*words, "--generate-only"]) == 0
+
+
+def test_two_checkpoints_behind_one_name_are_refused(
+    tmp_path: Path, words: list[str], endpoint: EvalEndpoint, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with serving(EvalEndpoint(weights="/step-2000")) as other:
+        assert main([*words, "--endpoint", other.url, "--generate-only"]) == 2
+
+    assert "from '/weights/a-model' and from '/step-2000/a-model'" in capsys.readouterr().err
+    assert endpoint.bodies == other.bodies == []
+
+
 def test_model_that_no_endpoint_serves_is_refused_before_anything_is_asked(
     tmp_path: Path,
     words: list[str],
