@@ -94,9 +94,14 @@ def asked_of(planned: Sequence[Planned]) -> dict[str, list[str]]:
     """Returns what the answers were asked with, in words; two numbers are compared by it."""
     return {
         "template": sorted({each.prompt.template for each in planned}),
-        "sampling": sorted({each.sampling for each in planned}),
+        "sampling": sorted({f"{each.sampling}{_own_stop(each.profile)}" for each in planned}),
         "profile": sorted({each.profile.name for each in planned}),
     }
+
+
+def _own_stop(profile: Sampling) -> str:
+    """Returns where a profile has answers cut, if that is not where their template has it."""
+    return "" if profile.stop is None else f" stop={json.dumps(profile.stop)}"
 
 
 def digest_of(prompt: Prompt) -> str:

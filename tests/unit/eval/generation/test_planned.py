@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from mira_megatron.eval.benchmark import Prompt, Style
 from mira_megatron.eval.generation.planned import (
+    asked_of,
     by_request_settings,
     digest_of,
     planned_answers,
@@ -109,3 +110,17 @@ def test_profile_is_named_by_the_suite() -> None:
 def _with(value: Any, **changes: Any) -> dict[str, Any]:
     names = value.__dataclass_fields__
     return {**{name: getattr(value, name) for name in names}, **changes}
+
+
+def test_asked_tells_profiles_apart_that_cut_answers_elsewhere(benchmark: Mbpp) -> None:
+    stops: list[tuple[str, ...] | None] = [None, (), ("x",), ("x", "y")]
+
+    said = [
+        asked_of(planned_answers(benchmark, Sampling(**_with(HOT, stop=stop)), Style.COMPLETION))
+        for stop in stops
+    ]
+
+    sampling = [each["sampling"] for each in said]
+    assert sampling[0] == ["temperature=0.6 top_p=0.95 max_tokens=768"]
+    assert sampling[2] == ['temperature=0.6 top_p=0.95 max_tokens=768 stop=["x"]']
+    assert len(set(map(str, sampling))) == 4
