@@ -196,13 +196,19 @@ def _data(results: Mapping[str, Any], path: Path) -> str:
 
 
 def _settings(results: Mapping[str, Any], path: Path) -> str:
-    """Returns options and single facts of the results, but not where an interpreter lies."""
+    """Returns options and facts of the results: not where an interpreter lies, but which it is.
+
+    Of a list, the libraries that programs are run with, there is a digest; mappings are rates.
+    """
     options, facts = results.get("options") or {}, results.get("facts") or {}
     if not isinstance(options, dict) or not isinstance(facts, dict):
         raise ValueError(f"{path}: options or facts are no mapping; grade again")
-    single = {name: fact for name, fact in facts.items() if not isinstance(fact, dict | list)}
-    settings = {**options, **single}
-    settings.pop(_INTERPRETER, None)
+    settings = {name: option for name, option in options.items() if name != _INTERPRETER}
+    for name, fact in facts.items():
+        if isinstance(fact, list):
+            settings[name] = f"{len(fact):,} ({digest(json.dumps(fact))[:8]})"
+        elif not isinstance(fact, dict):
+            settings[name] = fact
     return json.dumps(settings, sort_keys=True)
 
 

@@ -101,6 +101,10 @@ def test_settings_and_all_data_files_are_part_of_the_protocol(tmp_path: Path) ->
     changes: list[dict[str, object]] = [
         {"options": {"release": "v6"}},
         {"options": {"release": "v5"}},
+        {"facts": {"packages": ["numpy==1.21.2"]}},
+        {"facts": {"packages": ["numpy==1.21.2", "pandas==2.0.3"]}},
+        {"facts": {"packages": [], "python": "3.10.13"}},
+        {"facts": {"packages": [], "python": "3.11.7"}},
         {"facts": {"sqlite": "3.40.1"}},
         {"data": {"sha256": {"test.jsonl": "a", "test2.jsonl": "b"}}},
         {"data": {"sha256": {"test.jsonl": "a", "test2.jsonl": "c"}}},
