@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from mira_megatron.eval.contamination.code_tokens import tokens_of
 from mira_megatron.eval.contamination.matching import window_tokens, windows
 
-TEXTS = st.lists(st.text(st.sampled_from("abn1 .\\\n é"), max_size=120), max_size=5)
+SIGNS = st.sampled_from("abn1 .\\\n é")
+TEXTS = st.lists(st.one_of(st.text(SIGNS, max_size=9), st.text(SIGNS, min_size=60)), max_size=4)
 
 
 @given(TEXTS)
