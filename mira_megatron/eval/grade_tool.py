@@ -13,10 +13,12 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
 from mira_megatron.atomic_files import write_json
+from mira_megatron.eval.benchmark import Benchmark, HasFacts, HasPredictionFormat
 from mira_megatron.eval.grading import Graded, grade
 from mira_megatron.eval.predictions import check_complete, read_predictions
 from mira_megatron.eval.sandbox.best import best_sandbox
@@ -62,13 +64,16 @@ def run(console: Console, options: GradeOptions) -> int:
     entry = load_suite(options.suite, options.data_folder).entry(options.benchmark)
     cache = options.cache if options.cache is not None else options.output / "cache"
     benchmark = open_benchmark(entry, cache)
-    samples = read_predictions(options.predictions, benchmark.task_ids)
+    if isinstance(benchmark, HasPredictionFormat):
+        samples = benchmark.read_predictions(options.predictions)
+    else:
+        samples = read_predictions(options.predictions, benchmark.task_ids)
     if not options.is_subset:
         check_complete(samples, benchmark.task_ids, options.predictions)
     sandbox = best_sandbox(options.min_isolation)
     graded = grade(benchmark, samples, sandbox, options.output, cache, workers=options.workers)
     found = scores(graded.verdicts)
-    _write_results(options, entry, benchmark.grader, found, graded)
+    _write_results(options, entry, benchmark, found, graded)
     for score in found:
         statuses = ", ".join(f"{name} {count}" for name, count in score.counts.items())
         console.print(
@@ -108,9 +113,13 @@ def _score(name: str, verdicts: Sequence[Verdict]) -> Score:
 
 
 def _write_results(
-    options: GradeOptions, entry: Entry, grader: str, found: Sequence[Score], graded: Graded
+    options: GradeOptions,
+    entry: Entry,
+    benchmark: Benchmark,
+    found: Sequence[Score],
+    graded: Graded,
 ) -> None:
-    content = {
+    content: dict[str, Any] = {
         "benchmark": entry.name,
         "category": entry.category,
         "protocol": entry.protocol,
@@ -120,7 +129,7 @@ def _write_results(
             "path": str(options.predictions),
             "sha256": _sha256(options.predictions),
         },
-        "grader": grader,
+        "grader": benchmark.grader,
         "isolation": min(verdict.isolation for verdict in graded.verdicts),
         "is_subset": options.is_subset,
         "num_resumed": graded.num_resumed,
@@ -136,6 +145,8 @@ def _write_results(
             for score in found
         },
     }
+    if isinstance(benchmark, HasFacts):
+        content["facts"] = benchmark.facts(graded.verdicts)
     write_json(options.output / RESULTS_FILE, content)
 
 
