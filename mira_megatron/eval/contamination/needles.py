@@ -19,10 +19,10 @@ import orjson
 
 from mira_megatron.atomic_files import write_bytes
 from mira_megatron.eval.contamination.code_tokens import text_tokens
+from mira_megatron.eval.contamination.hash_set import HashSet
 from mira_megatron.eval.contamination.items import SHAPE_OF, Item, Kind, TextForm
 from mira_megatron.eval.contamination.ngram_index import (
     NGRAM_TOKENS,
-    HashSet,
     NgramIndex,
     PhraseIndex,
     SurfaceText,
