@@ -1,8 +1,9 @@
 """A real SLURM on this machine: one partition, one node or several, in a folder of its own.
 
-Every node has a daemon of its own, and all are this machine. Its daemons run in the foreground as children of the test, with their own ports, key and sockets:
-several may run side by side, and none touches what the machine's own SLURM uses. They end with the
-block, and with the test's process should that be killed; so does what jobs leave running.
+Every node has a daemon of its own, and all are this machine. The daemons run in the foreground as
+children of the test, with their own ports, key and sockets: several clusters may run side by side,
+and none touches what the machine's own SLURM uses. They end with the block, and with the test's
+process should that be killed; so does what jobs leave running.
 """
 
 from __future__ import annotations

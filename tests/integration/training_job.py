@@ -1,7 +1,7 @@
 """`mira job` for a training that is played, since no real one runs without GPUs.
 
-Told a folder and how to behave, and then what `mira job` is told. The ranks are real: they find each
-other by torch.distributed, and add up at each of five steps.
+Told a folder and how to behave, and then what `mira job` is told. The ranks are real: they find
+each other by torch.distributed, and add up at each of five steps.
 """
 
 from __future__ import annotations
