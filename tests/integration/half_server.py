@@ -16,6 +16,10 @@ import threading
 import time
 import urllib.request
 
+HANDED_ON = "handed on an answer"
+_END_SECONDS = 3.0
+connections: list[socket.socket] = []  # to the other half
+
 
 class Forwarding(http.server.BaseHTTPRequestHandler):
     """Asks the scorer what it is asked."""
@@ -32,6 +36,7 @@ class Forwarding(http.server.BaseHTTPRequestHandler):
         )
         with urllib.request.urlopen(asked, timeout=300) as answer:
             self._answer(200, answer.read())
+        say(HANDED_ON)
 
     def log_message(self, format: str, *words: object) -> None:
         """Says nothing of requests."""
@@ -63,7 +68,10 @@ def other_half(port: int) -> socket.socket:
 
 
 def end_in_order(number: int, frame: object) -> None:
-    """Ends as it is told to."""
+    """Ends as it is told to; of the first half the other hears at once, and it takes a while."""
+    if NODE == 0 and connections:
+        connections[0].shutdown(socket.SHUT_RDWR)
+        time.sleep(_END_SECONDS)
     say(f"half {NODE} ended in order")
     os._exit(0)
 
@@ -72,9 +80,9 @@ if __name__ == "__main__":
     NODE, SCORER = int(sys.argv[1]), sys.argv[4]
     signal.signal(signal.SIGTERM, end_in_order)
     say(f"half {NODE} has pid {os.getpid()}")
-    other = other_half(int(sys.argv[2]))
+    connections.append(other_half(int(sys.argv[2])))
     if NODE == 0:
         server = http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[3])), Forwarding)
         threading.Thread(target=server.serve_forever, daemon=True).start()
-    other.recv(1)
+    connections[0].recv(1)
     sys.exit(f"half {NODE} is alone")
