@@ -35,8 +35,10 @@ class Forwarding(http.server.BaseHTTPRequestHandler):
             f"{SCORER}/chat/completions", body, {"Content-Type": "application/json"}
         )
         with urllib.request.urlopen(asked, timeout=300) as answer:
-            self._answer(200, answer.read())
-        say(HANDED_ON)
+            text = answer.read()
+        if connections:  # half a model answers nothing
+            self._answer(200, text)
+            say(HANDED_ON)
 
     def log_message(self, format: str, *words: object) -> None:
         """Says nothing of requests."""
@@ -70,7 +72,7 @@ def other_half(port: int) -> socket.socket:
 def end_in_order(number: int, frame: object) -> None:
     """Ends as it is told to; of the first half the other hears at once, and it takes a while."""
     if NODE == 0 and connections:
-        connections[0].shutdown(socket.SHUT_RDWR)
+        connections.pop().shutdown(socket.SHUT_RDWR)
         time.sleep(_END_SECONDS)
     say(f"half {NODE} ended in order")
     os._exit(0)
