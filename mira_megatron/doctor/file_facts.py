@@ -51,8 +51,10 @@ def most_tokens(sft_folder: Path) -> int | None:
     lengths = read_json_object(sft_folder / LENGTHS)
     if lengths is None:
         return None
-    sources = lengths["sources"].values()
-    return sum(each["num_training"] * (each["longest_sample_tokens"] or 0) for each in sources)
+    sources: list[dict[str, Any]] = list(lengths["sources"].values())
+    return sum(
+        int(each["num_training"]) * int(each["longest_sample_tokens"] or 0) for each in sources
+    )
 
 
 def list_caches(data_folder: Path) -> list[CacheFacts]:

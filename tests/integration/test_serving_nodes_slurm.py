@@ -196,6 +196,27 @@ def test_half_that_never_comes_ends_the_job_on_both_nodes(
     assert not run.ratings()
 
 
+def test_job_whose_first_process_is_killed_ends_on_both_nodes_and_the_next_goes_on(
+    run: DrillRun, finished: DrillRun, gated_scorer: GatedScorer
+) -> None:
+    """Nobody tells the other node, which srun ends: 120 s later, and twice `stop_seconds`."""
+    jobs = submit(run, gated_scorer, max_failures=0, stop_seconds=1)
+    wait_for_questions(run, gated_scorer)
+    os.kill(runner_of(halves(run)[0]), signal.SIGKILL)
+    run.wait(jobs["score"], "FAILED")
+    run.wait(jobs["aggregate"], "CANCELLED")
+    assert_nothing_serves(run)
+    gated_scorer.gate.set()
+    again = submit(run, gated_scorer, max_failures=0)
+    run.wait(again["aggregate"], "COMPLETED")
+    run.assert_scored_as(finished.digests())
+
+
+def runner_of(pid: int) -> int:
+    """Returns the process that started another."""
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
 def test_cancelled_job_leaves_no_half_behind(run: DrillRun, gated_scorer: GatedScorer) -> None:
     jobs = submit(run, gated_scorer, max_failures=0)
     wait_for_questions(run, gated_scorer)
