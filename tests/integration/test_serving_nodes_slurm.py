@@ -199,8 +199,8 @@ def test_half_that_never_comes_ends_the_job_on_both_nodes(
 def test_job_whose_first_process_is_killed_ends_on_both_nodes_and_the_next_goes_on(
     run: DrillRun, finished: DrillRun, gated_scorer: GatedScorer
 ) -> None:
-    """Nobody tells the other node, which srun ends: 120 s later, and twice `stop_seconds`."""
-    jobs = submit(run, gated_scorer, max_failures=0, stop_seconds=1)
+    """Nobody puts it back; the other node ends since its half cannot live alone."""
+    jobs = submit(run, gated_scorer, max_failures=2)
     wait_for_questions(run, gated_scorer)
     os.kill(runner_of(halves(run)[0]), signal.SIGKILL)
     run.wait(jobs["score"], "FAILED")
