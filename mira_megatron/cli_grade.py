@@ -9,6 +9,7 @@ from pathlib import Path
 from rich.console import Console
 
 from mira_megatron.cli_words import Commands, add_log_level, add_workers
+from mira_megatron.eval.grade_shards import shard_of_words
 
 
 def add_grade(commands: Commands[argparse.ArgumentParser]) -> None:
@@ -39,6 +40,22 @@ def add_grade(commands: Commands[argparse.ArgumentParser]) -> None:
     command.add_argument(
         "--subset", action="store_true", help="tasks without a prediction are left out of the score"
     )
+    command.add_argument(
+        "--no-controls",
+        action="store_true",
+        help="do not look first whether gold and known-bad programs get their verdicts here",
+    )
+    command.add_argument(
+        "--regrade",
+        action="store_true",
+        help="grade again what an earlier version of the grader has graded, and show what changes",
+    )
+    command.add_argument(
+        "--shard",
+        metavar="I/N",
+        help="every N-th task, from the I-th on, counted from 0; the same command without it, "
+        "afterwards, puts them together",
+    )
     add_workers(command)
     add_log_level(command)
 
@@ -56,6 +73,9 @@ def run_grade(arguments: argparse.Namespace) -> int:
         min_isolation=arguments.min_isolation,
         workers=arguments.workers,
         is_subset=arguments.subset,
+        has_controls=not arguments.no_controls,
+        is_regrade=arguments.regrade,
+        shard=None if arguments.shard is None else shard_of_words(arguments.shard),
     )
     code: int = tool.run(Console(), options)
     return code

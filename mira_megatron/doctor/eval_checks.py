@@ -10,17 +10,9 @@ from mira_megatron.doctor.doctor import print_findings
 from mira_megatron.doctor.finding import ERROR, INFO, WARNING, Finding
 from mira_megatron.eval.languages import LANGUAGES, Language
 from mira_megatron.eval.sandbox.best import Candidate, candidates
-from mira_megatron.eval.sandbox.contract import DEFAULT_MIN_LEVEL, Job, Limits, Sandbox
+from mira_megatron.eval.sandbox.contract import DEFAULT_MIN_LEVEL, Sandbox
+from mira_megatron.eval.tool_versions import tool_versions
 
-_LIMITS = Limits(
-    wall_seconds=60,
-    cpu_seconds=30,
-    memory_bytes=4 << 30,  # what a Java or JavaScript machine reserves before it does anything
-    output_bytes=1 << 16,
-    num_processes=64,
-    file_bytes=64 << 20,
-    num_open_files=256,
-)
 _INSTALL = "tests/environments/eval.sh installs all languages, as root"
 
 
@@ -64,17 +56,13 @@ def language_findings(sandbox: Sandbox) -> list[Finding]:
 
 
 def _language(sandbox: Sandbox, language: Language) -> Finding:
-    versions = []
-    for command in language.commands:
-        outcome = sandbox.run(Job(argv=(command, language.version_word), limits=_LIMITS))
-        said = (outcome.stdout or outcome.stderr).decode(errors="replace").strip()
-        first_line = said.partition("\n")[0]
-        if not outcome.is_success:
-            return Finding(
-                level=WARNING,
-                what=f"{command} does not run in the sandbox: {first_line or 'it was killed'}",
-                where=language.title,
-                way_out=f"install {language.package} ({_INSTALL})",
-            )
-        versions.append(first_line)
-    return Finding(level=INFO, what="; ".join(versions), where=language.title)
+    try:
+        versions = tool_versions(sandbox, language)
+    except ValueError as error:
+        return Finding(
+            level=WARNING,
+            what=str(error),
+            where=language.title,
+            way_out=f"install {language.package} ({_INSTALL})",
+        )
+    return Finding(level=INFO, what="; ".join(versions.values()), where=language.title)

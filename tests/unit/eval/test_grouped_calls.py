@@ -81,9 +81,7 @@ def test_a_call_without_a_value_ends_the_calls(
 
 
 @pytest.mark.parametrize("killed", ["os.getppid()", "-1"])
-def test_a_program_that_kills_what_calls_it_gets_no_further(
-    sandbox: Sandbox, killed: str
-) -> None:
+def test_a_program_that_kills_what_calls_it_gets_no_further(sandbox: Sandbox, killed: str) -> None:
     program = f"import os\ndef f(x):\n    os.kill({killed}, 9)\n"
     _, second = called(sandbox, program, [[0]], [[2]])
     assert statuses(second) == [CallStatus.DIED]
@@ -171,9 +169,7 @@ def test_patched_builtins_and_json_spoil_only_their_own_answers(sandbox: Sandbox
 
 def test_the_request_is_not_on_the_programs_stdin(sandbox: Sandbox) -> None:
     program = (
-        "import os\n"
-        "def f(x):\n"
-        "    return [os.readlink(f'/proc/self/fd/{n}') for n in range(3)]\n"
+        "import os\ndef f(x):\n    return [os.readlink(f'/proc/self/fd/{n}') for n in range(3)]\n"
     )
     (calls,) = called(sandbox, program, [[1]])
     assert calls[0].value == ["/dev/null"] * 3
