@@ -28,6 +28,7 @@ from mira_megatron.cli_cluster import run_doctor, run_job, submit_recipe
 from mira_megatron.cli_grade import run_grade
 from mira_megatron.cli_parser import command_parser
 from mira_megatron.cli_sharing import check_sharing, run_sharing_workers
+from mira_megatron.cli_swe import run_swe
 from mira_megatron.cli_words import print_json
 from mira_megatron.config import Recipe, load_recipe
 from mira_megatron.endpoints import unusable_api_keys
@@ -46,6 +47,7 @@ EXTRA_OF_MODULE = {
     "jinja2": "report",
     "megatron": "megatron",
     "ray": "ray",
+    "swebench": "swe",
     "sentence_transformers": "embeddings",
     "tensorboard": "megatron",
     "torch": "megatron",
@@ -104,6 +106,8 @@ def _run(arguments: argparse.Namespace) -> int:
         return run_tokens_tool(arguments)
     if arguments.command == "grade":
         return run_grade(arguments)
+    if arguments.command == "swe":
+        return run_swe(arguments)
     if arguments.command == "job":
         return run_job(arguments, os.environ)
     recipe = load_recipe(arguments.recipe, arguments.overrides)

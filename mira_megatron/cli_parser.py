@@ -11,6 +11,7 @@ from pathlib import Path
 
 from mira_megatron import __version__
 from mira_megatron.cli_grade import add_grade
+from mira_megatron.cli_swe import add_swe
 from mira_megatron.cli_tokens import add_tokens_tool
 from mira_megatron.cli_words import (
     Commands,
@@ -75,6 +76,7 @@ def command_parser() -> argparse.ArgumentParser:
     _add_rubric_tool(commands)
     add_tokens_tool(commands)
     add_grade(commands)
+    add_swe(commands)
     _add_serve(commands)
     _add_doctor(commands)
     _add_job(commands)

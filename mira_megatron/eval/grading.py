@@ -162,6 +162,12 @@ def read_verdicts(path: Path) -> list[Verdict]:
     return _read(path)
 
 
+def append_verdicts(path: Path, verdicts: Sequence[Verdict]) -> None:
+    """Adds lines to a file of verdicts."""
+    with _VerdictFile(path) as file:
+        file.append(verdicts)
+
+
 def _read(path: Path) -> list[Verdict]:
     """Returns the verdicts of whole lines; another process may be writing the last one."""
     content = path.read_bytes()
