@@ -25,6 +25,7 @@ from rich.text import Text
 from mira_megatron import layout
 from mira_megatron.atomic_files import NO_SPACE
 from mira_megatron.cli_cluster import run_doctor, run_job, submit_recipe
+from mira_megatron.cli_evaluate import run_evaluate
 from mira_megatron.cli_grade import run_grade
 from mira_megatron.cli_parser import command_parser
 from mira_megatron.cli_sharing import check_sharing, run_sharing_workers
@@ -108,6 +109,8 @@ def _run(arguments: argparse.Namespace) -> int:
         return run_grade(arguments)
     if arguments.command == "swe":
         return run_swe(arguments)
+    if arguments.command == "evaluate":
+        return run_evaluate(arguments, os.environ)
     if arguments.command == "job":
         return run_job(arguments, os.environ)
     recipe = load_recipe(arguments.recipe, arguments.overrides)

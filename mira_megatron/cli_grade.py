@@ -18,7 +18,11 @@ def add_grade(commands: Commands[argparse.ArgumentParser]) -> None:
     command = commands.add_parser("grade", help=text, description=text)
     command.add_argument("suite", type=Path, metavar="SUITE", help="a YAML file, see eval/suites/")
     command.add_argument("--benchmark", required=True, metavar="NAME", help="one of the suite's")
-    command.add_argument("--predictions", required=True, type=Path, metavar="FILE")
+    which = command.add_mutually_exclusive_group(required=True)
+    which.add_argument("--predictions", type=Path, metavar="FILE")
+    which.add_argument(
+        "--generations", type=Path, metavar="FILE", help="a generations.jsonl of mira evaluate"
+    )
     command.add_argument(
         "--output", required=True, type=Path, metavar="DIR", help="verdicts.jsonl, results.json"
     )
@@ -66,7 +70,8 @@ def run_grade(arguments: argparse.Namespace) -> int:
     options = tool.GradeOptions(
         suite=arguments.suite,
         benchmark=arguments.benchmark,
-        predictions=arguments.predictions,
+        predictions=arguments.generations or arguments.predictions,
+        is_generated=arguments.generations is not None,
         output=arguments.output,
         data_folder=arguments.data_folder,
         cache=arguments.cache,

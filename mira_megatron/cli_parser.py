@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 from mira_megatron import __version__
+from mira_megatron.cli_evaluate import add_evaluate
 from mira_megatron.cli_grade import add_grade
 from mira_megatron.cli_swe import add_swe
 from mira_megatron.cli_tokens import add_tokens_tool
@@ -75,6 +76,7 @@ def command_parser() -> argparse.ArgumentParser:
             _add_sharing(command, stage)
     _add_rubric_tool(commands)
     add_tokens_tool(commands)
+    add_evaluate(commands)
     add_grade(commands)
     add_swe(commands)
     _add_serve(commands)

@@ -1,6 +1,7 @@
 """`mira grade`: a file of predictions -> verdicts and scores.
 
-Reads   a suite, its benchmark's data file, predictions in the benchmark's own format
+Reads   a suite, its benchmark's data file, predictions in the benchmark's own format or the
+        generations.jsonl of `mira evaluate`
 Writes  OUTPUT/verdicts.jsonl, a line per sample and benchmark (grading.py)
         OUTPUT/controls.json, whether programs whose verdicts are known get them here (controls.py)
         OUTPUT/results.json, scores over all tasks and over those whose controls hold, with what
@@ -10,17 +11,20 @@ Writes  OUTPUT/verdicts.jsonl, a line per sample and benchmark (grading.py)
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
 from mira_megatron.atomic_files import write_json
 from mira_megatron.eval.benchmark import Benchmark
 from mira_megatron.eval.controls import CONTROLS_FILE, Controls, run_controls, write_controls
+from mira_megatron.eval.generation.generations import generated_samples, read_generations, style_of
+from mira_megatron.eval.generation.planned import asked_of, planned_answers
 from mira_megatron.eval.grade_shards import Shard
-from mira_megatron.eval.grading import VERDICTS_FILE, Graded, all_verdicts, grade
+from mira_megatron.eval.grading import VERDICTS_FILE, all_verdicts, grade
 from mira_megatron.eval.predictions import check_complete, read_predictions
 from mira_megatron.eval.regrading import Flip, check_regraded, earlier_verdicts, flips
 from mira_megatron.eval.sandbox.best import best_sandbox
@@ -34,7 +38,7 @@ from mira_megatron.eval.scores import (
     scores,
 )
 from mira_megatron.eval.suite import Entry, load_suite, open_benchmark
-from mira_megatron.eval.verdicts import Sample, Status
+from mira_megatron.eval.verdicts import Sample, Status, Verdict
 
 logger = logging.getLogger(__name__)
 
@@ -57,87 +61,79 @@ class GradeOptions:
     has_controls: bool = True
     is_regrade: bool = False  # samples that another grader graded are graded by this one
     shard: Shard | None = None  # these tasks alone, and no scores
+    is_generated: bool = False  # `predictions` is a generations.jsonl
+
+    @property
+    def cache_folder(self) -> Path:
+        """Returns where gold values and verdicts by content are kept."""
+        return self.cache if self.cache is not None else self.output / "cache"
 
 
 def run(console: Console, options: GradeOptions) -> int:
-    """Grades, writes both files, prints the scores; returns 0, or 1 where this machine failed.
+    """Grades, writes all files, prints the scores; returns 0, or 1 where this machine failed.
 
     Raises ValueError or FileNotFoundError for what the user can fix.
     """
-    entry = load_suite(options.suite, options.data_folder).entry(options.benchmark)
-    cache = options.cache if options.cache is not None else options.output / "cache"
-    benchmark = open_benchmark(entry, cache)
-    samples = read_predictions(options.predictions, benchmark.task_ids)
+    suite = load_suite(options.suite, options.data_folder)
+    entry = suite.entry(options.benchmark)
+    benchmark = open_benchmark(entry, options.cache_folder)
+    asked = None
+    if options.is_generated:
+        path = options.predictions
+        generations = read_generations(path)
+        style = style_of(generations.values())
+        planned = planned_answers(benchmark, suite.sampling_of(entry), style)
+        samples = generated_samples(planned, generations, path)
+        asked = asked_of(planned)
+    else:
+        samples = read_predictions(options.predictions, benchmark.task_ids)
     if not options.is_subset:
         check_complete(samples, benchmark.task_ids, options.predictions)
     sandbox = best_sandbox(options.min_isolation)
-    graded_before = all_verdicts(options.output)
-    if not options.is_regrade:
-        check_regraded(
-            options.output / VERDICTS_FILE,
-            graded_before,
-            [(sample.task_id, sample.number) for sample in samples],
-            benchmark.grader,
-        )
-    controls = _controls(options, benchmark, samples, sandbox, cache)
-    graded = grade(
-        benchmark,
-        samples,
-        sandbox,
-        options.output,
-        cache,
-        workers=options.workers,
-        shard=options.shard,
-    )
-    num_unknown = sum(verdict.status is Status.INFRA for verdict in graded.verdicts)
-    if num_unknown:
-        logger.error("%d verdicts say nothing about the program; run the same again", num_unknown)
     if options.shard is not None:
-        said = f"{options.shard.file_name}: {len(graded.verdicts):,} verdicts. Scores: the same "
-        print_line(console, f"{said}command without --shard, once every shard has ended")
-        return int(num_unknown > 0)
-    changed = flips(earlier_verdicts(graded_before, benchmark.grader), graded.verdicts)
-    found = scores(graded.verdicts, controls)
-    _write_results(options, entry, found, graded, controls, changed)
+        return _grade_shard(console, options, options.shard, benchmark, samples, sandbox)
+    found, changed = _graded(options, entry, benchmark, samples, sandbox, asked)
     print_scores(console, found)
     if options.is_regrade:
         print_line(console, f"{len(changed):,} verdicts are not what an earlier grader gave")
         for flip in changed:
             print_line(console, str(flip))
-    return int(num_unknown > 0)
+    return _exit_code(sum(score.counts.get(Status.INFRA, 0) for score in found))
 
 
-def _controls(
+def grade_samples(
     options: GradeOptions,
+    entry: Entry,
     benchmark: Benchmark,
     samples: Sequence[Sample],
     sandbox: Sandbox,
-    cache: Path,
-) -> Controls | None:
-    """Returns what the controls of the graded tasks show; a shard looks at its own tasks alone."""
-    if not options.has_controls:
-        return None
-    asked = {sample.task_id for sample in samples}
-    task_ids = [
-        task_id
-        for number, task_id in enumerate(benchmark.task_ids)
-        if task_id in asked and (options.shard is None or options.shard.has(number))
-    ]
-    controls = run_controls(benchmark, task_ids, sandbox, cache, workers=options.workers)
-    if options.shard is None:
-        write_controls(options.output / CONTROLS_FILE, options.benchmark, controls)
-    controls.check(options.benchmark)
-    return controls
+    *,
+    asked: Mapping[str, Any] | None,
+) -> list[Score]:
+    """Returns a score per verdict name, with all files written.
+
+    `asked` is what the samples were generated with, None where they were made elsewhere.
+    """
+    return _graded(options, entry, benchmark, samples, sandbox, asked)[0]
 
 
-def _write_results(
+def _graded(
     options: GradeOptions,
     entry: Entry,
-    found: Sequence[Score],
-    graded: Graded,
-    controls: Controls | None,
-    changed: Sequence[Flip],
-) -> None:
+    benchmark: Benchmark,
+    samples: Sequence[Sample],
+    sandbox: Sandbox,
+    asked: Mapping[str, Any] | None,
+) -> tuple[list[Score], list[Flip]]:
+    before = _graded_before(options, benchmark, samples)
+    controls = _controls(options, benchmark, samples, sandbox)
+    if controls is not None:
+        write_controls(options.output / CONTROLS_FILE, options.benchmark, controls)
+        controls.check(options.benchmark)
+    cache, workers = options.cache_folder, options.workers
+    graded = grade(benchmark, samples, sandbox, options.output, cache, workers=workers)
+    changed = flips(earlier_verdicts(before, benchmark.grader), graded.verdicts)
+    found = scores(graded.verdicts, controls)
     content = {
         "benchmark": entry.name,
         "category": entry.category,
@@ -148,7 +144,8 @@ def _write_results(
             "path": str(options.predictions),
             "sha256": file_sha256(options.predictions),
         },
-        "grader": graded.verdicts[0].grader,
+        "asked": asked,
+        "grader": benchmark.grader,
         "isolation": min(verdict.isolation for verdict in graded.verdicts),
         "is_subset": options.is_subset,
         "num_resumed": graded.num_resumed,
@@ -159,3 +156,59 @@ def _write_results(
         "scores": {score.benchmark: score_fields(score, controls) for score in found},
     }
     write_json(options.output / RESULTS_FILE, content)
+    return found, changed
+
+
+def _grade_shard(
+    console: Console,
+    options: GradeOptions,
+    shard: Shard,
+    benchmark: Benchmark,
+    samples: Sequence[Sample],
+    sandbox: Sandbox,
+) -> int:
+    """Grades one shard's tasks, behind their controls, and writes its verdicts alone."""
+    _graded_before(options, benchmark, samples)
+    controls = _controls(options, benchmark, samples, sandbox)
+    if controls is not None:
+        controls.check(options.benchmark)
+    cache, workers = options.cache_folder, options.workers
+    graded = grade(benchmark, samples, sandbox, options.output, cache, workers=workers, shard=shard)
+    print_line(
+        console,
+        f"{shard.file_name}: {len(graded.verdicts):,} verdicts. Scores: the same command without "
+        "--shard, once every shard has ended",
+    )
+    return _exit_code(sum(verdict.status is Status.INFRA for verdict in graded.verdicts))
+
+
+def _graded_before(
+    options: GradeOptions, benchmark: Benchmark, samples: Sequence[Sample]
+) -> list[Verdict]:
+    """Returns the verdicts that are there; ValueError where only another grader gave them."""
+    before = all_verdicts(options.output)
+    if not options.is_regrade:
+        places = [(sample.task_id, sample.number) for sample in samples]
+        check_regraded(options.output / VERDICTS_FILE, before, places, benchmark.grader)
+    return before
+
+
+def _controls(
+    options: GradeOptions, benchmark: Benchmark, samples: Sequence[Sample], sandbox: Sandbox
+) -> Controls | None:
+    """Returns what the controls of the graded tasks show; a shard looks at its own tasks alone."""
+    if not options.has_controls:
+        return None
+    asked = {sample.task_id for sample in samples}
+    task_ids = [
+        task_id
+        for number, task_id in enumerate(benchmark.task_ids)
+        if task_id in asked and (options.shard is None or options.shard.has(number))
+    ]
+    return run_controls(benchmark, task_ids, sandbox, options.cache_folder, workers=options.workers)
+
+
+def _exit_code(num_unknown: int) -> int:
+    if num_unknown:
+        logger.error("%d verdicts say nothing about the program; run the same again", num_unknown)
+    return int(num_unknown > 0)

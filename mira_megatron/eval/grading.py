@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from mira_megatron.eval.answers.extracting import extracted, no_code_status
 from mira_megatron.eval.benchmark import Benchmark
 from mira_megatron.eval.grade_shards import Shard, shard_files
 from mira_megatron.eval.program_runs import Program, run_programs
@@ -82,16 +83,16 @@ def _graded(
     programs: list[Program] = []
     num_resumed = 0
     for sample in samples:
-        extraction = benchmark.extract(sample)
+        extraction = extracted(benchmark, sample)
         code = extraction.code
         place = (sample.task_id, sample.number)
-        if found := book.known_of((*place, "" if code is None else digest(code))):
+        no_code = (no_code_status(sample), extraction.reason or "")
+        found = book.known_of((*place, "" if code is None else digest(code)))
+        if found and (code is not None or (found[0].status, found[0].detail) == no_code):
             num_resumed += 1
             by_sample[place] = found
         elif code is None:
-            statuses = dict.fromkeys(
-                benchmark.verdict_names, (Status.NO_CODE, extraction.reason or "")
-            )
+            statuses = dict.fromkeys(benchmark.verdict_names, no_code)
             judgment = Judgment(statuses=statuses, isolation=sandbox.level)
             by_sample[place] = _verdicts(benchmark, *place, "", judgment)
             book.add(by_sample[place])

@@ -15,11 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mira_megatron.eval.answers.fences import code_in_answer
+from mira_megatron.eval.answers.python_code import sanitized
 from mira_megatron.eval.benchmark import Prompt, Style
 from mira_megatron.eval.grouped_calls import Call, CallStatus, call_groups
 from mira_megatron.eval.kept_results import keep_json
 from mira_megatron.eval.mbpp_inputs import typed_arguments
 from mira_megatron.eval.mbpp_oracles import ANY_ANSWER, expected_value, is_right
+from mira_megatron.eval.mbpp_prompts import mbpp_prompt
 from mira_megatron.eval.sandbox import values
 from mira_megatron.eval.sandbox.contract import Limits, Sandbox
 from mira_megatron.eval.verdicts import Extraction, Form, Judgment, Sample, Status, digest
@@ -27,7 +30,6 @@ from mira_megatron.eval.verdicts import Extraction, Form, Judgment, Sample, Stat
 GRADER = "mbpp/1"
 BASE, PLUS = "mbpp", "mbpp_plus"
 
-_STOP_WORDS = ('\n"""', "\nassert", "\nif __name__", "\ndef main(", "\nprint(", "<|endoftext|>")
 _FIELDS: Mapping[str, type | tuple[type, ...]] = {
     "task_id": str,
     "prompt": str,
@@ -77,14 +79,19 @@ class Gold:
 
 
 class Mbpp:
-    """The benchmark over one file, with gold values kept in a folder that runs can share."""
+    """The benchmark over one file, with gold values kept in a folder that runs can share.
+
+    `has_prefill`: chats are asked with the beginning of their answer, as EvalPlus's vLLM client
+    does; the endpoint must be able to go on from it.
+    """
 
     name = "mbpp"
     grader = GRADER
     verdict_names = (BASE, PLUS)
 
-    def __init__(self, path: Path, cache_folder: Path) -> None:
+    def __init__(self, path: Path, cache_folder: Path, *, has_prefill: bool = False) -> None:
         self.tasks = load_tasks(path)
+        self._has_prefill = has_prefill
         self._gold_folder = cache_folder / "gold"
 
     @property
@@ -93,23 +100,28 @@ class Mbpp:
         return list(self.tasks)
 
     def prompt(self, task_id: str, style: Style) -> Prompt:
-        """Returns what a base model continues, with EvalPlus's stop words and 768 tokens."""
-        if style is not Style.COMPLETION:
-            raise ValueError(f"{self.name}: no template for {style}")
-        return Prompt(
-            template="evalplus-completion/1",
-            text=self.tasks[task_id].prompt.strip() + "\n",
-            stop=_STOP_WORDS,
-            max_tokens=768,
-        )
+        """Returns what EvalPlus asks."""
+        return mbpp_prompt(self.tasks[task_id].prompt, style, has_prefill=self._has_prefill)
 
     def extract(self, sample: Sample) -> Extraction:
-        """Returns the program: the sample as it is, behind the prompt if it is a completion."""
+        """Returns the program: a completion stands behind its prompt.
+
+        Predictions are taken as they are; what an endpoint sent is sanitized as EvalPlus does it.
+        """
         if not sample.text.strip():
             return Extraction(code=None, reason="empty")
-        if sample.form is Form.PROGRAM:
-            return Extraction(code=sample.text)
-        return Extraction(code=self.tasks[sample.task_id].prompt + sample.text)
+        task = self.tasks[sample.task_id]
+        match sample.form:
+            case Form.PROGRAM:
+                found = Extraction(code=sample.text)
+            case Form.COMPLETION:
+                found = Extraction(code=task.prompt + sample.text)
+            case Form.ANSWER:
+                found = code_in_answer(sample.text, ("python", "py", "python3"), allow_bare=True)
+        if found.code is None or not sample.is_raw:
+            return found
+        program = sanitized(found.code, task.entry_point)
+        return Extraction(code=program, reason=None if program else "unparsable")
 
     def task_digest(self, task_id: str) -> str:
         """Returns what a kept verdict depends on beside the program and the grader."""

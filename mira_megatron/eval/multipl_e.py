@@ -17,6 +17,7 @@ from pathlib import Path
 from mira_megatron.eval.benchmark import Prompt, Style
 from mira_megatron.eval.language_probes import PROBES
 from mira_megatron.eval.languages import LANGUAGES, Language
+from mira_megatron.eval.multipl_e_answers import multipl_e_chat, program_in_answer
 from mira_megatron.eval.sandbox.contract import Job, Limits, Outcome, Sandbox
 from mira_megatron.eval.verdicts import Extraction, Form, Judgment, Sample, Status, digest
 
@@ -65,10 +66,10 @@ class MultiplE:
         return list(self.tasks)
 
     def prompt(self, task_id: str, style: Style) -> Prompt:
-        """Returns what a base model continues: the task as the file has it, with its stop words."""
-        if style is not Style.COMPLETION:
-            raise ValueError(f"{self.name}: no template for {style}")
+        """Returns what a base model continues, the task as the file has it, or a chat is asked."""
         task = self.tasks[task_id]
+        if style is Style.CHAT:
+            return multipl_e_chat(task.prompt, self.language.name)
         return Prompt(
             template="multipl_e-completion/1",
             text=task.prompt,
@@ -83,6 +84,8 @@ class MultiplE:
         task = self.tasks[sample.task_id]
         if sample.form is Form.COMPLETION:
             return Extraction(code=task.prompt + sample.text)
+        if sample.form is Form.ANSWER:
+            return program_in_answer(sample.text, task.prompt, self.language.name)
         # Published details hold the program with its tests, PHP's closed by a tag.
         text = sample.text.removesuffix("?>") if sample.text.endswith("test();?>") else sample.text
         return Extraction(code=text.removesuffix(task.tests))

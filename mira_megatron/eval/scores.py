@@ -14,6 +14,8 @@ from rich.console import Console
 from mira_megatron.eval.controls import Controls
 from mira_megatron.eval.verdicts import Status, Verdict
 
+_WITHOUT = (Status.NO_CODE, Status.TRUNCATED)  # without a program
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Score:
@@ -24,6 +26,7 @@ class Score:
     num_samples: int
     pass_at_1: float  # percent: the mean over tasks of the fraction of samples that pass
     counts: dict[str, int]  # samples by status
+    reasons: dict[str, int]  # why samples have no program: empty, unparsable …
     num_controlled: int | None = None  # tasks whose gold program passes here; None: not looked at
     controlled_pass_at_1: float | None = None  # over these; None: there are none
 
@@ -48,6 +51,9 @@ def _score(name: str, verdicts: Sequence[Verdict], controls: Controls | None) ->
         num_samples=len(verdicts),
         pass_at_1=_percent(list(fractions.values())),
         counts={status.value: counted[status] for status in Status if counted[status]},
+        reasons=dict(
+            sorted(Counter(each.detail for each in verdicts if each.status in _WITHOUT).items())
+        ),
     )
     if controls is None:
         return score
@@ -78,6 +84,7 @@ def score_fields(score: Score, controls: Controls | None) -> dict[str, Any]:
         "num_tasks": score.num_tasks,
         "num_samples": score.num_samples,
         "statuses": score.counts,
+        "reasons": score.reasons,
         "controlled": controlled,
     }
 

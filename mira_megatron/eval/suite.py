@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from mira_megatron.eval.benchmark import Benchmark
+from mira_megatron.eval.generation.sampling import Sampling, read_sampling
 from mira_megatron.eval.languages import LANGUAGES
 from mira_megatron.eval.mbpp import Mbpp
 from mira_megatron.eval.multipl_e import MultiplE
@@ -39,6 +40,7 @@ class Suite:
     name: str
     path: Path
     entries: Mapping[str, Entry]
+    sampling: Mapping[str, Sampling]
 
     def entry(self, name: str) -> Entry:
         """Returns a benchmark's entry. Raises ValueError naming those there are."""
@@ -47,6 +49,10 @@ class Suite:
                 f"{self.path}: no benchmark {name!r}; it has {', '.join(self.entries)}"
             )
         return self.entries[name]
+
+    def sampling_of(self, entry: Entry) -> Sampling:
+        """Returns how a benchmark's answers are drawn."""
+        return self.sampling[entry.sampling]
 
 
 def load_suite(path: Path, data_folder: Path | None = None) -> Suite:
@@ -58,7 +64,10 @@ def load_suite(path: Path, data_folder: Path | None = None) -> Suite:
     if not isinstance(content, dict) or not isinstance(content.get("benchmarks"), dict):
         raise ValueError(f"{path}: no mapping `benchmarks`; see eval/suites/mira9.yaml")
     folder = data_folder if data_folder is not None else Path(str(content.get("data_folder", ".")))
-    profiles = content.get("sampling") or {}
+    profiles = {
+        str(name): read_sampling(fields, f"{path}: sampling.{name}")
+        for name, fields in (content.get("sampling") or {}).items()
+    }
     entries = {}
     for name, fields in content["benchmarks"].items():
         entries[name] = _entry(name, fields, folder, f"{path}: benchmarks.{name}")
@@ -67,7 +76,9 @@ def load_suite(path: Path, data_folder: Path | None = None) -> Suite:
                 f"{path}: benchmarks.{name}.sampling={entries[name].sampling!r} is none of the "
                 f"profiles under `sampling`: {', '.join(profiles)}"
             )
-    return Suite(name=str(content.get("name", path.stem)), path=path, entries=entries)
+    return Suite(
+        name=str(content.get("name", path.stem)), path=path, entries=entries, sampling=profiles
+    )
 
 
 def open_benchmark(entry: Entry, cache_folder: Path) -> Benchmark:
@@ -79,7 +90,8 @@ def open_benchmark(entry: Entry, cache_folder: Path) -> Benchmark:
         )
     match entry.kind:
         case "mbpp":
-            return Mbpp(entry.file, cache_folder)
+            has_prefill = entry.options.get("prefill", False) is True
+            return Mbpp(entry.file, cache_folder, has_prefill=has_prefill)
         case _:
             return MultiplE(entry.file, entry.language)
 

@@ -43,6 +43,8 @@ class Sample:
     text: str
     form: Form = Form.COMPLETION
     is_truncated: bool = False  # the endpoint stopped at its limit of tokens
+    is_raw: bool = False  # as an endpoint sent it; predictions made elsewhere are finished programs
+    reason: str | None = None  # why there is no text
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

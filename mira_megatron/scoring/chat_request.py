@@ -29,6 +29,7 @@ class EndpointSettings:
     timeout_seconds: float  # of one attempt
     max_retries: int  # attempts after the first; one that no server took (429, 503) is none
     request_fields: Mapping[str, Any] = field(default_factory=dict)  # null leaves a field out
+    is_text: bool = False  # a prompt to go on from, at /completions, in place of messages
     has_logprobs: bool = False  # of the likeliest tokens in every place, which a reply must have
     backoff_seconds: float = 0.5  # before the first retry; doubles each time
     # While no endpoint can be reached that could be before, or all say "later" (429, 503): a server
@@ -46,7 +47,8 @@ class Request:
     messages: Sequence[Mapping[str, str]]
     seed: int | None = None
     beginning: str | None = None  # of an answer, which is to be gone on from by one token
-    encoded: bytes | None = None  # `messages` as JSON, from a caller that has made it already
+    # `messages` as JSON, from a caller that has made it already; with settings.is_text the prompt.
+    encoded: bytes | None = None
 
 
 class RequestBodies:
@@ -62,7 +64,8 @@ class RequestBodies:
         self._has_seed = "seed" not in settings.request_fields
         before = {name: fields[name] for name in names[:place]}
         after = {name: fields[name] for name in names[place:]}
-        self._head = b'{"model":%b,"messages":' % orjson.dumps(settings.model)
+        asked = b"prompt" if settings.is_text else b"messages"
+        self._head = b'{"model":%b,"%b":' % (orjson.dumps(settings.model), asked)
         self._middle, self._tail = _members(before), _members(after) + b"}"
         self._first: tuple[str, str] = ("", "")  # role and content
         self._encoded_first = b""

@@ -78,7 +78,9 @@ def read_completion(
     try:
         completion = orjson.loads(received)
         choice = completion["choices"][0]
-        message, finish_reason = choice["message"], choice.get("finish_reason")
+        finish_reason = choice.get("finish_reason")
+        # At /completions a choice holds its text alone.
+        message = choice["message"] if "message" in choice else {"content": choice["text"]}
         refusal = message.get("refusal")
         content = message.get("content")
         reasoning = message.get("reasoning_content") or message.get("reasoning")

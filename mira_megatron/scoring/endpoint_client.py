@@ -133,6 +133,10 @@ class EndpointClient:
             return status == 200
         return status > 0
 
+    async def models(self, models_url: URL) -> tuple[int, bytes]:
+        """Returns the status and the bytes of the list of models, which may ask for the key."""
+        return await self._look(models_url, self._with_key)
+
     async def page(self, url: URL) -> tuple[int, bytes]:
         """Returns the status of a page and its bytes; status 0 where the server did not answer."""
         return await self._look(url, None)

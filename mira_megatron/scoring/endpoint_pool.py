@@ -34,7 +34,8 @@ class PooledEndpoint:
 
     def __init__(self, url: str, settings: EndpointSettings) -> None:
         self.url = base_url(url)
-        self.chat_url = URL(f"{self.url}/chat/completions")
+        path = "completions" if settings.is_text else "chat/completions"
+        self.chat_url = URL(f"{self.url}/{path}")
         self.models_url = URL(f"{self.url}/models")
         # A server's own pages are not under /v1.
         root = self.url.removesuffix("/v1")

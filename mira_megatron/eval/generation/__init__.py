@@ -1,0 +1,1 @@
+"""Answers to benchmarks, asked of endpoints."""

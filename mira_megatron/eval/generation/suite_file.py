@@ -1,0 +1,85 @@
+"""suite.json: what an evaluation's folder holds, and of which model."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from mira_megatron import __version__
+from mira_megatron.atomic_files import write_json
+from mira_megatron.eval.benchmark import Style
+from mira_megatron.eval.generation.served import Served
+from mira_megatron.eval.suite import Suite
+
+SUITE_FILE = "suite.json"
+_SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SuiteFile:
+    """Whose answers a folder holds, and how they were asked for."""
+
+    model: str
+    style: Style
+
+    def write(
+        self,
+        output: Path,
+        suite: Suite,
+        served: Sequence[Served],
+        asked: Mapping[str, Any],
+        *,
+        limit: int | None,
+    ) -> None:
+        """Writes the file; `asked` says with what each benchmark is, and keeps those of before."""
+        path = output / SUITE_FILE
+        before = json.loads(path.read_bytes())["benchmarks"] if path.exists() else {}
+        content = {
+            "schema_version": _SCHEMA_VERSION,
+            "suite": {
+                "name": suite.name,
+                "path": str(suite.path),
+                "sha256": hashlib.sha256(suite.path.read_bytes()).hexdigest(),
+            },
+            "model": self.model,
+            "style": self.style,
+            "sampling": {
+                name: asdict(suite.sampling[name])
+                for name in sorted({suite.entries[each].sampling for each in asked})
+            },
+            "served": [each.to_json() for each in served],
+            "benchmarks": {
+                **before,
+                **{name: {**fields, "limit": limit} for name, fields in asked.items()},
+            },
+            "mira_megatron": __version__,
+        }
+        write_json(path, content)
+
+
+def read_suite_file(output: Path) -> SuiteFile | None:
+    """Returns whose answers a folder holds, None where none; ValueError for a damaged file."""
+    path = output / SUITE_FILE
+    try:
+        content = json.loads(path.read_bytes())
+        return SuiteFile(model=str(content["model"]), style=Style(content["style"]))
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{path}: not the suite.json of an evaluation ({error}); remove it, and give the model "
+            "and style that the folder's answers are of"
+        ) from error
+
+
+def check_same_model(written: SuiteFile | None, model: str, style: Style, output: Path) -> None:
+    """Raises ValueError where a folder holds answers of another model, or asked otherwise."""
+    if written is not None and (written.model, written.style) != (model, style):
+        raise ValueError(
+            f"{output} holds answers of {written.model!r} as {written.style}, not of {model!r} as "
+            f"{style}. Give each model and style an --output of its own"
+        )
