@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
 
 from mira_megatron.eval.sandbox.contract import Sandbox
-from mira_megatron.eval.verdicts import Extraction, Judgment, Sample
+from mira_megatron.eval.verdicts import Extraction, Judgment, Sample, Verdict
 
 
 class Style(StrEnum):
@@ -60,3 +61,19 @@ class Benchmark(Protocol):
 
     def cluster(self, task_id: str) -> str:
         """Returns what tasks that are no independent draws have in common."""
+
+
+@runtime_checkable
+class HasPredictionFormat(Protocol):
+    """A benchmark whose predictions come in a format of its own."""
+
+    def read_predictions(self, path: Path) -> list[Sample]:
+        """Returns the samples of a file. Raises ValueError with file and place."""
+
+
+@runtime_checkable
+class HasFacts(Protocol):
+    """A benchmark whose scores need more said about them."""
+
+    def facts(self, verdicts: Sequence[Verdict]) -> Mapping[str, Any]:
+        """Returns what results.json holds under `facts`, as JSON has it."""

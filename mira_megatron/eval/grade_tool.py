@@ -19,7 +19,7 @@ from typing import Any
 from rich.console import Console
 
 from mira_megatron.atomic_files import write_json
-from mira_megatron.eval.benchmark import Benchmark
+from mira_megatron.eval.benchmark import Benchmark, HasFacts, HasPredictionFormat
 from mira_megatron.eval.controls import CONTROLS_FILE, Controls, run_controls, write_controls
 from mira_megatron.eval.generation.generations import generated_samples, read_generations, style_of
 from mira_megatron.eval.generation.planned import asked_of, planned_answers
@@ -85,6 +85,8 @@ def run(console: Console, options: GradeOptions) -> int:
         planned = planned_answers(benchmark, suite.sampling_of(entry), style)
         samples = generated_samples(planned, generations, path)
         asked = asked_of(planned)
+    elif isinstance(benchmark, HasPredictionFormat):
+        samples = benchmark.read_predictions(options.predictions)
     else:
         samples = read_predictions(options.predictions, benchmark.task_ids)
     if not options.is_subset:
@@ -134,7 +136,7 @@ def _graded(
     graded = grade(benchmark, samples, sandbox, options.output, cache, workers=workers)
     changed = flips(earlier_verdicts(before, benchmark.grader), graded.verdicts)
     found = scores(graded.verdicts, controls)
-    content = {
+    content: dict[str, Any] = {
         "benchmark": entry.name,
         "category": entry.category,
         "protocol": entry.protocol,
@@ -155,6 +157,8 @@ def _graded(
         "flips": [flip.to_fields() for flip in changed],
         "scores": {score.benchmark: score_fields(score, controls) for score in found},
     }
+    if isinstance(benchmark, HasFacts):
+        content["facts"] = benchmark.facts(graded.verdicts)
     write_json(options.output / RESULTS_FILE, content)
     return found, changed
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +15,8 @@ from mira_megatron.eval.generation.sampling import Sampling, read_sampling
 from mira_megatron.eval.languages import LANGUAGES
 from mira_megatron.eval.mbpp import Mbpp
 from mira_megatron.eval.multipl_e import MultiplE
+
+KINDS = ("mbpp", "multipl_e", "spider", "bird")
 
 _REQUIRED = ("kind", "category", "file", "protocol", "sampling")
 _OPTIONAL = ("language", "options")
@@ -92,8 +95,24 @@ def open_benchmark(entry: Entry, cache_folder: Path) -> Benchmark:
         case "mbpp":
             has_prefill = entry.options.get("prefill", False) is True
             return Mbpp(entry.file, cache_folder, has_prefill=has_prefill)
+        case "spider" | "bird":
+            return _sql_benchmark(entry, cache_folder)
         case _:
             return MultiplE(entry.file, entry.language)
+
+
+def _sql_benchmark(entry: Entry, cache_folder: Path) -> Benchmark:
+    """Returns Spider or BIRD, whose module needs sqlglot where no other benchmark does."""
+    try:
+        module = importlib.import_module("mira_megatron.eval.sql.benchmark")
+    except ModuleNotFoundError as error:
+        raise ValueError(
+            f"{entry.name} needs {error.name}: pip install 'mira-megatron[eval]'"
+        ) from error
+    benchmark: Benchmark = module.open_sql(
+        entry.kind, entry.name, entry.file, entry.options, cache_folder
+    )
+    return benchmark
 
 
 def _entry(name: str, fields: Any, folder: Path, where: str) -> Entry:
@@ -103,8 +122,8 @@ def _entry(name: str, fields: Any, folder: Path, where: str) -> Entry:
     unknown = sorted(set(fields) - {*_REQUIRED, *_OPTIONAL})
     if missing or unknown:
         raise ValueError(f"{where}: missing {missing or 'nothing'}, unknown {unknown or 'nothing'}")
-    if fields["kind"] not in ("mbpp", "multipl_e"):
-        raise ValueError(f"{where}.kind={fields['kind']!r}, expected mbpp or multipl_e")
+    if fields["kind"] not in KINDS:
+        raise ValueError(f"{where}.kind={fields['kind']!r}, expected one of {', '.join(KINDS)}")
     language = str(fields.get("language", ""))
     if fields["kind"] == "multipl_e" and language not in LANGUAGES:
         raise ValueError(f"{where}.language={language!r}, expected one of {', '.join(LANGUAGES)}")

@@ -82,9 +82,10 @@ def bubblewrap_argv(
         *("--as-pid-1", "--hostname", "sandbox", "--json-status-fd", str(status), "--clearenv"),
         *_each("--setenv", job_environment(job, results).items()),
         *mounts,
-        *_each("--ro-bind", ((str(path), str(path)) for path in job.read_only)),
         *("--proc", "/proc", "--dev", "/dev", *size, "/dev/shm", "--remount-ro", "/dev"),
         *(*size, "/tmp", *size, "/work"),
+        # Behind them: what a job names may lie on the host in a folder that has the same name.
+        *_each("--ro-bind", ((str(path), str(path)) for path in job.read_only)),
         *_each("--file", ((str(files[name]), f"/work/{name}") for name in files)),
         *("--chdir", "/work", "--remount-ro", "/", "--"),
         *first_process(job, num_other_processes=1),

@@ -1,0 +1,1 @@
+"""Text to SQL: Spider and BIRD, judged by what statements return."""
