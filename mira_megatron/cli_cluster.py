@@ -89,10 +89,15 @@ def run_doctor(arguments: argparse.Namespace) -> int:
     for word in ("cluster", "verify", "json"):
         if getattr(arguments, word):
             raise ValueError(f"--{word} needs a RECIPE: mira doctor RECIPE --{word}")
+    for word in ("suite", "data_folder"):
+        if getattr(arguments, word) and not arguments.eval:
+            raise ValueError(f"--{word.replace('_', '-')} goes with --eval")
     if arguments.eval:
         if given:
             raise ValueError("--eval looks at this machine and not at a training: give it alone")
-        return int(importlib.import_module("mira_megatron.doctor.eval_checks").run(Console()))
+        checks = importlib.import_module("mira_megatron.doctor.eval_checks")
+        suite, data_folder = arguments.suite, arguments.data_folder
+        return int(checks.run(Console(), suite=suite, data_folder=data_folder))
     doctor = importlib.import_module("mira_megatron.doctor.doctor")
     if given and len(given) < len(words):
         missing = ", ".join(f"--{word.replace('_', '-')}" for word in words if word not in given)

@@ -205,6 +205,10 @@ def _add_doctor(commands: Commands[argparse.ArgumentParser]) -> None:
     command.add_argument(
         "--eval", action="store_true", help="what programs of models can be graded in here"
     )
+    command.add_argument(
+        "--suite", type=Path, metavar="FILE", help="with --eval: the libraries its benchmarks need"
+    )
+    command.add_argument("--data-folder", type=Path, metavar="DIR", help="default: the suite's")
     training = command.add_argument_group("a training with recipes/scorer_sft.py, as it is told it")
     training.add_argument("--config", metavar="NAME", help="one of its recipes")
     training.add_argument("--run-folder", type=Path)

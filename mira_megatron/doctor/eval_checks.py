@@ -8,6 +8,7 @@ from rich.console import Console
 
 from mira_megatron.doctor.doctor import print_findings
 from mira_megatron.doctor.finding import ERROR, INFO, WARNING, Finding
+from mira_megatron.doctor.library_checks import library_findings
 from mira_megatron.eval.languages import LANGUAGES, Language
 from mira_megatron.eval.sandbox.best import Candidate, candidates
 from mira_megatron.eval.sandbox.contract import DEFAULT_MIN_LEVEL, Sandbox
@@ -16,13 +17,23 @@ from mira_megatron.eval.tool_versions import tool_versions
 _INSTALL = "tests/environments/eval.sh installs all languages, as root"
 
 
-def run(console: Console, image: Path | None = None) -> int:
-    """Prints what was found; returns 0, or 2 where nothing may be graded here."""
+def run(
+    console: Console,
+    image: Path | None = None,
+    suite: Path | None = None,
+    data_folder: Path | None = None,
+) -> int:
+    """Prints what was found; returns 0, or 2 where nothing may be graded here.
+
+    With a suite also the libraries that its benchmarks' programs need.
+    """
     tried = candidates(image)
     findings = sandbox_findings(tried)
     usable = [candidate for candidate in tried if candidate.level >= DEFAULT_MIN_LEVEL]
     if usable and usable[0].sandbox is not None:
         findings += language_findings(usable[0].sandbox)
+        if suite is not None:
+            findings += library_findings(usable[0].sandbox, suite, data_folder)
     print_findings(console, findings)
     return 2 if any(finding.level == ERROR for finding in findings) else 0
 

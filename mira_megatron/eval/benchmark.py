@@ -77,3 +77,18 @@ class HasFacts(Protocol):
 
     def facts(self, verdicts: Sequence[Verdict]) -> Mapping[str, Any]:
         """Returns what results.json holds under `facts`, as JSON has it."""
+
+
+@runtime_checkable
+class HasSubset(Protocol):
+    """A benchmark with a verdict name that only some of its tasks have."""
+
+    def verdict_names_of(self, task_id: str) -> tuple[str, ...]:
+        """Returns the benchmarks that the task belongs to."""
+
+
+def verdict_names_of(benchmark: Benchmark, task_id: str) -> tuple[str, ...]:
+    """Returns the benchmarks that a program for the task gets a verdict of."""
+    if isinstance(benchmark, HasSubset):
+        return benchmark.verdict_names_of(task_id)
+    return benchmark.verdict_names

@@ -37,7 +37,7 @@ from mira_megatron.eval.scores import (
     score_fields,
     scores,
 )
-from mira_megatron.eval.suite import Entry, load_suite, open_benchmark
+from mira_megatron.eval.suite import Entry, data_files, load_suite, open_benchmark
 from mira_megatron.eval.verdicts import Sample, Status, Verdict
 
 logger = logging.getLogger(__name__)
@@ -141,7 +141,8 @@ def _graded(
         "category": entry.category,
         "protocol": entry.protocol,
         "suite": str(options.suite),
-        "data": {"path": str(entry.file), "sha256": file_sha256(entry.file)},
+        "options": dict(entry.options),
+        "data": _data(entry),
         "predictions": {
             "path": str(options.predictions),
             "sha256": file_sha256(options.predictions),
@@ -210,6 +211,18 @@ def _controls(
         if task_id in asked and (options.shard is None or options.shard.has(number))
     ]
     return run_controls(benchmark, task_ids, sandbox, options.cache_folder, workers=options.workers)
+
+
+def _data(entry: Entry) -> dict[str, object]:
+    """Returns where the data lies and its SHA-256; of several files each one's, by name."""
+    files = data_files(entry)
+    if files == (entry.file,):
+        return {"path": str(entry.file), "sha256": file_sha256(entry.file)}
+    folder = entry.file if entry.file.is_dir() else entry.file.parent
+    return {
+        "path": str(entry.file),
+        "sha256": {str(path.relative_to(folder)): file_sha256(path) for path in files},
+    }
 
 
 def _exit_code(num_unknown: int) -> int:

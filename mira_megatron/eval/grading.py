@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Self
 
 from mira_megatron.eval.answers.extracting import extracted, no_code_status
-from mira_megatron.eval.benchmark import Benchmark
+from mira_megatron.eval.benchmark import Benchmark, verdict_names_of
 from mira_megatron.eval.grade_shards import Shard, shard_files
 from mira_megatron.eval.program_runs import Program, run_programs
 from mira_megatron.eval.sandbox.contract import Sandbox
@@ -92,7 +92,7 @@ def _graded(
             num_resumed += 1
             by_sample[place] = found
         elif code is None:
-            statuses = dict.fromkeys(benchmark.verdict_names, no_code)
+            statuses = dict.fromkeys(verdict_names_of(benchmark, sample.task_id), no_code)
             judgment = Judgment(statuses=statuses, isolation=sandbox.level)
             by_sample[place] = _verdicts(benchmark, *place, "", judgment)
             book.add(by_sample[place])
@@ -132,11 +132,10 @@ def _usable(
         if is_ours and verdict.isolation >= level and verdict.status is not Status.INFRA:
             place = (verdict.task_id, verdict.sample, verdict.code_digest)
             found.setdefault(place, {})[verdict.benchmark] = verdict
-    num_names = len(benchmark.verdict_names)
     return {
         place: list(by_name.values())
         for place, by_name in found.items()
-        if len(by_name) == num_names
+        if set(by_name) == set(verdict_names_of(benchmark, place[0]))
     }
 
 

@@ -21,7 +21,7 @@ from typing import Any
 from mira_megatron.eval import in_sandbox
 from mira_megatron.eval.sandbox import values
 from mira_megatron.eval.sandbox.contract import Job, Limits, Outcome, Sandbox
-from mira_megatron.eval.sandbox.interpreter import system_interpreter
+from mira_megatron.eval.sandbox.interpreter import Interpreter, system_interpreter
 
 LOAD_SECONDS = 20.0  # for a program to define its functions
 _START_SECONDS = 10.0  # for the sandbox and the interpreter
@@ -78,6 +78,7 @@ def call_groups(
     groups: Sequence[Sequence[Sequence[Any]]],
     seconds: Sequence[Sequence[float]],
     limits: Limits,
+    interpreter: Interpreter | None = None,
 ) -> Called:
     """Returns what `function` of `program` makes of every group's inputs.
 
@@ -92,7 +93,7 @@ def call_groups(
         "seconds": [list(group) for group in seconds],
         "load_seconds": LOAD_SECONDS,
     }
-    interpreter = system_interpreter()
+    interpreter = interpreter or system_interpreter()
     job = Job(
         argv=(interpreter.path, "-B", "-s", _SCRIPT.name),
         files=_scripts(),

@@ -3,6 +3,7 @@
     EvalPlus    samples.jsonl: task_id with `solution` (a whole program) or `completion`
     MultiPL-E   per line task_id (or name) with `generation` (prompt and completion), `completion`,
                 or a list of `completions`; or a .json of details, {task: [[number, {code}]]}
+    LiveCodeBench  a .json list of {question_id, code_list}
 
 Several lines of one task are its samples 0, 1, 2 ... in the order of the file.
 """
@@ -54,7 +55,8 @@ def _entries(path: Path) -> Iterator[tuple[str, str, str, Form]]:
     """Yields where, task, text and its form."""
     content = path.read_bytes()
     if path.suffix == ".json":
-        yield from _detail_entries(content, path)
+        is_list = content.lstrip().startswith(b"[")
+        yield from (_code_lists if is_list else _detail_entries)(content, path)
         return
     for number, line in enumerate(content.splitlines(), start=1):
         if not line.strip():
@@ -79,6 +81,22 @@ def _detail_entries(content: bytes, path: Path) -> Iterator[tuple[str, str, str,
                 raise ValueError(f"{where}: expected a list of [number, {{code}}]")
             for text, form in _texts(fields, where):
                 yield where, task_id, text, form
+
+
+def _code_lists(content: bytes, path: Path) -> Iterator[tuple[str, str, str, Form]]:
+    try:
+        entries = json.loads(content)
+    except ValueError as error:
+        raise ValueError(f"{path}: not JSON ({error})") from error
+    for number, entry in enumerate(entries, start=1):
+        match entry:
+            case {"question_id": str(task_id), "code_list": [*codes]} if all(
+                isinstance(code, str) for code in codes
+            ):
+                for code in codes:
+                    yield f"{path}: entry {number}", task_id, code, Form.PROGRAM
+            case _:
+                raise ValueError(f"{path}: entry {number}: expected {{question_id, code_list}}")
 
 
 def _texts(fields: Mapping[str, Any], where: str) -> Iterator[tuple[str, Form]]:

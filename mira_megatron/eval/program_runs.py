@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from mira_megatron.eval.benchmark import Benchmark
+from mira_megatron.eval.benchmark import Benchmark, verdict_names_of
 from mira_megatron.eval.kept_results import keep_json
 from mira_megatron.eval.sandbox.contract import Sandbox, SandboxError
 from mira_megatron.eval.verdicts import Judgment, Status, digest
@@ -76,7 +76,7 @@ def _judgments(
             return program, benchmark.judge(sandbox, program.task_id, program.code)
         except SandboxError as error:
             unknown = (Status.INFRA, ascii(str(error))[:160])
-            statuses = dict.fromkeys(benchmark.verdict_names, unknown)
+            statuses = dict.fromkeys(verdict_names_of(benchmark, program.task_id), unknown)
             return program, Judgment(statuses=statuses, isolation=sandbox.level)
 
     with ThreadPoolExecutor(workers) as pool:

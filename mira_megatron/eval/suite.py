@@ -5,18 +5,23 @@ from __future__ import annotations
 import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from mira_megatron.eval.benchmark import Benchmark
+from mira_megatron.eval.bigcodebench import BigCodeBench
+from mira_megatron.eval.bigcodebench_data import bcb_files, bcb_options
 from mira_megatron.eval.generation.sampling import Sampling, read_sampling
 from mira_megatron.eval.languages import LANGUAGES
+from mira_megatron.eval.livecodebench import CALL_SECONDS, LiveCodeBench
+from mira_megatron.eval.livecodebench_data import edition_of, release_files
 from mira_megatron.eval.mbpp import Mbpp
 from mira_megatron.eval.multipl_e import MultiplE
 
-KINDS = ("mbpp", "multipl_e", "spider", "bird")
+KINDS = ("mbpp", "multipl_e", "livecodebench", "bigcodebench", "spider", "bird")
 
 _REQUIRED = ("kind", "category", "file", "protocol", "sampling")
 _OPTIONAL = ("language", "options")
@@ -86,17 +91,24 @@ def load_suite(path: Path, data_folder: Path | None = None) -> Suite:
 
 def open_benchmark(entry: Entry, cache_folder: Path) -> Benchmark:
     """Returns the benchmark over its data file; ValueError or FileNotFoundError for the file."""
-    if not entry.file.is_file():
-        raise FileNotFoundError(
-            f"{entry.file}: the data file of {entry.name} is not there; name the folder that has "
-            "it with --data-folder"
-        )
+    for path in data_files(entry):
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"{path}: the data file of {entry.name} is not there; name the folder that has "
+                "it with --data-folder"
+            )
     match entry.kind:
         case "mbpp":
             has_prefill = entry.options.get("prefill", False) is True
             return Mbpp(entry.file, cache_folder, has_prefill=has_prefill)
         case "spider" | "bird":
             return _sql_benchmark(entry, cache_folder)
+        case "livecodebench":
+            edition = edition_of(entry.options, entry.name)
+            call_seconds = int(entry.options.get("call_seconds", CALL_SECONDS))
+            return LiveCodeBench(entry.file, edition, _python_of(entry), call_seconds)
+        case "bigcodebench":
+            return BigCodeBench(entry.file, bcb_options(entry.options, entry.name))
         case _:
             return MultiplE(entry.file, entry.language)
 
@@ -113,6 +125,22 @@ def _sql_benchmark(entry: Entry, cache_folder: Path) -> Benchmark:
         entry.kind, entry.name, entry.file, entry.options, cache_folder
     )
     return benchmark
+
+
+def data_files(entry: Entry) -> tuple[Path, ...]:
+    """Returns the files that a benchmark is read from."""
+    match entry.kind:
+        case "livecodebench":
+            return release_files(entry.file, edition_of(entry.options, entry.name).release)
+        case "bigcodebench":
+            return bcb_files(entry.file, bcb_options(entry.options, entry.name))
+        case _:
+            return (entry.file,)
+
+
+def _python_of(entry: Entry) -> Path | None:
+    python = entry.options.get("python")
+    return None if python is None else Path(str(python))
 
 
 def _entry(name: str, fields: Any, folder: Path, where: str) -> Entry:
@@ -138,5 +166,9 @@ def _entry(name: str, fields: Any, folder: Path, where: str) -> Entry:
         protocol=fields["protocol"],
         sampling=fields["sampling"],
         language=language,
-        options=options,
+        # A day without quotes is a date to YAML, and results are JSON.
+        options={
+            key: value.isoformat() if isinstance(value, date) else value
+            for key, value in options.items()
+        },
     )

@@ -151,9 +151,9 @@ def test_a_wrong_suite_is_named(tmp_path: Path, old: str, new: str, said: str) -
         load_suite(path)
 
 
-def test_the_shipped_suite_has_mbpp_and_eight_languages() -> None:
+def test_the_shipped_suite_has_python_benchmarks_and_eight_languages() -> None:
     suite = load_suite(SHIPPED)
-    assert len(suite.entries) == 9
+    assert len(suite.entries) == 11
     assert suite.entry("multipl_e_ts").language == "ts"
     assert {entry.category for entry in suite.entries.values()} == {"code_generation", "multipl_e"}
     with pytest.raises(ValueError, match="no benchmark 'nosuch'"):
