@@ -26,7 +26,7 @@ from mira_megatron import layout
 from mira_megatron.atomic_files import NO_SPACE
 from mira_megatron.cli_cluster import run_doctor, run_job, submit_recipe
 from mira_megatron.cli_evaluate import run_evaluate
-from mira_megatron.cli_grade import run_grade
+from mira_megatron.cli_grade import run_export_predictions, run_grade
 from mira_megatron.cli_parser import command_parser
 from mira_megatron.cli_sharing import check_sharing, run_sharing_workers
 from mira_megatron.cli_swe import run_swe
@@ -107,6 +107,8 @@ def _run(arguments: argparse.Namespace) -> int:
         return run_tokens_tool(arguments)
     if arguments.command == "grade":
         return run_grade(arguments)
+    if arguments.command == "export-predictions":
+        return run_export_predictions(arguments)
     if arguments.command == "swe":
         return run_swe(arguments)
     if arguments.command == "evaluate":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import tempfile
 from pathlib import Path
 
 from rich.console import Console
@@ -62,6 +63,45 @@ def add_grade(commands: Commands[argparse.ArgumentParser]) -> None:
     )
     add_workers(command)
     add_log_level(command)
+
+
+def add_export_predictions(commands: Commands[argparse.ArgumentParser]) -> None:
+    """Adds `export-predictions`."""
+    text = "write predictions or generations as a benchmark's official tool reads them"
+    command = commands.add_parser("export-predictions", help=text, description=text)
+    command.add_argument("suite", type=Path, metavar="SUITE", help="a YAML file, see eval/suites/")
+    command.add_argument("--benchmark", required=True, metavar="NAME", help="one of the suite's")
+    which = command.add_mutually_exclusive_group(required=True)
+    which.add_argument("--predictions", type=Path, metavar="FILE")
+    which.add_argument(
+        "--generations", type=Path, metavar="FILE", help="a generations.jsonl of mira evaluate"
+    )
+    command.add_argument(
+        "--output", required=True, type=Path, metavar="PATH", help="a file; of MultiPL-E a folder"
+    )
+    command.add_argument("--data-folder", type=Path, metavar="DIR", help="default: the suite's")
+    add_log_level(command)
+
+
+def run_export_predictions(arguments: argparse.Namespace) -> int:
+    """Returns the exit code of `mira export-predictions`."""
+    tool = importlib.import_module("mira_megatron.eval.grade_tool")
+    suites = importlib.import_module("mira_megatron.eval.suite")
+    exports = importlib.import_module("mira_megatron.eval.exports")
+    suite = suites.load_suite(arguments.suite, arguments.data_folder)
+    entry = suite.entry(arguments.benchmark)
+    with tempfile.TemporaryDirectory() as cache:  # nothing is run, so nothing is kept
+        benchmark = suites.open_benchmark(entry, Path(cache))
+        samples, _ = tool.read_samples(
+            suite,
+            entry,
+            benchmark,
+            arguments.generations or arguments.predictions,
+            is_generated=arguments.generations is not None,
+        )
+        number = exports.export(entry.kind, benchmark, samples, arguments.output)
+    Console().print(f"{arguments.output}: {number:,} programs", markup=False, soft_wrap=True)
+    return 0
 
 
 def run_grade(arguments: argparse.Namespace) -> int:

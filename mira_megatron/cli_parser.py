@@ -11,7 +11,7 @@ from pathlib import Path
 
 from mira_megatron import __version__
 from mira_megatron.cli_evaluate import add_evaluate
-from mira_megatron.cli_grade import add_grade
+from mira_megatron.cli_grade import add_export_predictions, add_grade
 from mira_megatron.cli_swe import add_swe
 from mira_megatron.cli_tokens import add_tokens_tool
 from mira_megatron.cli_words import (
@@ -78,6 +78,7 @@ def command_parser() -> argparse.ArgumentParser:
     add_tokens_tool(commands)
     add_evaluate(commands)
     add_grade(commands)
+    add_export_predictions(commands)
     add_swe(commands)
     _add_serve(commands)
     _add_doctor(commands)

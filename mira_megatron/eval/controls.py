@@ -17,11 +17,10 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, runtime_checkable
 
 from mira_megatron import __version__
 from mira_megatron.atomic_files import write_json
-from mira_megatron.eval.benchmark import Benchmark
+from mira_megatron.eval.benchmark import Benchmark, HasBadPrograms
 from mira_megatron.eval.languages import LANGUAGES
 from mira_megatron.eval.multipl_e import MultiplE
 from mira_megatron.eval.program_runs import Program, Run, run_programs
@@ -31,14 +30,6 @@ from mira_megatron.eval.verdicts import Status, digest
 
 CONTROLS_FILE = "controls.json"
 _WAY_OUT = "--no-controls grades without this check; believe no such score"
-
-
-@runtime_checkable
-class HasBadPrograms(Protocol):
-    """A benchmark with a known-bad program that comes closer than an empty one."""
-
-    def bad(self, task_id: str) -> str:
-        """Returns a program that runs and must not pass."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

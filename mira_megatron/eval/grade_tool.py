@@ -37,7 +37,7 @@ from mira_megatron.eval.scores import (
     score_fields,
     scores,
 )
-from mira_megatron.eval.suite import Entry, data_files, load_suite, open_benchmark
+from mira_megatron.eval.suite import Entry, Suite, data_files, load_suite, open_benchmark
 from mira_megatron.eval.verdicts import Sample, Status, Verdict
 
 logger = logging.getLogger(__name__)
@@ -77,18 +77,9 @@ def run(console: Console, options: GradeOptions) -> int:
     suite = load_suite(options.suite, options.data_folder)
     entry = suite.entry(options.benchmark)
     benchmark = open_benchmark(entry, options.cache_folder)
-    asked = None
-    if options.is_generated:
-        path = options.predictions
-        generations = read_generations(path)
-        style = style_of(generations.values())
-        planned = planned_answers(benchmark, suite.sampling_of(entry), style)
-        samples = generated_samples(planned, generations, path)
-        asked = asked_of(planned)
-    elif isinstance(benchmark, HasPredictionFormat):
-        samples = benchmark.read_predictions(options.predictions)
-    else:
-        samples = read_predictions(options.predictions, benchmark.task_ids)
+    samples, asked = read_samples(
+        suite, entry, benchmark, options.predictions, is_generated=options.is_generated
+    )
     if not options.is_subset:
         check_complete(samples, benchmark.task_ids, options.predictions)
     sandbox = best_sandbox(options.min_isolation)
@@ -101,6 +92,20 @@ def run(console: Console, options: GradeOptions) -> int:
         for flip in changed:
             print_line(console, str(flip))
     return _exit_code(sum(score.counts.get(Status.INFRA, 0) for score in found))
+
+
+def read_samples(
+    suite: Suite, entry: Entry, benchmark: Benchmark, path: Path, *, is_generated: bool
+) -> tuple[list[Sample], Mapping[str, Any] | None]:
+    """Returns the samples of a file, and what they were generated with where that is known."""
+    if is_generated:
+        generations = read_generations(path)
+        style = style_of(generations.values())
+        planned = planned_answers(benchmark, suite.sampling_of(entry), style)
+        return generated_samples(planned, generations, path), asked_of(planned)
+    if isinstance(benchmark, HasPredictionFormat):
+        return benchmark.read_predictions(path), None
+    return read_predictions(path, benchmark.task_ids), None
 
 
 def grade_samples(

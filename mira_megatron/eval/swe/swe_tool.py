@@ -2,19 +2,20 @@
 
 Reads   the dataset's rows and the agent's predictions (instances.py)
 Writes  LOGS/<instance>/<digest>.log and .json (container_runs.py)
-        OUTPUT/verdicts.jsonl, results.json and controls.json, in the form of `mira grade`
+        OUTPUT/verdicts.jsonl, results.json, controls.json and tasks.jsonl, as `mira grade` does
 """
 
 from __future__ import annotations
 
+import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
 
-from mira_megatron.atomic_files import write_json
+from mira_megatron.atomic_files import write_bytes, write_json
 from mira_megatron.eval.controls import CONTROLS_FILE, write_controls
 from mira_megatron.eval.grade_shards import Shard
 from mira_megatron.eval.grading import VERDICTS_FILE, append_verdicts, read_verdicts
@@ -36,7 +37,7 @@ from mira_megatron.eval.swe.log_grading import (
     graded,
     patch_run,
 )
-from mira_megatron.eval.verdicts import Status
+from mira_megatron.eval.verdicts import Status, Verdict
 
 logger = logging.getLogger(__name__)
 
@@ -115,12 +116,12 @@ def grade(console: Console, options: SweGradeOptions) -> int:
         "grader": verdicts[0].grader,
         "isolation": CONTAINER_LEVEL,
         "is_subset": options.is_subset,
-        "clusters": {name: instance.repo for name, instance in instances.items()},
         "controls": None if controls is None else {"num_gold": controls.num_gold},
         "flips": [flip.to_fields() for flip in changed],
         "scores": {score.benchmark: score_fields(score, controls) for score in found},
     }
     write_json(options.output / "results.json", content)
+    _write_tasks(options.output / "tasks.jsonl", instances, verdicts)
     print_scores(console, found)
     for flip in changed:
         print_line(console, str(flip))
@@ -128,6 +129,23 @@ def grade(console: Console, options: SweGradeOptions) -> int:
     if num_missing:
         logger.error("%d patches have not been run: `mira swe run` does it", num_missing)
     return int(num_missing > 0)
+
+
+def _write_tasks(
+    path: Path, instances: Mapping[str, Instance], verdicts: Sequence[Verdict]
+) -> None:
+    """Writes the instances, the repositories they hang together by, and the patches graded."""
+    lines = [
+        json.dumps(
+            {
+                "task_id": verdict.task_id,
+                "cluster": instances[verdict.task_id].repo,
+                "programs": {verdict.sample: verdict.code_digest},
+            }
+        )
+        for verdict in verdicts
+    ]
+    write_bytes(path, "".join(f"{line}\n" for line in lines).encode())
 
 
 def _patches(

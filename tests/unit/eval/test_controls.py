@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from bigcodebench_files import TASK, bcb_row, opened_bcb
 from eval_files import ADD, HALF, write_mbpp, write_multipl_e
 
 from mira_megatron.eval.benchmark import Prompt, Style
@@ -148,3 +149,14 @@ def test_a_wrong_program_that_passes_in_a_language_stops(sandbox: Sandbox, tmp_p
     controls = run_controls(benchmark, benchmark.task_ids, sandbox, tmp_path, workers=1)
     with pytest.raises(ValueError, match="1 known-bad programs pass"):
         controls.check("multipl_e_sh")
+
+
+def test_a_program_that_leaves_before_its_tests_is_bigcodebenchs_bad_one(
+    sandbox: Sandbox, tmp_path: Path
+) -> None:
+    missing = bcb_row("BigCodeBench/8", canonical_solution="    import nowhere_to_be_found\n")
+    benchmark = opened_bcb(tmp_path, bcb_row(), missing, hard=(TASK,))
+    controls = run_controls(benchmark, benchmark.task_ids, sandbox, tmp_path / "cache", workers=1)
+    assert controls.failing_ids("bigcodebench_full") == ["BigCodeBench/8"]
+    assert controls.failing_ids("bigcodebench_hard") == []
+    assert (controls.num_bad, controls.passing_bad) == (2, ())

@@ -151,10 +151,14 @@ def test_a_wrong_suite_is_named(tmp_path: Path, old: str, new: str, said: str) -
         load_suite(path)
 
 
-def test_the_shipped_suite_has_python_benchmarks_and_eight_languages() -> None:
+def test_the_shipped_suite_has_all_kinds_and_eight_languages() -> None:
     suite = load_suite(SHIPPED)
-    assert len(suite.entries) == 11
+    assert len(suite.entries) == 13
     assert suite.entry("multipl_e_ts").language == "ts"
-    assert {entry.category for entry in suite.entries.values()} == {"code_generation", "multipl_e"}
+    assert {entry.category for entry in suite.entries.values()} == {
+        "code_generation",
+        "multipl_e",
+        "sql",
+    }
     with pytest.raises(ValueError, match="no benchmark 'nosuch'"):
         suite.entry("nosuch")

@@ -73,7 +73,12 @@ def test_patches_are_run_and_graded_by_the_official_package(
     assert found["a-6"] == (Status.NO_CODE, "no prediction")
     content = results(tmp_path)
     assert content["scores"]["swe_multilingual"]["pass@1"] == pytest.approx(100 / 6)
-    assert content["clusters"]["a-1"] == "mine/adder"
+    task = json.loads((tmp_path / "out/tasks.jsonl").read_text().splitlines()[0])
+    assert (task["task_id"], task["cluster"], list(task["programs"])) == (
+        "a-1",
+        "mine/adder",
+        ["0"],
+    )
     assert content["grader"].startswith("swebench/5.")
     assert content["controls"] is None
 
