@@ -189,6 +189,17 @@ def test_a_line_that_is_no_verdict_is_named(tmp_path: Path) -> None:
         read_verdicts(path)
 
 
+def test_the_verdict_that_was_written_last_is_read_last(tmp_path: Path) -> None:
+    for grader in ("by_text/1", "by_text/2"):
+        graded(replace(ByText(), grader=grader), tmp_path, "pass")
+    path = tmp_path / "verdicts.jsonl"
+    first = path.read_bytes().splitlines(keepends=True)[:2]
+    path.write_bytes(path.read_bytes() + b"".join(first))
+    assert [verdict.grader for verdict in read_verdicts(path)] == ["by_text/2"] * 2 + [
+        "by_text/1"
+    ] * 2
+
+
 @given(st.text(), st.text(), st.sampled_from(Status), st.integers(0, 9))
 def test_a_verdict_is_the_same_after_its_line(
     task_id: str, detail: str, status: Status, number: int
