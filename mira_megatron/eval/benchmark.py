@@ -26,7 +26,7 @@ class Prompt:
     template: str  # name and version: another wording is another number
     text: str = ""
     messages: tuple[Mapping[str, str], ...] = ()  # a last one of the assistant is to be continued
-    stop: tuple[str, ...] = ()
+    stop: tuple[str, ...] = ()  # the likeliest first: endpoints are told four, texts cut at all
     max_tokens: int  # of the answer; the published default unless the suite's profile has another
 
 

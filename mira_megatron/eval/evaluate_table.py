@@ -50,13 +50,23 @@ def category_means(suite: Suite, outcomes: Sequence[Outcome]) -> dict[str, float
 
 
 def print_table(
-    console: Console, suite: Suite, outcomes: Sequence[Outcome], *, is_graded: bool
+    console: Console,
+    suite: Suite,
+    outcomes: Sequence[Outcome],
+    *,
+    is_graded: bool,
+    limit: int | None,
 ) -> None:
-    """Prints a line per verdict name and category, or which benchmarks were generated."""
+    """Prints a line per verdict name and category, or which benchmarks were generated.
+
+    `limit`: only so many tasks of each benchmark were asked.
+    """
     failed = [outcome.entry.name for outcome in outcomes if outcome.problem]
     if is_graded:
         console.print(_score_table(outcomes))
         console.print(_category_table(suite, outcomes))
+        if limit is not None:
+            _say(console, f"of the first {limit:,} tasks alone: no scores to compare with others")
     else:
         done = [outcome.entry.name for outcome in outcomes if not outcome.problem]
         _say(console, f"generated: {', '.join(done) or 'none'}")

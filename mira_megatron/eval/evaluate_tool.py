@@ -24,9 +24,10 @@ from mira_megatron.eval.generation.generations import (
     GenerationFile,
     generated_samples,
     read_generations,
+    textless,
 )
 from mira_megatron.eval.generation.planned import Planned, asked_of, planned_answers
-from mira_megatron.eval.generation.served import served_models
+from mira_megatron.eval.generation.served import Served, check_room, served_models
 from mira_megatron.eval.generation.suite_file import SuiteFile, check_same_model, read_suite_file
 from mira_megatron.eval.grade_tool import GradeOptions, grade_samples
 from mira_megatron.eval.sandbox.best import best_sandbox
@@ -89,12 +90,18 @@ def run(console: Console, options: EvaluateOptions) -> int:
         outcomes = {entry.name: Outcome(entry=entry) for entry in entries}
         works = _opened(options, suite, entries, style, outcomes)
         if options.asked is not None:
-            _write_suite_file(options, options.asked, suite, style, works)
+            served = _write_suite_file(options, options.asked, suite, style, works)
             for work in works:
-                _generate(options, options.asked, work, outcomes[work.entry.name])
+                _generate(options, options.asked, served, work, outcomes[work.entry.name])
         if options.is_graded:
             _grade(options, works, outcomes)
-        print_table(console, suite, list(outcomes.values()), is_graded=options.is_graded)
+        print_table(
+            console,
+            suite,
+            list(outcomes.values()),
+            is_graded=options.is_graded,
+            limit=options.limit,
+        )
     return _exit_code(list(outcomes.values()))
 
 
@@ -135,7 +142,7 @@ def _opened(
 
 def _write_suite_file(
     options: EvaluateOptions, asked: Asked, suite: Suite, style: Style, works: Sequence[_Work]
-) -> None:
+) -> list[Served]:
     served = served_models(asked)
     SuiteFile(model=asked.model, style=style).write(
         options.output,
@@ -144,9 +151,16 @@ def _write_suite_file(
         {work.entry.name: asked_of(work.planned) for work in works},
         limit=options.limit,
     )
+    return served
 
 
-def _generate(options: EvaluateOptions, asked: Asked, work: _Work, outcome: Outcome) -> None:
+def _generate(
+    options: EvaluateOptions,
+    asked: Asked,
+    served: Sequence[Served],
+    work: _Work,
+    outcome: Outcome,
+) -> None:
     path = work.path(options.output)
     title = f"generate {work.entry.name}"
     try:
@@ -154,9 +168,17 @@ def _generate(options: EvaluateOptions, asked: Asked, work: _Work, outcome: Outc
         missing = [each for each in work.planned if each.key not in known]
         num_done = len(work.planned) - len(missing)
         if missing:
+            check_room(served, max(each.prompt.max_tokens for each in missing))
             with GenerationFile(path) as file:
                 generate(missing, asked, file, title=title, num_done=num_done)
-        logger.info("%s: %d answers, %d of them from earlier", title, len(work.planned), num_done)
+        without = textless(work.planned, read_generations(path))
+        logger.info(
+            "%s: %d answers, %d of them from earlier%s",
+            title,
+            len(work.planned),
+            num_done,
+            f"; without a text: {without}" if without else "",
+        )
     except ValueError as error:
         outcome.fail(str(error))
 

@@ -29,6 +29,7 @@ class EvalEndpoint:
     keys: list[str | None] = field(default_factory=list)  # headers
     num_answered: int = 0
     models: Sequence[str] | None = (MODEL,)
+    max_model_len: int = 4096
     after: Callable[[int], None] = lambda num_answered: None
     url: str = ""
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -49,7 +50,21 @@ def asked_in(body: dict[str, Any]) -> str:
 @contextmanager
 def serving(endpoint: EvalEndpoint) -> Iterator[EvalEndpoint]:
     """Serves until the block ends."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _handler_of(endpoint))
+    server.daemon_threads = True
+    endpoint.url = f"http://127.0.0.1:{server.server_port}/v1"
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    try:
+        yield endpoint
+    finally:
+        endpoint.released.set()
+        server.shutdown()
+        server.server_close()
+        thread.join()
 
+
+def _handler_of(endpoint: EvalEndpoint) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
@@ -57,7 +72,10 @@ def serving(endpoint: EvalEndpoint) -> Iterator[EvalEndpoint]:
             if self.path != "/v1/models" or endpoint.models is None:
                 self._send(404, b"{}")
                 return
-            models = [{"id": name, "root": f"/weights/{name}"} for name in endpoint.models]
+            models = [
+                {"id": name, "root": f"/weights/{name}", "max_model_len": endpoint.max_model_len}
+                for name in endpoint.models
+            ]
             self._send(200, json.dumps({"data": models}).encode())
 
         def do_POST(self) -> None:
@@ -112,15 +130,4 @@ def serving(endpoint: EvalEndpoint) -> Iterator[EvalEndpoint]:
         def log_message(self, format: str, *args: Any) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    endpoint.url = f"http://127.0.0.1:{server.server_port}/v1"
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    try:
-        yield endpoint
-    finally:
-        endpoint.released.set()
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    return Handler

@@ -27,6 +27,7 @@ from mira_megatron.scoring.endpoint import Endpoints, EndpointSettings, Request
 
 logger = logging.getLogger(__name__)
 
+_MOST_STOP_WORDS = 4  # that OpenAI and vLLM take; at all of them the text is cut here
 _ATTEMPTS = 3  # at an answer whose body makes no sense
 _MOST_FAILURES_IN_A_ROW = 32  # as where a key or a field of the request is wrong
 _REASONS = {
@@ -174,7 +175,7 @@ def _settings(planned: Planned, asked: Asked) -> EndpointSettings:
     prompt = planned.prompt
     fields: dict[str, object] = {}
     if prompt.stop:
-        fields["stop"] = list(prompt.stop)
+        fields["stop"] = list(prompt.stop[:_MOST_STOP_WORDS])
     if planned.beginning:
         # vLLM's and SGLang's words for an answer that goes on from its beginning.
         fields |= {"continue_final_message": True, "add_generation_prompt": False}

@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -126,6 +127,13 @@ def generated_samples(
             "Generate with this suite, style and data file, or give those it was generated with"
         )
     return [each.to_sample() for each in found]
+
+
+def textless(planned: Sequence[Planned], generations: Mapping[Key, Generation]) -> str:
+    """Returns how many of the planned answers have no text, by reason, in words."""
+    found = (generations.get(each.key) for each in planned)
+    counts = Counter(each.reason for each in found if each is not None and each.reason)
+    return ", ".join(f"{reason} {count:,}" for reason, count in sorted(counts.items()))
 
 
 def style_of(generations: Iterable[Generation]) -> Style:

@@ -41,6 +41,20 @@ def served_models(asked: Asked) -> list[Served]:
     return asyncio.run(_served_models(asked))
 
 
+def check_room(served: Sequence[Served], max_tokens: int) -> None:
+    """Raises ValueError where an endpoint's context has no room for an answer of so many tokens.
+
+    It would refuse every prompt as too long.
+    """
+    for each in served:
+        if each.max_model_len is not None and max_tokens >= each.max_model_len:
+            raise ValueError(
+                f"max_tokens={max_tokens:,} leaves no room for a prompt in the "
+                f"{each.max_model_len:,} tokens of {each.endpoint}; give the suite's sampling "
+                "profile a smaller max_tokens, or serve with a longer context (--max-model-len)"
+            )
+
+
 async def _served_models(asked: Asked) -> list[Served]:
     client = EndpointClient(_settings(asked))
     try:

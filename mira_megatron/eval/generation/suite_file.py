@@ -66,6 +66,8 @@ def read_suite_file(output: Path) -> SuiteFile | None:
     path = output / SUITE_FILE
     try:
         content = json.loads(path.read_bytes())
+        if not isinstance(content["benchmarks"], dict):
+            raise ValueError("benchmarks is no mapping")
         return SuiteFile(model=str(content["model"]), style=Style(content["style"]))
     except FileNotFoundError:
         return None

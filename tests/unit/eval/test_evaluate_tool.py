@@ -195,12 +195,17 @@ def test_changed_prompt_is_asked_again_and_the_old_answer_is_not_graded(
 
 
 def test_limit_asks_for_the_first_tasks_and_says_that_the_score_is_of_fewer(
-    sandbox: Sandbox, tmp_path: Path, words: list[str], endpoint: EvalEndpoint
+    sandbox: Sandbox,
+    tmp_path: Path,
+    words: list[str],
+    endpoint: EvalEndpoint,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert main([*words, "--benchmark", "mbpp", "--limit", "1"]) == 0
     assert results(tmp_path)["is_subset"] is True
     assert results(tmp_path)["scores"]["mbpp_plus"]["num_tasks"] == 1
     assert len(endpoint.bodies) == 1
+    assert "of the first 1 tasks alone" in capsys.readouterr().out
 
 
 def test_another_model_or_style_needs_another_folder(
@@ -227,6 +232,31 @@ def test_model_that_no_endpoint_serves_is_refused_before_anything_is_asked(
     assert endpoint.bodies == []
     endpoint.models = None  # a server without a list may have it
     assert main([*words, "--generate-only"]) == 0
+
+
+def test_context_without_room_for_an_answer_fails_before_anything_is_asked(
+    tmp_path: Path,
+    words: list[str],
+    endpoint: EvalEndpoint,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    endpoint.max_model_len = 1024  # MultiPL-E's answers have as many
+
+    assert main([*words, "--generate-only"]) == 2
+
+    assert len(endpoint.bodies) == 2
+    assert all(asked.startswith('"""\n') for asked in endpoint.asked)  # MBPP's
+
+
+def test_damaged_suite_file_is_named(
+    tmp_path: Path, words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "out/suite.json"
+    path.parent.mkdir()
+    for content in ("{", "[]", "{}", '{"model": "m", "style": "chat", "benchmarks": []}'):
+        path.write_text(content)
+        assert main([*words, "--generate-only"]) == 2
+        assert f"{path}: not the suite.json" in capsys.readouterr().err
 
 
 def test_endpoint_that_refuses_fails_the_benchmark_and_keeps_what_came(

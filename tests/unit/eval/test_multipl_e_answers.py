@@ -115,6 +115,11 @@ def test_bare_code_has_no_braces_of_strings_and_comments(language: str, code: st
     assert block_end(found, 0) == len(code) + 2
 
 
+@pytest.mark.parametrize("code", ["", "x", "{", "{{}", "} {}"])
+def test_block_that_does_not_begin_or_end_has_no_end(code: str) -> None:
+    assert block_end(code, 0) is None
+
+
 @given(st.text("{}\"'/*\n\\ R(x"), st.sampled_from(["cpp", "cs", "java"]))
 def test_bare_code_keeps_the_length_and_the_lines_of_any_text(code: str, language: str) -> None:
     found = bare(code, language)

@@ -56,7 +56,7 @@ def test_code_in_answer_takes_an_unclosed_last_block_only_without_a_closed_one()
 
 
 def test_code_in_answer_drops_what_the_model_thought() -> None:
-    answer = "<think>```python\nx = 1\n```</think>no</think>\n```python\nx = 2\n```"
+    answer = "<think>So</think>\n```python\nx = 1\n```\nno</think>\n```python\nx = 2\n```"
 
     assert code_in_answer(answer, _PYTHON).code == "x = 2\n"
 
@@ -84,7 +84,7 @@ def test_code_in_answer_without_fence_is_code_only_where_that_is_allowed() -> No
 
 
 def test_fence_in_a_docstring_deeper_than_its_block_does_not_end_it() -> None:
-    code = 'def f():\n    """\n    ```\n    f()\n    ```\n    """\n'
+    code = 'def f():\n    """\n    ```python\n    f()\n    ```\n    """\n'
 
     assert code_in_answer(f"```python\n{code}```\n", _PYTHON).code == code
 

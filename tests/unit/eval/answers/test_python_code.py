@@ -75,6 +75,12 @@ def test_sanitized_keeps_a_block_that_binds_what_is_reached() -> None:
     assert sanitized(text, "f") == f"{block}def f():\n    return b\n"
 
 
+def test_sanitized_finds_statements_that_reach_over_lines_at_the_left() -> None:
+    code = "T = [\n1,\n2,\n]\n@cache\ndef f():\n    return T, '''\nleft\n'''\n"
+
+    assert sanitized(f"Here you go.\n{code}Thank you, all.\n", "f") == code
+
+
 def test_sanitized_without_the_entry_point_keeps_all_definitions() -> None:
     text = "def g():\n    return h()\ndef h():\n    return 1\nprint(g())\n"
 

@@ -71,7 +71,9 @@ def generated(
 def test_completion_is_asked_and_written_with_all_that_is_known_of_it(
     tmp_path: Path, endpoint: EvalEndpoint
 ) -> None:
-    prompt = Prompt(template="p/1", text="x = ", stop=("\nassert",), max_tokens=9)
+    stop = ("\nassert", "b", "c", "d", "fi")  # servers take four
+    prompt = Prompt(template="p/1", text="x = ", stop=stop, max_tokens=9)
+    endpoint.answer_of = lambda asked: "so fine"
     sampled = Sampling(name="s", temperature=0.6, top_p=0.95, num_samples=2)
 
     (found,) = generated(
@@ -86,7 +88,7 @@ def test_completion_is_asked_and_written_with_all_that_is_known_of_it(
             "temperature": 0.6,
             "top_p": 0.95,
             "max_tokens": 9,
-            "stop": ["\nassert"],
+            "stop": ["\nassert", "b", "c", "d"],
             "seed": 17,
         }
     ]
@@ -98,7 +100,7 @@ def test_completion_is_asked_and_written_with_all_that_is_known_of_it(
         sampling="temperature=0.6 top_p=0.95 max_tokens=9",
         seed=17,
         form=Form.COMPLETION,
-        text="fine x = ",
+        text="so ",
         finish_reason="stop",
         num_prompt_tokens=7,
         num_output_tokens=3,
