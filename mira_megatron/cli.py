@@ -290,6 +290,9 @@ def _keyed_sections(recipe: Recipe, stage: str) -> dict[str, Mapping[str, object
                 "score": own,
                 **{f"scorers.{name}": {**own, **_mapping(entry)} for name, entry in scorers},
             }
+        case "baseline":
+            named = recipe.mapping("baselines").items()
+            return {f"baselines.{name}": _mapping(entry) for name, entry in named}
         case _:
             return {}
 

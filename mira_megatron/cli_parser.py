@@ -34,6 +34,7 @@ STAGE_HELP = {
     "reliability": "held-back labels + scorer -> agreement per source and anchor",
     "score": "records + anchors + scorer -> 15 ratings per record",
     "aggregate": "ratings -> one score per record",
+    "baseline": "scores of other methods: random, DSIR, DataMan, perplexity",
     "tokenize": "records -> Megatron .bin/.idx, one document per record",
     "adopt": "existing .bin/.idx, with ids and scores -> sources, read-only",
     "select": "record scores + token budget -> keep masks and certificate",

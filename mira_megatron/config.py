@@ -41,6 +41,7 @@ SECTIONS = (
     "reliability",
     "plan",
     "aggregate",
+    "baselines",
     "tokenize",
     "adopt",
     "select",
@@ -48,6 +49,7 @@ SECTIONS = (
     "blend",
     "midtrain",
     "instruct_sft",
+    "ablation",
 )
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 

@@ -23,6 +23,7 @@ HF_EXPORT = "hf"  # in checkpoints(arm) and instruct(arm): as transformers and v
 WEIGHTS = "weights"  # beside it, where it was trained here: a dist_checkpointing checkpoint
 TRAINING = "training.json"  # beside it, where it was trained on a cluster: what the training was
 CELLS = "cells.parquet"  # in reliability(rubric, source) and reliability_mask(scoring, source)
+GRAM_COUNTS = "counts.npy"  # in gram_counts(baseline, source) and target_counts(baseline, target)
 ANSWERS = "answers"  # what was paid for: no unit's folder, read by every unit that asks
 
 
@@ -91,6 +92,26 @@ def ratings(rubric: str, source: str) -> str:
     return f"ratings/{rubric}/{source}"
 
 
+def gram_counts(baseline: str, source: str) -> str:
+    """Returns the folder of a source's hashed gram counts, of a baseline that weighs by them."""
+    return f"baselines/{baseline}/counts/{source}"
+
+
+def target_counts(baseline: str, target: str) -> str:
+    """Returns the folder of the gram counts of what a baseline draws towards."""
+    return f"baselines/{baseline}/targets/{target}"
+
+
+def losses(baseline: str, source: str) -> str:
+    """Returns the folder of a reference model's loss on every record of a source."""
+    return f"baselines/{baseline}/losses/{source}"
+
+
+def baseline_answers(baseline: str, source: str) -> str:
+    """Returns the folder of what another method's judge said of every record of a source."""
+    return f"baselines/{baseline}/answers/{source}"
+
+
 def record_scores(scoring: str, source: str) -> str:
     """Returns the folder of a source's record scores; one score table serves many arms."""
     return f"record_scores/{scoring}/{source}"
@@ -134,6 +155,7 @@ def instruct(arm: str) -> str:
 _UNIT_FOLDERS = frozenset(
     {
         "anchors",
+        "baselines",
         "blends",
         "checkpoints",
         "groups",

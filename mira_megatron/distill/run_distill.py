@@ -16,11 +16,9 @@ from mira_megatron.distill.group_card import group_card
 from mira_megatron.distill.scorer_tokenizer import ScorerTokenizer
 from mira_megatron.distill.sft_dataset import SftDataset
 from mira_megatron.distill.sft_files import TRAINING, VALIDATION
-from mira_megatron.shards import file_digest
 from mira_megatron.stage import WorkResult, Workspace
-from mira_megatron.training.hf_config import read_hf_shape
+from mira_megatron.training.base_model import base_shape, load_base
 from mira_megatron.training.hf_tokenizer import check_tokenizer
-from mira_megatron.training.hf_weights import load_hf_weights
 from mira_megatron.training.model_shape import ModelShape
 from mira_megatron.training.process_group import megatron_process_group
 from mira_megatron.training.progress_log import log_progress, train_counts
@@ -110,20 +108,8 @@ def _shape(
     if settings.model is not None:
         return settings.model, tokenizer.vocab_size
     assert settings.base is not None, "distill.units asks for one of the two"
-    base_tokenizer = settings.base / layout.TOKENIZER_FILE
-    if file_digest(base_tokenizer) != file_digest(tokenizer_file):
-        raise ValueError(
-            f"{tokenizer_file}: the samples were made with another tokenizer than "
-            f"{base_tokenizer}, so their ids would mean other tokens to the base model. Delete "
-            f"{tokenizer_file.parent} to have them made again."
-        )
-    hf = read_hf_shape(settings.base)
-    if tokenizer.vocab_size > hf.vocab_size:
-        raise ValueError(
-            f"{base_tokenizer}: its token ids go up to {tokenizer.vocab_size - 1:,}, but the model "
-            f"beside it has {hf.vocab_size:,} rows of vocabulary. Put the model's own tokenizer "
-            "there, or resize the model."
-        )
+    way_out = f"Delete {tokenizer_file.parent} to have them made again."
+    hf = base_shape(settings.base, tokenizer_file, tokenizer.vocab_size, way_out)
     return hf.shape, hf.vocab_size
 
 
@@ -131,16 +117,4 @@ def _initialise(settings: DistillSettings, shape: ModelShape) -> Callable[[GPTMo
     """Returns what replaces random weights by the base's; None where there is no base."""
     if settings.base is None:
         return None
-    return partial(_load_base, folder=settings.base, shape=shape)
-
-
-def _load_base(model: GPTModel, *, folder: Path, shape: ModelShape) -> None:
-    """Loads the base's weights; ValueError, naming the folder, where one is not a finite number."""
-    load_hf_weights(model, folder, shape)
-    for name, weight in model.named_parameters():
-        if not weight.isfinite().all():
-            raise ValueError(
-                f"{folder}: the base model's weights hold infinities or NaN ({name} in Megatron's "
-                "words), so its loss is no number. Fetch the model anew, or name another as "
-                "distill.base."
-            )
+    return partial(load_base, folder=settings.base, shape=shape, setting="distill.base")

@@ -166,6 +166,10 @@ def _asking(subject: Subject, stages: list[str]) -> Iterator[tuple[str, Mapping[
         for name, entry in subject.recipe.mapping("scorers").items():
             if isinstance(entry, Mapping):
                 yield f"scorers.{name}", entry
+    if "baseline" in stages:
+        for name, entry in subject.recipe.mapping("baselines").items():
+            if isinstance(entry, Mapping):
+                yield f"baselines.{name}", entry
 
 
 def _address(url: str) -> tuple[str, int]:

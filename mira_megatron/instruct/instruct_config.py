@@ -89,16 +89,16 @@ def instruct_config(recipe: Recipe) -> InstructConfig | None:
     return config
 
 
-def instruct_training(recipe: Recipe, config: InstructConfig) -> TrainSettings:
+def instruct_training(recipe: Recipe, config: InstructConfig, seed: int) -> TrainSettings:
     """Returns how the models are tuned; ValueError for a wrong setting or one given elsewhere."""
     where = f"{recipe.path}: {SECTION}.training"
     own = recipe.values[SECTION].get("training")
     if not isinstance(own, Mapping):
         raise ValueError(f"{where}: expected a mapping of settings, got {own!r}")
-    given = {"sequence_length": config.sequence_length, "seed": recipe.seed}
+    given = {"sequence_length": config.sequence_length, "seed": seed}
     if twice := sorted(own.keys() & given.keys()):
         raise ValueError(
             f"{where}: {', '.join(twice)}: sequence_length is that of the samples ({SECTION}."
-            "sequence_length), seed that of the recipe. Leave them out here"
+            "sequence_length), seed that of the recipe or of ablation.seeds. Leave them out here"
         )
     return typed(TrainSettings, {**own, **given}, where=where)

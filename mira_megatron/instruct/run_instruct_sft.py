@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import orjson
+from megatron.core.models.gpt.gpt_model import GPTModel
 
 from mira_megatron import layout
 from mira_megatron.distill.chatml import END
@@ -15,6 +17,7 @@ from mira_megatron.instruct.data_files import FACTS, TRAINING, VALIDATION, read_
 from mira_megatron.instruct.instruct_sft import InstructSftSettings
 from mira_megatron.manifest import verify_digests
 from mira_megatron.stage import WorkResult, Workspace
+from mira_megatron.training.base_model import base_shape, load_base
 from mira_megatron.training.checkpoint import load_checkpoint
 from mira_megatron.training.hf_tokenizer import check_tokenizer
 from mira_megatron.training.model_shape import ModelShape
@@ -34,13 +37,10 @@ def instruct_sft(workspace: Workspace, settings: InstructSftSettings) -> WorkRes
     cannot be exported with it.
     """
     run_folder, training = workspace.run.folder, settings.training
-    checkpoint = layout.checkpoints(settings.arm)
-    manifest = workspace.upstream_manifest(checkpoint)
-    verify_digests(run_folder / checkpoint, manifest)  # Megatron reads the weights itself
-    shape = ModelShape(**manifest.config["model"])
     facts = orjson.loads((run_folder / layout.INSTRUCT_DATA / FACTS).read_bytes())
     tokenizer_file = run_folder / layout.TOKENIZER / layout.TOKENIZER_FILE
-    check_tokenizer(shape, tokenizer_file, facts["vocab_size"])
+    shape, vocab_size, initialise = _start(workspace, settings, facts["vocab_size"])
+    check_tokenizer(shape, tokenizer_file, vocab_size)
     if training.sequence_length > shape.max_sequence_length:
         raise ValueError(
             f"instruct_sft.sequence_length={training.sequence_length:,} exceeds the "
@@ -54,10 +54,10 @@ def instruct_sft(workspace: Workspace, settings: InstructSftSettings) -> WorkRes
         result = train(
             model_shape=shape,
             settings=training,
-            vocab_size=facts["vocab_size"],
+            vocab_size=vocab_size,
             train_dataset=train_dataset,
             valid_dataset=valid_dataset,
-            initialise=partial(load_checkpoint, folder=run_folder / checkpoint / layout.WEIGHTS),
+            initialise=initialise,
             on_log=partial(log_progress, workspace.unit.label),
             checkpointing=Checkpointing(
                 folder=workspace.scratch / "training", data_fingerprint=workspace.fingerprint
@@ -66,7 +66,7 @@ def instruct_sft(workspace: Workspace, settings: InstructSftSettings) -> WorkRes
         write_model(
             result.model,
             shape,
-            vocab_size=facts["vocab_size"],
+            vocab_size=vocab_size,
             precision=training.precision,
             tokenizer_file=tokenizer_file,
             eos_tokens=[END],
@@ -79,6 +79,28 @@ def instruct_sft(workspace: Workspace, settings: InstructSftSettings) -> WorkRes
             workspace.unit.label, result, len(train_dataset), training.global_batch_size
         )
     )
+
+
+def _start(
+    workspace: Workspace, settings: InstructSftSettings, num_tokens: int
+) -> tuple[ModelShape, int, Callable[[GPTModel], None]]:
+    """Returns the model's shape, the rows of its vocabulary, and what gives it its weights."""
+    vocab_size = num_tokens
+    if settings.base is not None:
+        tokenizer_file = workspace.run.folder / layout.TOKENIZER / layout.TOKENIZER_FILE
+        way_out = "Name the base's own tokenizer as tokenize.tokenizer."
+        hf = base_shape(settings.base, tokenizer_file, num_tokens, way_out)
+        shape, vocab_size = hf.shape, hf.vocab_size
+    if settings.checkpoint is None:
+        assert settings.base is not None, "training.trained_arms gives no base arm without a base"
+        load = partial(load_base, folder=settings.base, shape=shape, setting="midtrain.base")
+        return shape, vocab_size, load
+    folder = workspace.run.folder / settings.checkpoint
+    manifest = workspace.upstream_manifest(settings.checkpoint)
+    verify_digests(folder, manifest)  # Megatron reads the weights itself
+    if settings.base is None:
+        shape = ModelShape(**manifest.config["model"])
+    return shape, vocab_size, partial(load_checkpoint, folder=folder / layout.WEIGHTS)
 
 
 def _dataset(

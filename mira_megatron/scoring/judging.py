@@ -34,7 +34,8 @@ from mira_megatron.scoring.judging_here import judge_here, only_reply
 from mira_megatron.shards import map_shards
 from mira_megatron.stage import Workspace
 
-_TAUGHT = ("discover", "label")  # stages that ask the teacher
+# In which section of a recipe a stage's judge stands; else it is `score`.
+_SECTIONS = {"discover": "teacher", "label": "teacher", "baseline": "baselines"}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -93,7 +94,7 @@ def judge_parts(
 
 
 def _api_key(workspace: Workspace, judge: Judge) -> str | None:
-    section = "teacher" if workspace.unit.stage in _TAUGHT else "score"
+    section = _SECTIONS.get(workspace.unit.stage, "score")
     return api_key_of(judge.config.api_key_env, workspace.resources.secrets, section)
 
 

@@ -23,10 +23,10 @@ import time
 import urllib.parse
 from typing import Any
 
+_TIME_IS_UP = 75  # exit status
 _BATCH_ROWS, _BATCH_BYTES = 500, 1 << 20
 _STEPS_BETWEEN_LOOKS = 10_000  # of SQLite's virtual machine: well below a millisecond
-_KILL_FACTOR = 1.2  # of CPU seconds, for what the progress handler cannot end
-_WAITING_FACTOR = 20  # wall seconds per CPU second allowed, for a machine that is shared
+_KILL_SECONDS = 1.0  # of CPU beyond the limit, for what the progress handler cannot end
 _ALLOWED = (sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_RECURSIVE)
 # Names are not in the sqlite3 module of Python 3.10, and nor is setlimit.
 _LIMIT_LENGTH, _LIMIT_ATTACHED = 0, 7
@@ -58,19 +58,20 @@ def main() -> None:
             os._exit(0)
         _, wait_status = os.waitpid(child, 0)
         status = os.waitstatus_to_exitcode(wait_status)
-        if status in (1, *_OUT_OF_TIME):
+        if status in (_TIME_IS_UP, *_OUT_OF_TIME):
             out_of_time.add(statement)
-        _write(results, _line({"statement": number, "status": status}))
+        # A process that was killed may have left half a line.
+        _write(results, b"\n" + _line({"statement": number, "status": status}))
 
 
 def _run(request: dict[str, Any], number: int, path: str, statement: str, results: int) -> None:
-    """Runs one statement; leaves with 1 where its time was up."""
+    """Runs one statement; leaves with a status of its own where its time was up."""
     void = os.open(os.devnull, os.O_RDWR)
     for descriptor in (0, 1, 2):
         os.dup2(void, descriptor)
     limit = request["cpu_seconds"]
-    signal.setitimer(signal.ITIMER_PROF, _KILL_FACTOR * limit)
-    signal.setitimer(signal.ITIMER_REAL, _WAITING_FACTOR * limit)
+    signal.setitimer(signal.ITIMER_PROF, limit + _KILL_SECONDS)
+    signal.setitimer(signal.ITIMER_REAL, request["wall_seconds"])
     end: dict[str, Any] = {"statement": number}
     try:
         cursor = _connection(path, request).execute(statement)
@@ -87,7 +88,7 @@ def _run(request: dict[str, Any], number: int, path: str, statement: str, result
         end.update(end="timeout" if is_over else "error", detail=said[:300])
     _write(results, _line(end))
     if end["end"] == "timeout":
-        os._exit(1)
+        os._exit(_TIME_IS_UP)
 
 
 def _connection(path: str, request: dict[str, Any]) -> sqlite3.Connection:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import json
+import signal
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -22,9 +23,13 @@ from mira_megatron.eval.sandbox.interpreter import system_interpreter
 
 _SCRIPT = Path(in_sandbox.__file__).parent / "run_statements.py"
 _START_SECONDS = 10.0  # for the sandbox and the interpreter
-_WAITING_FACTOR = 20  # wall seconds per CPU second, for what only waits on a busy machine
-_SIGKILL = -9
-_OUT_OF_TIME = (-27, -14, -24)  # SIGPROF, SIGALRM, SIGXCPU
+# Wall seconds of a statement on a machine that is busy with others: CPU seconds decide.
+_WAITING_FACTOR, _WAITING_SECONDS = 20, 60
+_OUT_OF_TIME = {
+    -signal.SIGPROF: "CPU time, within one step",
+    -signal.SIGXCPU: "CPU time of its process",
+    -signal.SIGALRM: "wall clock",
+}
 _MIB = 1 << 20
 
 
@@ -63,7 +68,7 @@ class Execution:
 class StatementLimits:
     """What one statement may use."""
 
-    cpu_seconds: float = 30.0  # BIRD's, there in wall seconds; the notes of docs/sql.md say why
+    cpu_seconds: float = 30.0  # BIRD's, there in wall seconds (docs/sql.md)
     max_rows: int = 1_000_000
     max_bytes: int = 64 * _MIB  # of all rows as they are written out
     max_value_bytes: int = 10_000_000
@@ -126,21 +131,22 @@ def execute(
 
 
 def _job(statements: Sequence[tuple[Path, str]], limits: StatementLimits) -> Job:
+    seconds = _WAITING_FACTOR * limits.cpu_seconds + _WAITING_SECONDS
     request = {
         "statements": [[str(path), statement] for path, statement in statements],
         "cpu_seconds": limits.cpu_seconds,
+        "wall_seconds": seconds,
         "max_rows": limits.max_rows,
         "max_bytes": limits.max_bytes,
         "max_value_bytes": limits.max_value_bytes,
     }
-    seconds = len(statements) * limits.cpu_seconds
     interpreter = system_interpreter()
     return Job(
         argv=(*interpreter.command, _SCRIPT.name),
         files={_SCRIPT.name: _script()},
         stdin=json.dumps(request).encode(),
         limits=Limits(
-            wall_seconds=_START_SECONDS + _WAITING_FACTOR * seconds,
+            wall_seconds=_START_SECONDS + len(statements) * seconds,
             cpu_seconds=int(2 * limits.cpu_seconds) + 2,
             memory_bytes=limits.memory_bytes,
             output_bytes=len(statements) * limits.max_bytes + _MIB,
@@ -171,7 +177,7 @@ def _heard(results: bytes, num_statements: int) -> list[_Heard]:
                 of_statement.end = entry
             else:
                 of_statement.status = int(entry["status"])
-        except (ValueError, TypeError, KeyError, IndexError, RecursionError):
+        except (ValueError, TypeError, LookupError, OverflowError, RecursionError):
             continue
     return heard
 
@@ -179,20 +185,25 @@ def _heard(results: bytes, num_statements: int) -> list[_Heard]:
 def _execution(heard: _Heard, outcome: Outcome) -> Execution:
     if heard.end is None:
         return _unfinished(heard, outcome)
-    ending = Ending(heard.end["end"])
-    detail = ascii(str(heard.end.get("detail", "")))[1:-1][:160]
+    try:
+        ending = Ending(heard.end["end"])
+        detail = ascii(str(heard.end["detail"]))[1:-1][:160]
+        columns = int(heard.end.get("columns", 0))
+    except (ValueError, TypeError, KeyError, OverflowError):
+        return Execution(ending=Ending.DIED, detail="an end that is none of ours")
     if ending is not Ending.ROWS:
         return Execution(ending=ending, detail=detail)
-    columns = int(heard.end["columns"])
     if any(len(row) != columns for row in heard.rows):
         return Execution(ending=Ending.DIED, detail="rows of several widths")
     return Execution(ending=ending, rows=tuple(heard.rows), num_columns=columns)
 
 
 def _unfinished(heard: _Heard, outcome: Outcome) -> Execution:
-    if heard.status in _OUT_OF_TIME or outcome.is_timed_out:
-        return Execution(ending=Ending.TIMEOUT)
-    if outcome.is_out_of_memory or heard.status == _SIGKILL:
+    if heard.status in _OUT_OF_TIME:
+        return Execution(ending=Ending.TIMEOUT, detail=_OUT_OF_TIME[heard.status])
+    if outcome.is_timed_out:
+        return Execution(ending=Ending.TIMEOUT, detail="wall clock")
+    if outcome.is_out_of_memory or heard.status == -signal.SIGKILL:
         return Execution(ending=Ending.DIED, detail="out of memory")
     if heard.status is None:
         said = ascii(outcome.stderr[-80:].decode(errors="replace"))[1:-1]
@@ -202,13 +213,14 @@ def _unfinished(heard: _Heard, outcome: Outcome) -> Execution:
 
 def value_of(written: Any) -> Value:
     """Returns the value that JSON stands for. Raises ValueError for what stands for none."""
-    if isinstance(written, dict):
-        name, content = next(iter(written.items()))
-        decoded = base64.b64decode(content, validate=True)
-        return BadText(decoded) if name == "text" else decoded
-    if written is None or isinstance(written, int | float | str):
-        return written
-    raise ValueError(f"no value: {written!r}")
+    match written:
+        case None | int() | float() | str():
+            return written
+        case {"text": str() as content}:
+            return BadText(base64.b64decode(content, validate=True))
+        case {"blob": str() as content}:
+            return base64.b64decode(content, validate=True)
+    raise ValueError(f"no value: {ascii(written)[:40]}")
 
 
 def written_value(value: Value) -> object:

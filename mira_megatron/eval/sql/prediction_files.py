@@ -27,6 +27,8 @@ def spider_predictions(path: Path, tasks: Mapping[str, SqlTask]) -> list[Sample]
         return read_predictions(path, list(tasks))
     text = path.read_bytes().decode(errors="surrogateescape")
     lines = text.removesuffix("\n").split("\n")
+    while len(lines) > len(tasks) and not lines[-1].strip():
+        lines.pop()  # empty lines behind the last task's
     if not text.strip() or len(lines) > len(tasks):
         raise ValueError(
             f"{path}: {len(lines) if text.strip() else 0:,} lines for {len(tasks):,} tasks; "

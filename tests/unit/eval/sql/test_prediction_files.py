@@ -44,6 +44,11 @@ def test_line_of_spider_is_the_task_at_its_place(tmp_path: Path) -> None:
     assert found == {"spider/0": "SELECT 1", "spider/1": "", "spider/2": "SELECT\t3"}
 
 
+def test_empty_lines_behind_the_last_task_are_no_predictions(tmp_path: Path) -> None:
+    found = texts_of_spider(tmp_path, "SELECT 1\nSELECT 2\nSELECT 3\n\n \n")
+    assert list(found.values()) == ["SELECT 1", "SELECT 2", "SELECT 3"]
+
+
 def test_tab_of_spider_within_a_statement_is_kept(tmp_path: Path) -> None:
     assert texts_of_spider(tmp_path, "SELECT\t'a'")["spider/0"] == "SELECT\t'a'"
 

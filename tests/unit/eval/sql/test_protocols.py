@@ -133,7 +133,7 @@ def executions(sandbox: Sandbox) -> Mapping[str, Execution]:
             wordings.update({protocol.prepare_gold(gold): None, protocol.prepare(predicted): None})
     with readable_folder() as folder:
         path = write_database(folder / "a.sqlite", CONCERTS, NO_UTF_8)
-        limits = StatementLimits(cpu_seconds=0.5)
+        limits = StatementLimits(cpu_seconds=0.3)
         executed = execute(sandbox, [(path, each) for each in wordings], limits)
     return dict(zip(wordings, executed.executions, strict=True))
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -245,3 +247,20 @@ def test_controls_find_no_fault_where_the_right_answer_has_no_rows(
     controls = run_controls(benchmark, benchmark.task_ids, sandbox, folder / "cache", workers=1)
     assert (controls.num_gold, controls.num_bad) == (2, 2)
     assert (controls.failing, controls.passing_bad) == ((), ())
+
+
+def test_missing_sqlglot_is_named_with_the_way_out(folder: Path) -> None:
+    path = write_spider(folder, ["SELECT 1"])
+    program = f"""
+import sys
+from pathlib import Path
+sys.modules["sqlglot"] = None
+from mira_megatron.eval.suite import Entry, open_benchmark
+fields = dict(name="spider", kind="spider", category="sql", protocol="ex_spider", sampling="greedy")
+try:
+    open_benchmark(Entry(**fields, file=Path({str(path)!r})), Path("cache"))
+except ValueError as error:
+    print(error)
+"""
+    said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert said.stdout == "spider needs sqlglot: pip install 'mira-megatron[eval]'\n", said.stderr

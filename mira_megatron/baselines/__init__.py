@@ -1,0 +1,1 @@
+"""Scores that selections are usually compared with: random order, DSIR, DataMan, perplexity."""
