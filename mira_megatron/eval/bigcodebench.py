@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from mira_megatron.eval.answers.fences import code_in_answer
 from mira_megatron.eval.answers.python_code import sanitized
@@ -23,7 +24,7 @@ from mira_megatron.eval.exec_environment import (
 )
 from mira_megatron.eval.sandbox.contract import Limits, Sandbox
 from mira_megatron.eval.unittest_runs import run_with_tests
-from mira_megatron.eval.verdicts import Extraction, Form, Judgment, Sample, digest
+from mira_megatron.eval.verdicts import Extraction, Form, Judgment, Sample, Verdict, digest
 
 GRADER = "bigcodebench/1"
 FULL, HARD = "bigcodebench_full", "bigcodebench_hard"
@@ -118,6 +119,15 @@ class BigCodeBench:
     def cluster(self, task_id: str) -> str:
         """Returns the task itself: tasks are independent, and the hard ones are the same tasks."""
         return task_id
+
+    def facts(self, verdicts: Sequence[Verdict]) -> Mapping[str, Any]:
+        """Returns what programs were run with, as JSON has it: other libraries, other verdicts."""
+        return {
+            "split": self._options.split,
+            "num_hard_tasks": sum(task.is_hard for task in self.tasks.values()),
+            "python": self.environment.version,
+            "packages": list(self.environment.packages),
+        }
 
     def judge(self, sandbox: Sandbox, task_id: str, code: str) -> Judgment:
         """Returns the verdicts on a program: the hard one is the full one again."""

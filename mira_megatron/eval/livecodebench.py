@@ -10,10 +10,11 @@ from __future__ import annotations
 import ast
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
+from typing import Any
 
 from mira_megatron.eval.benchmark import Prompt, Style
 from mira_megatron.eval.exec_environment import ExecEnvironment, exec_environment
@@ -24,7 +25,7 @@ from mira_megatron.eval.livecodebench_tests import LcbTest
 from mira_megatron.eval.sandbox.contract import Limits, Outcome, Sandbox
 from mira_megatron.eval.sandbox.interpreter import Interpreter
 from mira_megatron.eval.stdin_programs import Run, RunStatus, is_same_printed, run_on_inputs
-from mira_megatron.eval.verdicts import Extraction, Form, Judgment, Sample, Status, digest
+from mira_megatron.eval.verdicts import Extraction, Form, Judgment, Sample, Status, Verdict, digest
 
 GRADER = "livecodebench/1"
 NAME = "livecodebench"
@@ -74,6 +75,10 @@ class LiveCodeBench:
         call_seconds: int = CALL_SECONDS,
     ) -> None:
         """`python` runs the programs, with the libraries it has; None: the system's python3."""
+        if type(call_seconds) is not int or call_seconds < 1:
+            raise ValueError(
+                f"{NAME}: call_seconds={call_seconds!r}, expected a whole number above 0"
+            )
         self.edition = edition
         self._python = python
         self._call_seconds = call_seconds
@@ -115,6 +120,18 @@ class LiveCodeBench:
     def cluster(self, task_id: str) -> str:
         """Returns the task itself."""
         return task_id
+
+    def facts(self, verdicts: Sequence[Verdict]) -> Mapping[str, Any]:
+        """Returns what a score of this benchmark means nothing without, as JSON has it."""
+        days = [task.day.isoformat() for task in self.tasks.values()]
+        return {
+            "edition": str(self.edition),
+            "release": self.edition.release,
+            "first_contest": min(days),
+            "last_contest": max(days),
+            "call_seconds": self._call_seconds,
+            "python": self._environment.version if self._environment else None,
+        }
 
     def judge(self, sandbox: Sandbox, task_id: str, code: str) -> Judgment:
         """Returns the verdict on a program. Raises ValueError for tests that cannot be read."""

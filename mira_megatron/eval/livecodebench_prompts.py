@@ -47,7 +47,7 @@ Constraints:
 ### Starter Code
 class Solution:
     def countRises(self, nums: List[int]) -> int:
-        
+       \x20
 
 ### Answer
 

@@ -105,7 +105,7 @@ def open_benchmark(entry: Entry, cache_folder: Path) -> Benchmark:
             return _sql_benchmark(entry, cache_folder)
         case "livecodebench":
             edition = edition_of(entry.options, entry.name)
-            call_seconds = int(entry.options.get("call_seconds", CALL_SECONDS))
+            call_seconds = entry.options.get("call_seconds", CALL_SECONDS)
             return LiveCodeBench(entry.file, edition, _python_of(entry), call_seconds)
         case "bigcodebench":
             return BigCodeBench(entry.file, bcb_options(entry.options, entry.name))

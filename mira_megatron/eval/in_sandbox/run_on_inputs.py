@@ -2,7 +2,7 @@
 
 Started inside the sandbox with the request on stdin. It knows inputs and no right answers, so
 whatever the program does to this process, it gains nothing by it. Processes are forked from one
-that has the modules of the program's header loaded, which takes a tenth of starting Python anew.
+that has the modules of the program's header loaded, which takes a quarter of starting Python anew.
 
 Writes to the results descriptor one JSON line per run, in order: {"status", "is_late", "seconds",
 "stdout", "said"}; a run that did not end well, with exit code 0, is the last, and what it printed

@@ -336,6 +336,13 @@ def test_options_that_mean_nothing_are_refused(options: dict[str, str]) -> None:
         bcb_options(options, "bcb")
 
 
+def test_facts_name_the_split_and_what_programs_are_run_with(tmp_path: Path) -> None:
+    facts = opened_bcb(tmp_path, bcb_row(), bcb_row("BigCodeBench/8"), hard=(TASK,)).facts(())
+    assert json.dumps(facts)
+    assert (facts["split"], facts["num_hard_tasks"]) == ("instruct", 1)
+    assert facts["python"].startswith("3.")
+
+
 def test_libraries_that_do_not_import_are_listed_with_their_tasks(
     sandbox: Sandbox, tmp_path: Path
 ) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from livecodebench_files import RISES, SUM, Tests, lcb_row, write_lcb
@@ -82,6 +83,13 @@ def test_a_function_passes_where_all_that_it_returns_is_right(
     status, detail = judged(sandbox, opened(tmp_path, RISES, "rises"), code)
     assert status is verdict[0], detail
     assert detail.startswith(verdict[1])
+
+
+@pytest.mark.parametrize("call_seconds", [0, "6", 1.5, True])
+def test_a_limit_that_is_no_number_of_seconds_is_refused(tmp_path: Path, call_seconds: Any) -> None:
+    write_lcb(tmp_path, lcb_row())
+    with pytest.raises(ValueError, match="expected a whole number above 0"):
+        LiveCodeBench(tmp_path, V6, call_seconds=call_seconds)
 
 
 def test_a_call_that_takes_too_long_is_a_timeout(sandbox: Sandbox, tmp_path: Path) -> None:
@@ -198,6 +206,20 @@ def test_a_base_model_is_shown_one_solved_task_and_an_open_answer(
     assert prompt.stop == ("###",)
 
 
+GOLDEN = Path(__file__).parents[2] / "golden"
+
+
+@pytest.mark.parametrize("kind", ["stdin", "function"])
+def test_the_prompts_of_a_version_keep_their_words(tmp_path: Path, kind: str) -> None:
+    tests, function = (RISES, "rises") if kind == "function" else (SUM, None)
+    benchmark = opened(tmp_path, tests, function)
+    chat = benchmark.prompt(TASK, Style.CHAT)
+    shown = "".join(f"[{each['role']}]\n{each['content']}" for each in chat.messages)
+    completion = benchmark.prompt(TASK, Style.COMPLETION)
+    written = f"{chat.template}\n{shown}{completion.template}\n{completion.text}"
+    assert written == (GOLDEN / f"livecodebench_prompts_{kind}.txt").read_text()
+
+
 def test_the_solved_examples_are_right_programs(sandbox: Sandbox, tmp_path: Path) -> None:
     for tests, function in (
         ([("[3,5,4,9]", "2")], "countRises"),
@@ -207,6 +229,19 @@ def test_the_solved_examples_are_right_programs(sandbox: Sandbox, tmp_path: Path
         shown = benchmark.prompt(TASK, Style.COMPLETION).text
         code = shown.partition("### Answer\n\n")[2].partition("### Question")[0]
         assert judged(sandbox, benchmark, code) == (Status.PASS, "")
+
+
+def test_facts_name_release_window_and_the_days_that_it_has(tmp_path: Path) -> None:
+    write_lcb(tmp_path, lcb_row("a", day="2025-01-04"), lcb_row("b", day="2025-04-06"))
+    facts = LiveCodeBench(tmp_path, Edition(release="v6")).facts(())
+    assert json.loads(json.dumps(facts)) == {
+        "edition": "v6",
+        "release": "v6",
+        "first_contest": "2025-01-04",
+        "last_contest": "2025-04-06",
+        "call_seconds": 6,
+        "python": None,
+    }
 
 
 def test_graded_predictions_carry_release_and_window(tmp_path: Path) -> None:

@@ -85,7 +85,7 @@ def test_a_run_that_does_not_end_well_is_the_last(
     assert [run.status for run in runs] == [RunStatus.ENDED, status]
     assert detail in runs[-1].detail
     if status is RunStatus.TIMED_OUT:  # by CPU time: one is allowed, two where it holds on to life
-        assert 0.9 < runs[-1].seconds < 4
+        assert 0.5 < runs[-1].seconds < 4
 
 
 def test_a_run_that_only_waits_is_ended_too(sandbox: Sandbox) -> None:
