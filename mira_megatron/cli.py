@@ -25,6 +25,8 @@ from rich.text import Text
 from mira_megatron import layout
 from mira_megatron.atomic_files import NO_SPACE
 from mira_megatron.cli_cluster import run_doctor, run_job, submit_recipe
+from mira_megatron.cli_compare import run_compare
+from mira_megatron.cli_decontaminate import run_decontaminate
 from mira_megatron.cli_evaluate import run_evaluate
 from mira_megatron.cli_grade import run_export_predictions, run_grade
 from mira_megatron.cli_parser import command_parser
@@ -50,6 +52,7 @@ EXTRA_OF_MODULE = {
     "ray": "ray",
     "swebench": "swe",
     "sentence_transformers": "embeddings",
+    "sqlglot": "eval",
     "tensorboard": "megatron",
     "torch": "megatron",
     "transformers": "transformers",
@@ -113,6 +116,10 @@ def _run(arguments: argparse.Namespace) -> int:
         return run_swe(arguments)
     if arguments.command == "evaluate":
         return run_evaluate(arguments, os.environ)
+    if arguments.command == "compare":
+        return run_compare(arguments)
+    if arguments.command == "decontaminate":
+        return run_decontaminate(arguments)
     if arguments.command == "job":
         return run_job(arguments, os.environ)
     recipe = load_recipe(arguments.recipe, arguments.overrides)

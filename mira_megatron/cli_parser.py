@@ -10,6 +10,8 @@ import sys
 from pathlib import Path
 
 from mira_megatron import __version__
+from mira_megatron.cli_compare import add_compare
+from mira_megatron.cli_decontaminate import add_decontaminate
 from mira_megatron.cli_evaluate import add_evaluate
 from mira_megatron.cli_grade import add_export_predictions, add_grade
 from mira_megatron.cli_swe import add_swe
@@ -81,6 +83,8 @@ def command_parser() -> argparse.ArgumentParser:
     add_grade(commands)
     add_export_predictions(commands)
     add_swe(commands)
+    add_compare(commands)
+    add_decontaminate(commands)
     _add_serve(commands)
     _add_doctor(commands)
     _add_job(commands)

@@ -3,6 +3,7 @@
 Reads   a suite, its benchmark's data file, predictions in the benchmark's own format or the
         generations.jsonl of `mira evaluate`
 Writes  OUTPUT/verdicts.jsonl, a line per sample and benchmark (grading.py)
+        OUTPUT/tasks.jsonl, every task with its cluster (graded_tasks.py)
         OUTPUT/controls.json, whether programs whose verdicts are known get them here (controls.py)
         OUTPUT/results.json, scores over all tasks and over those whose controls hold, with what
         they stand on: files by SHA-256, grader, isolation, what a regrade changed
@@ -24,6 +25,7 @@ from mira_megatron.eval.controls import CONTROLS_FILE, Controls, run_controls, w
 from mira_megatron.eval.generation.generations import generated_samples, read_generations, style_of
 from mira_megatron.eval.generation.planned import asked_of, planned_answers
 from mira_megatron.eval.grade_shards import Shard
+from mira_megatron.eval.graded_tasks import TASKS_FILE, write_tasks
 from mira_megatron.eval.grading import VERDICTS_FILE, all_verdicts, grade
 from mira_megatron.eval.predictions import check_complete, read_predictions
 from mira_megatron.eval.regrading import Flip, check_regraded, earlier_verdicts, flips
@@ -141,8 +143,11 @@ def _graded(
     graded = grade(benchmark, samples, sandbox, options.output, cache, workers=workers)
     changed = flips(earlier_verdicts(before, benchmark.grader), graded.verdicts)
     found = scores(graded.verdicts, controls)
+    clusters = {task_id: benchmark.cluster(task_id) for task_id in benchmark.task_ids}
+    write_tasks(options.output / TASKS_FILE, clusters, graded.verdicts)
     content: dict[str, Any] = {
         "benchmark": entry.name,
+        "kind": entry.kind,
         "category": entry.category,
         "protocol": entry.protocol,
         "suite": str(options.suite),

@@ -7,17 +7,17 @@ Writes  LOGS/<instance>/<digest>.log and .json (container_runs.py)
 
 from __future__ import annotations
 
-import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
 
-from mira_megatron.atomic_files import write_bytes, write_json
+from mira_megatron.atomic_files import write_json
 from mira_megatron.eval.controls import CONTROLS_FILE, write_controls
 from mira_megatron.eval.grade_shards import Shard
+from mira_megatron.eval.graded_tasks import TASKS_FILE, write_tasks
 from mira_megatron.eval.grading import VERDICTS_FILE, append_verdicts, read_verdicts
 from mira_megatron.eval.regrading import earlier_verdicts, flips
 from mira_megatron.eval.scores import file_sha256, print_line, print_scores, score_fields, scores
@@ -37,7 +37,7 @@ from mira_megatron.eval.swe.log_grading import (
     graded,
     patch_run,
 )
-from mira_megatron.eval.verdicts import Status, Verdict
+from mira_megatron.eval.verdicts import Status
 
 logger = logging.getLogger(__name__)
 
@@ -106,6 +106,7 @@ def grade(console: Console, options: SweGradeOptions) -> int:
     found = scores(verdicts, controls)
     content = {
         "benchmark": BENCHMARK,
+        "kind": "swe",
         "category": "swe",
         "protocol": "swe-bench-multilingual",
         "data": {"path": str(options.dataset), "sha256": file_sha256(options.dataset)},
@@ -121,7 +122,8 @@ def grade(console: Console, options: SweGradeOptions) -> int:
         "scores": {score.benchmark: score_fields(score, controls) for score in found},
     }
     write_json(options.output / "results.json", content)
-    _write_tasks(options.output / "tasks.jsonl", instances, verdicts)
+    clusters = {name: instance.repo for name, instance in instances.items()}
+    write_tasks(options.output / TASKS_FILE, clusters, verdicts)
     print_scores(console, found)
     for flip in changed:
         print_line(console, str(flip))
@@ -129,23 +131,6 @@ def grade(console: Console, options: SweGradeOptions) -> int:
     if num_missing:
         logger.error("%d patches have not been run: `mira swe run` does it", num_missing)
     return int(num_missing > 0)
-
-
-def _write_tasks(
-    path: Path, instances: Mapping[str, Instance], verdicts: Sequence[Verdict]
-) -> None:
-    """Writes the instances, the repositories they hang together by, and the patches graded."""
-    lines = [
-        json.dumps(
-            {
-                "task_id": verdict.task_id,
-                "cluster": instances[verdict.task_id].repo,
-                "programs": {verdict.sample: verdict.code_digest},
-            }
-        )
-        for verdict in verdicts
-    ]
-    write_bytes(path, "".join(f"{line}\n" for line in lines).encode())
 
 
 def _patches(
