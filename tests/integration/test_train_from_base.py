@@ -55,7 +55,9 @@ def first_loss(recipe: Path, folder: str) -> float:
 
 def test_every_arm_is_trained_with_every_seed_from_the_same_weights(recipe: Path) -> None:
     midtrained = [layout.checkpoints(name) for name in NAMES[:2]]
-    assert len({first_loss(recipe, folder) for folder in midtrained}) == 1
+    # Another seed cuts the held-out tokens at other places.
+    starts = [first_loss(recipe, folder) for folder in midtrained]
+    assert starts[0] == pytest.approx(starts[1], rel=1e-3)
     courses = [log_of(recipe, folder) for folder in midtrained]
     assert courses[0] != courses[1]
     tuned = [first_loss(recipe, layout.instruct(name)) for name in NAMES]
