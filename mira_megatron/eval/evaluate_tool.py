@@ -55,6 +55,7 @@ class EvaluateOptions:
     min_isolation: int
     workers: int
     is_graded: bool
+    has_controls: bool = True  # known programs are graded before a score is believed
 
     @property
     def cache_folder(self) -> Path:
@@ -211,6 +212,7 @@ def _grade(
                 workers=options.workers,
                 is_subset=options.limit is not None,
                 is_generated=True,
+                has_controls=options.has_controls,
             )
             asked = asked_of(work.planned)
             outcome.scores = grade_samples(

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+from doubling_tasks import write_doubling
 
 from mira_megatron.eval.grading import read_verdicts
 from mira_megatron.eval.sandbox.best import best_sandbox
@@ -35,7 +36,7 @@ def _a_sandbox() -> None:
 
 
 def test_a_killed_grade_goes_on_and_gives_the_same_verdicts(tmp_path: Path) -> None:
-    _write_mbpp(tmp_path)
+    write_doubling(tmp_path, NUM_TASKS)
     killed, whole = tmp_path / "killed", tmp_path / "whole"
     process = subprocess.Popen(_grade(tmp_path, killed))
     verdicts = killed / "verdicts.jsonl"
@@ -55,7 +56,7 @@ def test_a_killed_grade_goes_on_and_gives_the_same_verdicts(tmp_path: Path) -> N
 
 
 def test_killed_and_doubled_shards_come_to_the_same_verdicts(tmp_path: Path) -> None:
-    _write_mbpp(tmp_path)
+    write_doubling(tmp_path, NUM_TASKS)
     shared, whole = tmp_path / "shared", tmp_path / "whole"
     killed = subprocess.Popen([*_grade(tmp_path, shared), "--shard", "1/2"])
     _wait_for_verdicts(killed, shared / "verdicts.1-of-2.jsonl")
@@ -102,27 +103,3 @@ def _grade(folder: Path, output: Path) -> list[str]:
     command = [sys.executable, "-m", "mira_megatron.cli", "grade", str(SUITE)]
     command += ["--benchmark", "mbpp", "--predictions", str(folder / "samples.jsonl")]
     return [*command, "--data-folder", str(folder), "--output", str(output), "--workers", "2"]
-
-
-def _write_mbpp(folder: Path) -> None:
-    """Writes tasks to double a number, and answers of which every other one is wrong."""
-    tasks, samples = [], []
-    for number in range(NUM_TASKS):
-        task_id = f"Mbpp/{number + 2000}"
-        tasks.append(
-            {
-                "task_id": task_id,
-                "prompt": f'"""\nTask {number}.\n"""\n',
-                "entry_point": "double",
-                "canonical_solution": "def double(a):\n    return 2 * a\n",
-                "base_input": [[number + 1]],
-                "plus_input": [[0], [-3]],
-                "atol": 0,
-            }
-        )
-        body = "2 * a" if number % 2 else "a"
-        samples.append({"task_id": task_id, "solution": f"def double(a):\n    return {body}\n"})
-    path = folder / "mbpp_plus/MbppPlus-v0.1.0.jsonl"
-    path.parent.mkdir()
-    path.write_text("".join(json.dumps(task) + "\n" for task in tasks))
-    (folder / "samples.jsonl").write_text("".join(json.dumps(each) + "\n" for each in samples))

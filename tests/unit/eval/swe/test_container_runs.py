@@ -107,7 +107,7 @@ def test_container_is_given_patch_script_and_evaluation_and_nothing_else(
     called = install_engine(tmp_path / "bin", "docker", monkeypatch)
     engine = tmp_path / "bin/docker"
     engine.write_text(engine.read_text().replace('echo "applied"', 'ls "$folder"'))
-    run = a_run("RIGHT $(touch /tmp/gone); `x`")
+    run = a_run("RIGHT $(touch gone); `x`")
     ran(tmp_path / "logs", run)
     assert end_of(run, tmp_path / "logs")["said"] == "eval.sh\npatch.diff\nrun.sh\n"
     assert all("touch" not in word for word in calls(called)[0])
