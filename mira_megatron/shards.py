@@ -90,7 +90,12 @@ def file_digest(path: Path) -> str:
 
 def json_digest(content: object) -> str:
     """Returns xxh3_128 of the canonical JSON of `content`, 32 hex digits."""
-    return xxhash.xxh3_128_hexdigest(orjson.dumps(content, option=orjson.OPT_SORT_KEYS))
+    return xxhash.xxh3_128_hexdigest(canonical_json(content))
+
+
+def canonical_json(content: object) -> bytes:
+    """Returns the one JSON of `content`: no blanks, keys of objects in order."""
+    return orjson.dumps(content, option=orjson.OPT_SORT_KEYS)
 
 
 def part_name(index: int, suffix: str = "parquet") -> str:

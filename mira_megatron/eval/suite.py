@@ -21,7 +21,7 @@ from mira_megatron.eval.livecodebench_data import edition_of, release_files
 from mira_megatron.eval.mbpp import Mbpp
 from mira_megatron.eval.multipl_e import MultiplE
 
-KINDS = ("mbpp", "multipl_e", "livecodebench", "bigcodebench", "spider", "bird")
+KINDS = ("mbpp", "multipl_e", "spider", "bird", "livecodebench", "bigcodebench")
 
 _REQUIRED = ("kind", "category", "file", "protocol", "sampling")
 _OPTIONAL = ("language", "options")

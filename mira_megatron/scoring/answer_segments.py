@@ -144,13 +144,13 @@ class AnswerSegments:
 
 
 def take_in(journal: Path) -> Found:
-    """Makes a segment of a journal that is not written any more; returns what lies there then.
+    """Makes a segment of a journal of this process; returns what lies there then.
 
     Raises as AnswerSegments does. May run in a thread beside the use of AnswerSegments.
     """
     with segments_lock(journal.parent):
         with journal.open("rb") as file:
-            make_segment(journal, file)
+            make_segment(journal, file, is_own=True)
         return _found_in(journal.parent)
 
 

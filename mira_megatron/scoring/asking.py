@@ -24,8 +24,8 @@ from mira_megatron.scoring.endpoint import Endpoints
 from mira_megatron.scoring.judge_config import JudgeConfig
 from mira_megatron.scoring.look_ahead import LookAhead
 from mira_megatron.scoring.open_questions import OpenQuestions
-from mira_megatron.scoring.pending import Asker, Pending, endpoint_settings
-from mira_megatron.scoring.questions import Parsed, Question, Reply
+from mira_megatron.scoring.pending import Asker, endpoint_settings
+from mira_megatron.scoring.questions import Parsed, Question, Reply, UnwrittenQuestion
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ _SECONDS_PER_REPORT = 0.5  # of what the endpoints say of themselves, to the pro
 
 
 async def ask_all(
-    questions: Iterable[Question],
+    questions: Iterable[Question | UnwrittenQuestion],
     judge: JudgeConfig,
     *,
     seed: int,
@@ -48,9 +48,11 @@ async def ask_all(
 ) -> AsyncGenerator[Reply, None]:
     """Yields one reply per question, in the order in which they are settled.
 
-    `questions` is gone through in a thread, a few ahead of what is asked; `weights` tells models of
-    one name apart. `num_done` of the `num_questions` that there are in all were settled before and
-    are not asked. Without `asks` no endpoint is needed: what the store does not hold has failed.
+    `questions` is gone through in a thread, a few ahead of what is asked: what waits for files or
+    counts tokens belongs there. Messages are better left unwritten: two threads that both want
+    Python's lock get in each other's way. `weights` tells models of one name apart. `num_done`
+    of the `num_questions` that there are in all were settled before and are not asked. Without
+    `asks` no endpoint is needed: what the store does not hold has failed.
 
     Raises ValueError, once what is in flight is answered and kept, when more than
     `judge.max_failed_fraction` of `num_questions` got no usable answer or the endpoint seems to be
@@ -60,10 +62,9 @@ async def ask_all(
     flight is answered and kept; cancelled a second time, at once.
     """
     asker = Asker(judge, seed=seed, weights=weights)
-    pending = (asker.pending(question, 1) for question in questions)
-    async with LookAhead(pending, _size) as look_ahead:
+    async with LookAhead(iter(questions), _size) as look_ahead:
         asking = OpenQuestions(
-            first_attempts=look_ahead,
+            questions=look_ahead,
             judge=judge,
             asker=asker,
             store=store,
@@ -100,7 +101,12 @@ async def _asked(
     told = _Told(tracker)
     settings = endpoint_settings(asking.judge, api_key)
     async with Endpoints(
-        asking.judge.endpoints, settings, on_answer=asking.keep, on_lost=asking.on_lost
+        asking.judge.endpoints,
+        settings,
+        on_answer=asking.keep,
+        on_lost=asking.on_lost,
+        # What stands by is charged as if it were sent: there is to be none near a ceiling.
+        stands_by=not asking.spending.ceilings.are_on_charges,
     ) as endpoints:
         try:
             while True:
@@ -129,8 +135,8 @@ async def _asked(
             raise
 
 
-def _size(pending: Pending) -> int:
-    return len(pending.question.messages[-1]["content"])
+def _size(question: Question | UnwrittenQuestion) -> int:
+    return question.num_chars
 
 
 @dataclass(slots=True)

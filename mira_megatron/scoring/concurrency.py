@@ -14,7 +14,7 @@ answers, as one that answers in milliseconds.
 
 from __future__ import annotations
 
-FIRST_LIMIT = 8
+FIRST_LIMIT = 16
 MOST_CALM_WINDOWS = 32  # before a growth that was refused at once is tried again
 _CUT_DIVISOR = 5
 _STEP_DIVISOR = 16

@@ -45,7 +45,8 @@ class Endpoints:
     `urls` are base URLs such as http://127.0.0.1:8000/v1. `on_answer` is told of every completion
     before another request may take its place; what it raises, `next_answer` does. `on_lost` is told
     of every attempt that brought nothing but may have been billed, and says whether the request may
-    be sent again.
+    be sent again. With `stands_by` a few more requests are welcome than are sent: each leaves in
+    the moment in which a place becomes free, rather than when whoever takes the answers is told.
 
     Raises ValueError for a URL that cannot be one. Leaving the context cancels what is in flight.
     """
@@ -57,6 +58,7 @@ class Endpoints:
         *,
         on_answer: Callable[[Answer], None] = lambda answer: None,
         on_lost: Callable[[Request], bool] = lambda request: True,
+        stands_by: bool = True,
     ) -> None:
         if not urls:
             raise ValueError(
@@ -66,11 +68,13 @@ class Endpoints:
         self._settings = settings
         self._on_answer = on_answer
         self._on_lost = on_lost
+        self._stands_by = stands_by
         self._bodies = RequestBodies(settings)
         self._num_in_flight = 0
         self._tasks: set[asyncio.Task[Answer]] = set()  # of requests for which something is waited
         self._finished: deque[Answer | BaseException] = deque()
         self._taker: asyncio.Future[None] | None = None  # who waits for the next answer
+        self._standing_by: deque[Request] = deque()  # ready to be sent, in the order of start
         self._background: set[asyncio.Task[None]] = set()
         self._probed: set[PooledEndpoint] = set()
         self._num_backing_off = 0
@@ -83,7 +87,7 @@ class Endpoints:
 
     async def __aenter__(self) -> Self:
         self._client = EndpointClient(self._settings)
-        self._pool = EndpointPool(self._urls, self._settings, self._look_after)
+        self._pool = EndpointPool(self._urls, self._settings, self._look_after, self._send_next)
         self._is_ending = asyncio.Event()
         for endpoint in self._pool.endpoints:
             self._in_background(self._poll(endpoint))
@@ -116,7 +120,9 @@ class Endpoints:
         """
         if self._finished or self._num_backing_off >= self._most_backing_off:
             return False
-        return self._pool.has_room
+        if self._pool.has_room:
+            return True
+        return self._stands_by and len(self._standing_by) < self._pool.num_to_stand_by
 
     def start(self, request: Request) -> None:
         """Sends a request, at once where there is a connection; without room, when there is some.
@@ -126,13 +132,10 @@ class Endpoints:
         self._has_work = True
         self._num_in_flight += 1
         endpoint = self._pool.take()
-        if endpoint is not None:
-            with suppress(orjson.JSONEncodeError):  # which the task finds as well
-                body = self._bodies.encode(request)
-                tell = partial(self._told, request, endpoint, endpoint.concurrency.burst)
-                if self._client.send(endpoint.chat_url, body, request.key, tell):
-                    return
-        self._in_task(self._answer(request, endpoint))
+        if endpoint is None and len(self._standing_by) < self._pool.num_to_stand_by:
+            self._standing_by.append(request)
+        else:
+            self._send(request, endpoint)
 
     async def next_answer(self) -> Answer:
         """Returns the next answer, in the order in which they finish; one must be in flight."""
@@ -166,6 +169,23 @@ class Endpoints:
     async def refresh(self) -> None:
         """Looks at the servers' metrics once more, so that the facts are up to now."""
         await asyncio.gather(*(self._look(each, has_work=False) for each in self._pool.endpoints))
+
+    def _send(self, request: Request, endpoint: PooledEndpoint | None) -> None:
+        if endpoint is not None:
+            with suppress(orjson.JSONEncodeError):  # which the task finds as well
+                body = self._bodies.encode(request)
+                tell = partial(self._told, request, endpoint, endpoint.concurrency.burst)
+                if self._client.send(endpoint.chat_url, body, request.key, tell):
+                    return
+        self._in_task(self._answer(request, endpoint))
+
+    def _send_next(self) -> None:
+        """Sends what stands by, as far as there is room; without hope of any, lets it wait."""
+        while self._standing_by:
+            endpoint = self._pool.take()
+            if endpoint is None and not self._pool.is_closed:
+                return
+            self._send(self._standing_by.popleft(), endpoint)
 
     def _told(
         self, request: Request, endpoint: PooledEndpoint, burst: int, outcome: Answer | Failure

@@ -52,7 +52,8 @@ class PooledEndpoint:
 class EndpointPool:
     """Deals requests out over endpoints; made in a running event loop.
 
-    `on_drained` is told of every endpoint that is taken out, to look at it until it is well.
+    `on_drained` is told of every endpoint that is taken out, to look at it until it is well;
+    `on_room` whenever a place may have become free that nobody in line took, or none will.
     """
 
     def __init__(
@@ -60,11 +61,13 @@ class EndpointPool:
         urls: Sequence[str],
         settings: EndpointSettings,
         on_drained: Callable[[PooledEndpoint], None],
+        on_room: Callable[[], None] = lambda: None,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self.endpoints = [PooledEndpoint(url, settings) for url in urls]
         self._settings = settings
         self._on_drained = on_drained
+        self._on_room = on_room
         # Who waits, and the endpoint that each would rather not have again.
         self._line: deque[tuple[asyncio.Future[PooledEndpoint | None], PooledEndpoint | None]]
         self._line = deque()
@@ -92,6 +95,17 @@ class EndpointPool:
         return num_up < len(self.endpoints) and len(self._line) < self._num_standing_by
 
     @property
+    def num_to_stand_by(self) -> int:
+        """Returns how many more requests may be made ready than have room.
+
+        Half of what is in flight: answers come in groups, and what is ready takes their places
+        before any of the answers is looked at. None while an endpoint is out or says "later".
+        """
+        if self._line or not all(map(self._is_up, self.endpoints)):
+            return 0
+        return sum(each.concurrency.num_in_flight for each in self.endpoints) // 2
+
+    @property
     def patience_seconds(self) -> float:
         """Returns how long to wait while all endpoints are out, or say "later".
 
@@ -108,6 +122,11 @@ class EndpointPool:
         """Returns whether another endpoint than this is in order."""
         return any(each is not endpoint and not each.health.is_drained for each in self.endpoints)
 
+    @property
+    def is_closed(self) -> bool:
+        """Returns whether nothing gets a place any more: all is to end, or patience has ended."""
+        return self._is_ending or self.given_up is not None
+
     def take(self) -> PooledEndpoint | None:
         """Returns the endpoint to ask, with a place at it taken; None where that is to wait."""
         return self._best(None)
@@ -118,7 +137,7 @@ class EndpointPool:
         `unlike` has failed the request, and is asked only if no other has room. None: no endpoint
         can be reached, or what is in flight is to be the last.
         """
-        if self._is_ending or self.given_up is not None:
+        if self.is_closed:
             return None
         endpoint = self._best(unlike)
         if endpoint is not None:
@@ -211,12 +230,14 @@ class EndpointPool:
                 return
             self._line.popleft()
             waiting.set_result(endpoint)
+        self._on_room()
 
     def _dismiss(self) -> None:
         for waiting, _ in self._line:
             if not waiting.done():
                 waiting.set_result(None)
         self._line.clear()
+        self._on_room()
 
     def _took(self, endpoint: PooledEndpoint) -> None:
         """Notes a request that a server took: whatever it made of it, it is at work."""

@@ -32,7 +32,7 @@ from mira_megatron.scoring.judged_parts import (
     outcomes_of,
     records_of,
 )
-from mira_megatron.scoring.questions import Question
+from mira_megatron.scoring.questions import UnwrittenQuestion
 
 _ROWS_PER_TABLE = 256
 _PARTS_TAKEN_OVER = 2  # at a time: answers that came before must be read, and others want some too
@@ -95,7 +95,7 @@ async def _ask(
     view_maker = ViewMaker(judge.config.max_record_tokens, judge.tokenizer)
     asked: dict[str, tuple[Record, View, _OpenPart, int]] = {}
 
-    def questions() -> Iterator[Question]:
+    def questions() -> Iterator[UnwrittenQuestion]:
         for part in parts:
             opened = _OpenPart(part=part, form=form)
             for number, record in enumerate(records_of(part)):
@@ -105,8 +105,11 @@ async def _ask(
                 view = view_maker.view(record)
                 key = f"{part.output.name}:{number}"  # whatever ids the records have
                 asked[key] = record, view, opened, number
-                yield Question(
-                    key=key, record_id=record.record_id, messages=form.messages(view.text)
+                yield UnwrittenQuestion(
+                    key=key,
+                    record_id=record.record_id,
+                    view_text=view.text,
+                    messages=form.messages,
                 )
 
     alone = asking(judge.answers, together=judging.is_shared) if judging.asks else nullcontext()

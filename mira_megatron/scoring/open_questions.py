@@ -19,7 +19,14 @@ from mira_megatron.scoring.endpoint_facts import Facts
 from mira_megatron.scoring.judge_config import JudgeConfig
 from mira_megatron.scoring.look_ahead import LookAhead
 from mira_megatron.scoring.pending import Asker, Pending, given, resolved, stored_answer
-from mira_megatron.scoring.questions import Parsed, Reply, explained, not_kept
+from mira_megatron.scoring.questions import (
+    Parsed,
+    Question,
+    Reply,
+    UnwrittenQuestion,
+    explained,
+    not_kept,
+)
 from mira_megatron.scoring.spending import Spending
 from mira_megatron.scoring.usefulness import Usefulness
 
@@ -32,7 +39,7 @@ _MOST_EQUAL = 1_000
 class OpenQuestions:
     """What is left to ask, what is in flight, and what came of the rest."""
 
-    first_attempts: LookAhead[Pending]  # at every question
+    questions: LookAhead[Question | UnwrittenQuestion]  # that were not attempted
     judge: JudgeConfig
     asker: Asker
     store: AnswerStore
@@ -152,7 +159,7 @@ class OpenQuestions:
         """
         if answer.failure == NO_LOGPROBS:
             raise ValueError(self._no_logprobs())
-        if answer.is_unsent and self.given_up is not None:
+        if answer.is_unsent and (self.given_up is not None or self.is_hopeless):
             return None  # it stays open: there is nothing to say of its record
         if pending.doubt is not None:
             answer = resolved(pending.doubt, answer)
@@ -200,7 +207,8 @@ class OpenQuestions:
     async def _pending(self) -> Pending | None:
         if self.again:
             return self.again.popleft()
-        return await self.first_attempts.next()
+        question = await self.questions.next()
+        return None if question is None else self.asker.pending(question.written(), 1)
 
     def _another_attempt(self, pending: Pending) -> Pending | None:
         """Returns the same question with the next seed, None after the last attempt there is."""

@@ -68,7 +68,7 @@ class Pending:
 
 
 class Asker:
-    """Makes requests of questions, for one judge; by a thread beside the event loop, too."""
+    """Makes requests of questions, for one judge."""
 
     def __init__(self, judge: JudgeConfig, *, seed: int, weights: str | None) -> None:
         self._judge = judge

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -21,6 +21,35 @@ class Question:
     key: str  # returned with the reply; no two questions of a run have the same
     record_id: str
     messages: Sequence[dict[str, str]]
+
+    @property
+    def num_chars(self) -> int:
+        """Returns the length of what is asked, without what all questions of a group share."""
+        return len(self.messages[-1]["content"])
+
+    def written(self) -> Question:
+        """Returns itself."""
+        return self
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class UnwrittenQuestion:
+    """A question whose messages are made when it is its turn, of what the judge is to be shown."""
+
+    key: str  # as Question
+    record_id: str
+    view_text: str
+    messages: Callable[[str], Sequence[dict[str, str]]]
+
+    @property
+    def num_chars(self) -> int:
+        """Returns the length of what is shown."""
+        return len(self.view_text)
+
+    def written(self) -> Question:
+        """Returns the question with its messages."""
+        messages = self.messages(self.view_text)
+        return Question(key=self.key, record_id=self.record_id, messages=messages)
 
 
 class Parsed(Protocol):

@@ -26,7 +26,7 @@ from mira_megatron.scoring.completion import Answer
 from mira_megatron.scoring.expected_scores import expected_scores
 from mira_megatron.scoring.judge import Judge
 from mira_megatron.scoring.questions import Reply, explained, failure_status
-from mira_megatron.shards import json_digest, write_parquet
+from mira_megatron.shards import canonical_json, write_parquet
 
 _HASHES = 1 << 64
 
@@ -49,11 +49,23 @@ class RatingForm:
     reliability_fraction: float | None = None  # of a teacher's ratings; None: rows have no split
     names: tuple[str, ...] = field(init=False)  # of the anchors, in slot order
     prompt: prompts.ScorePrompt = field(init=False)
+    _prompt_key: str = field(init=False)
+    _key_tail: bytes = field(init=False)  # of what content keys are made of, after the view
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "names", tuple(anchor.name for anchor in self.anchors))
         prompt = prompts.score_prompt(self.family, self.anchors, self.judge.form)
         object.__setattr__(self, "prompt", prompt)
+        prompt_key = prompts.score_prompt_key(self.family, self.judge.form)
+        object.__setattr__(self, "_prompt_key", prompt_key)
+        told = [
+            prompt_key,
+            self.anchors[0].rubric_version,
+            self.judge.model,
+            self.judge.sampling,
+            self.judge.config.answer_mode,
+        ]
+        object.__setattr__(self, "_key_tail", b"," + canonical_json(told)[1:])
 
     def messages(self, view_text: str) -> tuple[dict[str, str], ...]:
         """Returns the chat messages that ask for one record's ratings."""
@@ -140,21 +152,13 @@ class RatingForm:
         """Writes a part."""
         write_parquet(output, rows)
 
-    @property
-    def _prompt_key(self) -> str:
-        return prompts.score_prompt_key(self.family, self.judge.form)
-
     def _content_key(self, view_text: str) -> str:
-        """Returns what decides an answer: record view, prompt, anchors, model and sampling."""
-        return json_digest(
-            [
-                view_text,
-                self._prompt_key,
-                self.anchors[0].rubric_version,
-                self.judge.model,
-                self.judge.sampling,
-                self.judge.config.answer_mode,
-            ]
+        """Returns what decides an answer: record view, prompt, anchors, model and sampling.
+
+        It is the json_digest of the list of these, of which all but the view is written once.
+        """
+        return xxhash.xxh3_128_hexdigest(
+            b"".join((b"[", canonical_json(view_text), self._key_tail))
         )
 
 

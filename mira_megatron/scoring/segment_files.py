@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict
+from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -22,8 +23,9 @@ import pyarrow as pa
 from mira_megatron.atomic_files import replacing
 from mira_megatron.file_lock import waited_lock
 from mira_megatron.scoring.key_files import last_number
+from mira_megatron.scoring.plain_answers import plain_answers
 from mira_megatron.scoring.stored_answer import KEY_BYTES, Charges, read_answers
-from mira_megatron.tokenization.parquet_rows import RowWriter, rows_into
+from mira_megatron.tokenization.parquet_rows import rows_into
 
 CHARGED = b"charged"  # in the file's metadata: JSON, tokens by model
 JSON_FIELDS = ("odds", "first_top")
@@ -75,8 +77,10 @@ def journal_name(segment: Path) -> str:
     return segment.stem.partition("-")[2]
 
 
-def make_segment(journal: Path, file: BinaryIO) -> None:
+def make_segment(journal: Path, file: BinaryIO, *, is_own: bool = False) -> None:
     """Makes a segment of a journal that is read from its beginning, and removes the journal.
+
+    `is_own` says that this process has written it: it is read faster, and less is looked for.
 
     Raises ValueError with file and line for damage elsewhere than at its end, OSError (one of
     atomic_files.NO_SPACE) with the way out when the disk is full; the journal is kept then.
@@ -86,7 +90,7 @@ def make_segment(journal: Path, file: BinaryIO) -> None:
     if all(journal_name(segment) != journal.stem for segment in segments):
         within = segments_folder(folder)
         number = 1 + max([last_number(within), *map(segment_number, segments)])
-        _write_segment(within / f"{number:08d}-{journal.stem}.parquet", journal, file)
+        _write_segment(within / f"{number:08d}-{journal.stem}.parquet", journal, file, is_own)
         # The name must be on the disk before the journal's is gone.
         _sync_folder(within)
         _sync_folder(folder)
@@ -106,27 +110,55 @@ def make_segment_of_left(journal: Path) -> None:
             make_segment(journal, file)
 
 
-def _write_segment(segment: Path, journal: Path, file: BinaryIO) -> None:
+def _write_segment(segment: Path, journal: Path, file: BinaryIO, is_own: bool) -> None:
     charges = Charges()
     with (
         replacing(segment) as temporary,
         temporary.open("wb") as written,
         rows_into(written, SCHEMA, has_checksums=True) as writer,
     ):
-        rows: list[dict[str, Any]] = []
-        num_bytes = 0
-        for content, num_line_bytes in read_answers(journal, file, charges):
-            rows.append(content)
-            num_bytes += num_line_bytes
-            if len(rows) == _ROWS_PER_GROUP or num_bytes >= _BYTES_PER_GROUP:
-                _write_group(writer, rows)
-                rows, num_bytes = [], 0
-        _write_group(writer, rows)
+        for group in _groups(journal, file, charges, is_own):
+            writer.add(group)
+            writer.end_group()
         by_model = {model: asdict(charged) for model, charged in charges.by_model.items()}
         writer.parquet.add_key_value_metadata({CHARGED: orjson.dumps(by_model)})
 
 
-def _write_group(writer: RowWriter, rows: Sequence[dict[str, Any]]) -> None:
+def _groups(journal: Path, file: BinaryIO, charges: Charges, is_own: bool) -> Iterator[pa.Table]:
+    """Yields the answers of a journal in the same groups, whichever way they are read."""
+    lines: list[bytes] = []
+    num_read = 0
+    while is_own and (lines := _lines_of_group(file)):
+        group = plain_answers(lines, charges, SCHEMA)
+        if group is None:
+            break
+        yield group
+        num_read += len(lines)
+    rows: list[dict[str, Any]] = []
+    num_bytes = 0
+    answers = read_answers(journal, chain(lines, file), charges, first=num_read + 1)
+    for content, num_line_bytes in answers:
+        rows.append(content)
+        num_bytes += num_line_bytes
+        if len(rows) == _ROWS_PER_GROUP or num_bytes >= _BYTES_PER_GROUP:
+            yield _group(rows)
+            rows, num_bytes = [], 0
+    if rows:
+        yield _group(rows)
+
+
+def _lines_of_group(file: BinaryIO) -> list[bytes]:
+    lines = []
+    num_bytes = 0
+    for line in file:
+        lines.append(line)
+        num_bytes += len(line)
+        if len(lines) == _ROWS_PER_GROUP or num_bytes >= _BYTES_PER_GROUP:
+            break
+    return lines
+
+
+def _group(rows: Sequence[dict[str, Any]]) -> pa.Table:
     columns = {name: [row.get(name) for row in rows] for name in SCHEMA.names}
     columns["key"] = [bytes.fromhex(row["key"]) for row in rows]
     for count in COUNTS:
@@ -136,8 +168,7 @@ def _write_group(writer: RowWriter, rows: Sequence[dict[str, Any]]) -> None:
             None if value is None else orjson.dumps(value).decode() for value in columns[name]
         ]
     arrays = [pa.array(columns[field.name], field.type) for field in SCHEMA]
-    writer.add(pa.Table.from_arrays(arrays, schema=SCHEMA))
-    writer.end_group()
+    return pa.Table.from_arrays(arrays, schema=SCHEMA)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -9,10 +9,10 @@ Lines are read as strictly as they are written: a journal is all that is left of
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import orjson
 
@@ -169,15 +169,17 @@ def ended_line(number: int) -> bytes:
 
 
 def read_answers(
-    path: Path, file: BinaryIO, charges: Charges
+    path: Path, lines: Iterable[bytes], charges: Charges, *, first: int = 1
 ) -> Iterator[tuple[dict[str, Any], int]]:
     """Yields the content of every answer of a journal, and the bytes of its line.
+
+    `first` is the number of the first of the lines, for errors.
 
     What was cut off at the end, by a kill, a full disk or a power failure, is ignored. Once all is
     read, `charges` has what the journal charges. Raises ValueError with file and line for a line
     elsewhere that is none of a journal.
     """
-    for number, line in enumerate(file, start=1):
+    for number, line in enumerate(lines, start=first):
         if not line.endswith(b"\n"):  # a beginning, or NUL bytes of a file that grew without them
             return
         try:

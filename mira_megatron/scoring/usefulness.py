@@ -31,7 +31,8 @@ class Usefulness:
     title: str
     num_settled: int = 0
     _most_useless: int = field(init=False)  # of the questions, for the run to end well
-    _useless: Counter[str] = field(default_factory=Counter)
+    _useless: Counter[str] = field(default_factory=Counter)  # of the settled, by kind
+    _num_useless: int = 0
     _first_useless: str = ""
     _num_received: int = 0
     _num_shut_out: int = 0  # of the first received, before one that no wrong setting explains
@@ -43,7 +44,7 @@ class Usefulness:
     def is_hopeless(self) -> bool:
         """Returns whether so much has failed that the run will not end well."""
         is_shut_out = self._num_shut_out >= _FIRST_REQUESTS
-        return is_shut_out or self._useless.total() > self._most_useless
+        return is_shut_out or self._num_useless > self._most_useless
 
     @property
     def is_under_way(self) -> bool:
@@ -63,16 +64,17 @@ class Usefulness:
             status = failure_status(answer) or "unparsed"
             reason = explained(answer) if answer.failure else "no line of it could be read"
             self._useless[outcome(status, reason)] += 1
+            self._num_useless += 1
             self._first_useless = self._first_useless or f"{status}, {reason}"
 
     def too_many_failures(self, answers: Path | None) -> str:
         """Returns what is wrong and the way out; `answers` is where what was paid for lies."""
         kinds = ", ".join(f"{kind} {num:,}" for kind, num in sorted(self._useless.items()))
         endpoints = ", ".join(self.judge.endpoints)
-        is_too_many = self._useless.total() > self._most_useless
-        is_none_usable = self.num_settled == self._useless.total()
+        is_too_many = self._num_useless > self._most_useless
+        is_none_usable = self.num_settled == self._num_useless
         return (
-            f"{self.title}: {self._useless.total():,} of {self.num_questions:,} records got no "
+            f"{self.title}: {self._num_useless:,} of {self.num_questions:,} records got no "
             f"usable answer ({kinds}), "
             + (
                 self._failures_allowed()

@@ -31,6 +31,7 @@ from fault_server import (
 from mira_megatron.scoring.answer_store import AnswerStore
 from mira_megatron.scoring.asking import ask_all
 from mira_megatron.scoring.completion import Answer
+from mira_megatron.scoring.concurrency import FIRST_LIMIT
 from mira_megatron.scoring.endpoint import Endpoints, EndpointSettings, Request
 from mira_megatron.scoring.endpoint_facts import Facts
 from mira_megatron.scoring.judge_config import JudgeConfig
@@ -271,7 +272,7 @@ def test_endpoint_dead_from_the_start_costs_a_few_attempts() -> None:
     assert set(server.asked.values()) == {1}
     dead, _ = facts.endpoints
     assert dead.state == "out"
-    assert dead.num_sent == 8  # the first limit: they leave together
+    assert dead.num_sent == FIRST_LIMIT  # the first limit: they leave together
 
 
 def test_endpoint_that_dies_in_mid_run_hands_its_requests_to_the_other() -> None:
@@ -293,7 +294,7 @@ def test_endpoint_that_fails_at_once_or_hangs_is_no_place_where_requests_are_los
     with serving(ill, well) as urls:
         answers, _ = _ask(urls, 300, timeout_seconds=2.0, probe_seconds=60)
     _assert_all_answered(answers, 300)
-    assert ill.asked.total() <= 8
+    assert ill.asked.total() <= FIRST_LIMIT
     assert set(well.answered.values()) == {1}
 
 
@@ -311,9 +312,10 @@ def test_limit_grows_from_a_few_to_the_most_while_all_goes_well() -> None:
     with serving(server) as urls:
         _, facts = _ask(urls, 200)
     assert facts.endpoints[0].limit == server.most_open == 32
-    with serving(server := FaultServer(seconds_per_answer=0.01)) as urls:
-        _ask(urls, 8)
-    assert server.most_open == 8
+    # Long enough for all of them to have connected.
+    with serving(server := FaultServer(seconds_per_answer=0.3)) as urls:
+        _ask(urls, FIRST_LIMIT)
+    assert server.most_open == FIRST_LIMIT
 
 
 def test_cache_hits_and_idle_share_come_from_the_servers_metrics() -> None:
@@ -376,7 +378,7 @@ def test_server_whose_queue_stays_gets_no_more_at_once() -> None:
 
         with serving(server):
             limits.append(asyncio.run(ask()))
-    assert limits == [32, 8]
+    assert limits == [32, FIRST_LIMIT]
 
 
 def test_server_without_metrics_is_asked_for_them_once() -> None:

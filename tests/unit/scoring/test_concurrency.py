@@ -39,40 +39,39 @@ def _let_all_come(concurrency: Concurrency, limit: int) -> None:
         concurrency.grow()
 
 
-def test_concurrency_doubles_from_8_to_the_most_while_all_of_it_is_used() -> None:
-    concurrency = Concurrency(50)
+def test_concurrency_doubles_from_16_to_the_most_while_all_of_it_is_used() -> None:
+    concurrency = Concurrency(100)
     limits = [concurrency.limit]
     for _ in range(4):
         _answer_window(concurrency)
         limits.append(concurrency.limit)
-    assert limits == [8, 16, 32, 50, 50]
+    assert limits == [16, 32, 64, 100, 100]
 
 
-def test_concurrency_starts_with_the_most_where_that_is_less_than_8() -> None:
+def test_concurrency_starts_with_the_most_where_that_is_less_than_16() -> None:
     assert Concurrency(3).limit == 3
 
 
 def test_concurrency_that_is_not_used_does_not_grow() -> None:
     concurrency = Concurrency(64)
-    _answer_window(concurrency, num_used=6)
-    assert concurrency.limit == 8
-    _answer_window(concurrency, num_used=7)
+    _answer_window(concurrency, num_used=12)
     assert concurrency.limit == 16
+    _answer_window(concurrency, num_used=13)
+    assert concurrency.limit == 32
 
 
 def test_concurrency_held_does_not_grow_until_it_is_let_go() -> None:
     concurrency = Concurrency(64)
     concurrency.is_held = True
     _answer_window(concurrency)
-    assert concurrency.limit == 8
+    assert concurrency.limit == 16
     concurrency.is_held = False
     _answer_window(concurrency)
-    assert concurrency.limit == 16
+    assert concurrency.limit == 32
 
 
 def test_concurrency_falls_by_as_many_as_are_refused() -> None:
     concurrency = Concurrency(64)
-    _answer_window(concurrency)
     _refuse_together(concurrency, num_sent=16, num_refused=7)
     assert concurrency.limit == 9  # what the server took
 
@@ -140,7 +139,6 @@ def test_concurrency_after_a_refusal_grows_by_steps_and_no_more_by_doubling() ->
 
 def test_concurrency_growth_that_is_refused_at_once_is_tried_ever_more_seldom() -> None:
     concurrency = Concurrency(64)
-    _answer_window(concurrency)
     _refuse_together(concurrency, num_sent=16, num_refused=7)
     windows = []
     for _ in range(8):
@@ -162,7 +160,6 @@ def test_concurrency_growth_that_is_refused_at_once_is_tried_ever_more_seldom() 
 
 def test_concurrency_growth_that_nothing_has_used_is_not_added_to() -> None:
     concurrency = Concurrency(64)
-    _answer_window(concurrency)
     _refuse_together(concurrency, num_sent=16, num_refused=6)
     _answer_window(concurrency)
     assert concurrency.limit == 11
@@ -177,9 +174,9 @@ def test_concurrency_of_an_endpoint_that_comes_back_starts_slowly_again() -> Non
     for _ in range(3):
         _answer_window(concurrency)
     concurrency.restart()
-    assert concurrency.limit == 8
-    _answer_window(concurrency)
     assert concurrency.limit == 16
+    _answer_window(concurrency)
+    assert concurrency.limit == 32
 
 
 _EVENTS = st.sampled_from(
@@ -214,7 +211,7 @@ def test_concurrency_limit_stays_between_1_and_the_most_whatever_happens(
             concurrency.restart()
         assert concurrency.num_in_flight == len(sent)
         assert 1 <= concurrency.limit <= most
-        assert concurrency.limit <= max(8, 2 * before)
+        assert concurrency.limit <= max(16, 2 * before)
         if event in ("refuse", "refuse late", "time out"):
             assert concurrency.limit <= before
         elif event != "restart":

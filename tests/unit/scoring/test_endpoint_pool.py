@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from mira_megatron.scoring.chat_request import EndpointSettings
 from mira_megatron.scoring.completion import Failure
+from mira_megatron.scoring.concurrency import FIRST_LIMIT
 from mira_megatron.scoring.endpoint_health import FAILURES_IN_A_ROW
 from mira_megatron.scoring.endpoint_pool import EndpointPool, PooledEndpoint
 
@@ -224,9 +225,9 @@ def test_pool_endpoint_that_is_well_again_serves_who_waits_slowly_at_first() -> 
         assert not any(task.done() for task in waiting)
         pool.probed(a, is_well=True)
         await asyncio.sleep(0)
-        assert sum(task.done() for task in waiting) == 8
+        assert sum(task.done() for task in waiting) == FIRST_LIMIT
         pool.end()
-        assert (await asyncio.gather(*waiting)).count(None) == 22
+        assert (await asyncio.gather(*waiting)).count(None) == 30 - FIRST_LIMIT
         assert await pool.wait(unlike=None) is None
 
     _play(1, play, max_in_flight=64)
