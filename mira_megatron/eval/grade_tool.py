@@ -40,7 +40,7 @@ from mira_megatron.eval.scores import (
     scores,
 )
 from mira_megatron.eval.suite import Entry, Suite, data_files, load_suite, open_benchmark
-from mira_megatron.eval.verdicts import Sample, Status, Verdict
+from mira_megatron.eval.verdicts import Sample, Verdict
 
 logger = logging.getLogger(__name__)
 
@@ -93,7 +93,7 @@ def run(console: Console, options: GradeOptions) -> int:
         print_line(console, f"{len(changed):,} verdicts are not what an earlier grader gave")
         for flip in changed:
             print_line(console, str(flip))
-    return _exit_code(sum(score.counts.get(Status.INFRA, 0) for score in found))
+    return _exit_code(sum(score.num_unknown for score in found))
 
 
 def read_samples(
@@ -194,7 +194,8 @@ def _grade_shard(
         f"{shard.file_name}: {len(graded.verdicts):,} verdicts. Scores: the same command without "
         "--shard, once every shard has ended",
     )
-    return _exit_code(sum(verdict.status is Status.INFRA for verdict in graded.verdicts))
+    found = scores(graded.verdicts, controls)
+    return _exit_code(sum(score.num_unknown for score in found))
 
 
 def _graded_before(

@@ -27,6 +27,7 @@ class Score:
     pass_at_1: float  # percent: the mean over tasks of the fraction of samples that pass
     counts: dict[str, int]  # samples by status
     reasons: dict[str, int]  # why samples have no program: empty, unparsable …
+    num_unknown: int  # samples that another run may say more about; none where gold fails here
     num_controlled: int | None = None  # tasks whose gold program passes here; None: not looked at
     controlled_pass_at_1: float | None = None  # over these; None: there are none
 
@@ -45,19 +46,23 @@ def _score(name: str, verdicts: Sequence[Verdict], controls: Controls | None) ->
         by_task.setdefault(verdict.task_id, []).append(verdict.is_pass)
     fractions = {task_id: sum(passes) / len(passes) for task_id, passes in by_task.items()}
     counted = Counter(verdict.status for verdict in verdicts)
+    failing = set() if controls is None else set(controls.failing_ids(name))
     score = Score(
         benchmark=name,
         num_tasks=len(by_task),
         num_samples=len(verdicts),
         pass_at_1=_percent(list(fractions.values())),
         counts={status.value: counted[status] for status in Status if counted[status]},
+        num_unknown=sum(
+            verdict.status is Status.INFRA and verdict.task_id not in failing
+            for verdict in verdicts
+        ),
         reasons=dict(
             sorted(Counter(each.detail for each in verdicts if each.status in _WITHOUT).items())
         ),
     )
     if controls is None:
         return score
-    failing = set(controls.failing_ids(name))
     holding = [fraction for task_id, fraction in fractions.items() if task_id not in failing]
     return replace(
         score,

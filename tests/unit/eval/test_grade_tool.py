@@ -69,6 +69,19 @@ def test_scores_are_told_with_and_without_tasks_whose_gold_fails(
     assert controls["failing"][0]["task_id"] == "Mbpp/1002"
 
 
+def test_a_task_without_gold_values_is_no_reason_to_run_again(
+    sandbox: Sandbox, tmp_path: Path, words: list[str]
+) -> None:
+    broken = {**HALF, "canonical_solution": "def half(a):\n    raise MemoryError\n"}
+    write_mbpp(tmp_path / "tasks.jsonl", ADD, broken)
+    assert main(words) == 0
+    results = json.loads((tmp_path / "out/results.json").read_text())
+    assert results["scores"]["mbpp"]["statuses"] == {"pass": 1, "infra": 1}
+    assert results["scores"]["mbpp"]["controlled"]["failing"] == ["Mbpp/1002"]
+    assert main([*words, "--no-controls"]) == 1
+    assert main([*words, "--shard", "1/2"]) == 0
+
+
 def test_no_controls_says_so_in_the_results(
     sandbox: Sandbox, tmp_path: Path, words: list[str]
 ) -> None:
