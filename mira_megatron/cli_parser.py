@@ -13,7 +13,8 @@ from mira_megatron import __version__
 from mira_megatron.cli_compare import add_compare
 from mira_megatron.cli_decontaminate import add_decontaminate
 from mira_megatron.cli_evaluate import add_evaluate
-from mira_megatron.cli_grade import add_grade
+from mira_megatron.cli_grade import add_export_predictions, add_grade
+from mira_megatron.cli_swe import add_swe
 from mira_megatron.cli_tokens import add_tokens_tool
 from mira_megatron.cli_words import (
     Commands,
@@ -80,6 +81,8 @@ def command_parser() -> argparse.ArgumentParser:
     add_tokens_tool(commands)
     add_evaluate(commands)
     add_grade(commands)
+    add_export_predictions(commands)
+    add_swe(commands)
     add_compare(commands)
     add_decontaminate(commands)
     _add_serve(commands)
