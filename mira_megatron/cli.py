@@ -28,9 +28,10 @@ from mira_megatron.cli_cluster import run_doctor, run_job, submit_recipe
 from mira_megatron.cli_compare import run_compare
 from mira_megatron.cli_decontaminate import run_decontaminate
 from mira_megatron.cli_evaluate import run_evaluate
-from mira_megatron.cli_grade import run_grade
+from mira_megatron.cli_grade import run_export_predictions, run_grade
 from mira_megatron.cli_parser import command_parser
 from mira_megatron.cli_sharing import check_sharing, run_sharing_workers
+from mira_megatron.cli_swe import run_swe
 from mira_megatron.cli_words import print_json
 from mira_megatron.config import Recipe, load_recipe
 from mira_megatron.endpoints import unusable_api_keys
@@ -51,6 +52,7 @@ EXTRA_OF_MODULE = {
     "ray": "ray",
     "sentence_transformers": "embeddings",
     "sqlglot": "eval",
+    "swebench": "swe",
     "tensorboard": "megatron",
     "torch": "megatron",
     "transformers": "transformers",
@@ -108,6 +110,10 @@ def _run(arguments: argparse.Namespace) -> int:
         return run_tokens_tool(arguments)
     if arguments.command == "grade":
         return run_grade(arguments)
+    if arguments.command == "export-predictions":
+        return run_export_predictions(arguments)
+    if arguments.command == "swe":
+        return run_swe(arguments)
     if arguments.command == "evaluate":
         return run_evaluate(arguments, os.environ)
     if arguments.command == "compare":

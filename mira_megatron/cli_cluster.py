@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -16,6 +17,7 @@ from mira_megatron.config import Recipe, load_recipe
 if TYPE_CHECKING:
     from mira_megatron.launchers.cluster import Cluster
     from mira_megatron.launchers.job_graph import PlannedJob
+    from mira_megatron.launchers.job_place import JobPlace
 
 _LOG_COLUMNS = 110
 
@@ -23,12 +25,39 @@ _LOG_COLUMNS = 110
 def run_job(arguments: argparse.Namespace, environment: Mapping[str, str]) -> int:
     """Runs what a job of a cluster is told, and returns the exit code that its script reads."""
     place = importlib.import_module("mira_megatron.launchers.job_place").place_from(environment)
+    of_recipes = ("overrides", "only", "workers", "max_failures")
+    given = [word for word in of_recipes if getattr(arguments, word) not in (None, [])]
+    if arguments.stage is None and given:
+        raise ValueError(
+            f"{given[0].replace('_', '-')} belongs to `mira job RECIPE --stage STAGE`. A job.json "
+            "holds its own, which `mira submit` writes"
+        )
+    file = arguments.file if arguments.stage is None else _written_by_hand(arguments, place)
     if place.is_head:
         submissions = importlib.import_module("mira_megatron.launchers.submissions")
-        submissions.note_started(arguments.file.parent, environment)
+        submissions.note_started(file.parent, environment)
     runner = importlib.import_module("mira_megatron.launchers.job_runner")
-    code: int = runner.run_job(arguments.file, place)
+    code: int = runner.run_job(file, place)
     return code
+
+
+def _written_by_hand(arguments: argparse.Namespace, place: JobPlace) -> Path:
+    """Returns the file of the job that the command line describes."""
+    recipe = load_recipe(arguments.file, arguments.overrides)
+    written: Path = (
+        importlib.import_module("mira_megatron.launchers.hand_job")
+        .hand_job(
+            recipe,
+            arguments.overrides,
+            arguments.stage,
+            place,
+            only=arguments.only,
+            workers=1 if arguments.workers is None else arguments.workers,
+            max_failures=2 if arguments.max_failures is None else arguments.max_failures,
+        )
+        .path
+    )
+    return written
 
 
 def submit_recipe(

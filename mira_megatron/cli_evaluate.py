@@ -68,6 +68,11 @@ def add_evaluate(commands: Commands[argparse.ArgumentParser]) -> None:
         metavar="LEVEL",
         help="of the sandbox, as measured here; below it nothing is run (default: 3)",
     )
+    command.add_argument(
+        "--no-controls",
+        action="store_true",
+        help="do not look first whether gold and known-bad programs get their verdicts here",
+    )
     only = command.add_mutually_exclusive_group()
     only.add_argument("--generate-only", action="store_true", help="run no program")
     only.add_argument("--grade-only", action="store_true", help="ask no endpoint")
@@ -105,6 +110,7 @@ def run_evaluate(arguments: argparse.Namespace, secrets: Mapping[str, str]) -> i
         min_isolation=arguments.min_isolation,
         workers=arguments.workers,
         is_graded=not arguments.generate_only,
+        has_controls=not arguments.no_controls,
     )
     code: int = tool.run(Console(), options)
     return code

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import tempfile
 from pathlib import Path
 
 from rich.console import Console
 
 from mira_megatron.cli_words import Commands, add_log_level, add_workers
+from mira_megatron.eval.grade_shards import shard_of_words
 
 
 def add_grade(commands: Commands[argparse.ArgumentParser]) -> None:
@@ -43,8 +45,63 @@ def add_grade(commands: Commands[argparse.ArgumentParser]) -> None:
     command.add_argument(
         "--subset", action="store_true", help="tasks without a prediction are left out of the score"
     )
+    command.add_argument(
+        "--no-controls",
+        action="store_true",
+        help="do not look first whether gold and known-bad programs get their verdicts here",
+    )
+    command.add_argument(
+        "--regrade",
+        action="store_true",
+        help="grade again what an earlier version of the grader has graded, and show what changes",
+    )
+    command.add_argument(
+        "--shard",
+        metavar="I/N",
+        help="every N-th task, from the I-th on, counted from 0; the same command without it, "
+        "afterwards, puts them together",
+    )
     add_workers(command)
     add_log_level(command)
+
+
+def add_export_predictions(commands: Commands[argparse.ArgumentParser]) -> None:
+    """Adds `export-predictions`."""
+    text = "write predictions or generations as a benchmark's official tool reads them"
+    command = commands.add_parser("export-predictions", help=text, description=text)
+    command.add_argument("suite", type=Path, metavar="SUITE", help="a YAML file, see eval/suites/")
+    command.add_argument("--benchmark", required=True, metavar="NAME", help="one of the suite's")
+    which = command.add_mutually_exclusive_group(required=True)
+    which.add_argument("--predictions", type=Path, metavar="FILE")
+    which.add_argument(
+        "--generations", type=Path, metavar="FILE", help="a generations.jsonl of mira evaluate"
+    )
+    command.add_argument(
+        "--output", required=True, type=Path, metavar="PATH", help="a file; of MultiPL-E a folder"
+    )
+    command.add_argument("--data-folder", type=Path, metavar="DIR", help="default: the suite's")
+    add_log_level(command)
+
+
+def run_export_predictions(arguments: argparse.Namespace) -> int:
+    """Returns the exit code of `mira export-predictions`."""
+    tool = importlib.import_module("mira_megatron.eval.grade_tool")
+    suites = importlib.import_module("mira_megatron.eval.suite")
+    exports = importlib.import_module("mira_megatron.eval.exports")
+    suite = suites.load_suite(arguments.suite, arguments.data_folder)
+    entry = suite.entry(arguments.benchmark)
+    with tempfile.TemporaryDirectory() as cache:  # nothing is run, so nothing is kept
+        benchmark = suites.open_benchmark(entry, Path(cache))
+        samples, _ = tool.read_samples(
+            suite,
+            entry,
+            benchmark,
+            arguments.generations or arguments.predictions,
+            is_generated=arguments.generations is not None,
+        )
+        number = exports.export(entry.kind, benchmark, samples, arguments.output)
+    Console().print(f"{arguments.output}: {number:,} programs", markup=False, soft_wrap=True)
+    return 0
 
 
 def run_grade(arguments: argparse.Namespace) -> int:
@@ -61,6 +118,9 @@ def run_grade(arguments: argparse.Namespace) -> int:
         min_isolation=arguments.min_isolation,
         workers=arguments.workers,
         is_subset=arguments.subset,
+        has_controls=not arguments.no_controls,
+        is_regrade=arguments.regrade,
+        shard=None if arguments.shard is None else shard_of_words(arguments.shard),
     )
     code: int = tool.run(Console(), options)
     return code

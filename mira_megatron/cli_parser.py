@@ -13,7 +13,8 @@ from mira_megatron import __version__
 from mira_megatron.cli_compare import add_compare
 from mira_megatron.cli_decontaminate import add_decontaminate
 from mira_megatron.cli_evaluate import add_evaluate
-from mira_megatron.cli_grade import add_grade
+from mira_megatron.cli_grade import add_export_predictions, add_grade
+from mira_megatron.cli_swe import add_swe
 from mira_megatron.cli_tokens import add_tokens_tool
 from mira_megatron.cli_words import (
     Commands,
@@ -80,6 +81,8 @@ def command_parser() -> argparse.ArgumentParser:
     add_tokens_tool(commands)
     add_evaluate(commands)
     add_grade(commands)
+    add_export_predictions(commands)
+    add_swe(commands)
     add_compare(commands)
     add_decontaminate(commands)
     _add_serve(commands)
@@ -224,7 +227,20 @@ def _add_doctor(commands: Commands[argparse.ArgumentParser]) -> None:
 def _add_job(commands: Commands[argparse.ArgumentParser]) -> None:
     text = "run one job of a cluster, as its script does on every node"
     command = commands.add_parser("job", help=text, description=text)
-    command.add_argument("file", type=Path, metavar="FILE", help="RUN_FOLDER/jobs/NAME/job.json")
+    command.add_argument(
+        "file",
+        type=Path,
+        metavar="FILE",
+        help="RUN_FOLDER/jobs/NAME/job.json, or with --stage a recipe",
+    )
+    command.add_argument("overrides", nargs="*", metavar="key=value", help="a setting to change")
+    by_hand = command.add_argument_group("a stage of a recipe, as launchers/slurm/ runs it")
+    by_hand.add_argument("--stage", choices=list(STAGES))
+    by_hand.add_argument("--only", metavar="UNIT", help="the source, group or arm of that name")
+    by_hand.add_argument("--workers", type=int, metavar="N", help="processes on a node (1)")
+    by_hand.add_argument(
+        "--max-failures", type=int, metavar="N", help="after which it is not run again (2)"
+    )
     add_log_level(command)
 
 

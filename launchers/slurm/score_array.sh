@@ -39,6 +39,7 @@ if [ -n "${MIRA_ENDPOINTS:-}" ]; then
     section=score
     [ "$stage" != label ] || section=teacher
     set -f # the list is taken apart at its blanks, and not looked up as file names
+    # shellcheck disable=SC2206 # as is meant here
     urls=($MIRA_ENDPOINTS)
     words+=("$section.endpoints=[$(IFS=, && printf '%s' "${urls[*]}")]")
 fi

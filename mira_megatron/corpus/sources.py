@@ -17,7 +17,7 @@ from typing import Any
 
 import orjson
 
-from mira_megatron.config import load_yaml, typed
+from mira_megatron.config import check_name, load_yaml, typed
 from mira_megatron.corpus.renderers import FIELDS_BY_FAMILY
 from mira_megatron.records import FAMILIES
 
@@ -77,6 +77,8 @@ class SourceConfig:
         if not self.paths and not self.optional_paths:
             raise ValueError("paths=[] names no file; give files, folders or globs")
         prefix = self.family.replace("_", "-")
+        if self.group is not None:
+            check_name("group", self.group)
         if self.group is not None and not f"{self.group}-".startswith(f"{prefix}-"):
             raise ValueError(
                 f"group={self.group!r} must start with its family, for example {prefix}-python"

@@ -9,9 +9,9 @@ from pathlib import Path
 from mira_megatron import layout
 from mira_megatron.corpus.sources import SourceFile
 from mira_megatron.doctor.finding import ERROR, WARNING, Finding
-from mira_megatron.doctor.planned_trainings import read_json
 from mira_megatron.doctor.subject import Subject
 from mira_megatron.instruct.conversation_files import file_conversations
+from mira_megatron.json_objects import read_json_object
 from mira_megatron.training.cluster_training import BRIDGE, cluster_instruct_sft, trainer_of
 from mira_megatron.training.hf_weight_files import CONFIG, INDEX, WEIGHTS
 
@@ -41,7 +41,7 @@ def check_bases(subject: Subject) -> Iterator[Finding]:
 def missing_files(folder: Path) -> list[str]:
     """Returns which files of a Hugging Face model are missing or empty, weights among them."""
     names = [CONFIG, layout.TOKENIZER_FILE]
-    index = read_json(folder / INDEX)
+    index = read_json_object(folder / INDEX)
     if index is not None:
         names += sorted({str(name) for name in (index.get("weight_map") or {}).values()})
     else:

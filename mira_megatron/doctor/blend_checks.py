@@ -11,8 +11,9 @@ from typing import Any
 from mira_megatron import layout
 from mira_megatron.corpus.recipe_sources import recipe_sources
 from mira_megatron.doctor.finding import ERROR, INFO, UNKNOWN, WARNING, Finding
-from mira_megatron.doctor.planned_trainings import PlannedTraining, planned_trainings, read_json
+from mira_megatron.doctor.planned_trainings import PlannedTraining, planned_trainings
 from mira_megatron.doctor.subject import Subject
+from mira_megatron.json_objects import read_json_object
 from mira_megatron.provenance.tokens_doctor import examine
 from mira_megatron.tokenization.adopted import adopted_sources
 from mira_megatron.tokenization.blend_files import read_blend
@@ -58,7 +59,7 @@ def _check_tokenizer(subject: Subject, training: PlannedTraining) -> Iterator[Fi
     path = _tokenizer_path(subject)
     if path is None or not path.is_file():
         return
-    content = read_json(path)
+    content = read_json_object(path)
     assert content is not None, "it is a file"
     ids = token_ids(content)
     end = (subject.recipe.values.get("tokenize") or {}).get("eod_token")
@@ -70,7 +71,7 @@ def _check_tokenizer(subject: Subject, training: PlannedTraining) -> Iterator[Fi
             way_out="name one of its tokens in tokenize.eod_token",
         )
     theirs_path = None if training.base is None else training.base / layout.TOKENIZER_FILE
-    theirs = None if theirs_path is None else read_json(theirs_path)
+    theirs = None if theirs_path is None else read_json_object(theirs_path)
     if theirs is None:
         return
     others = token_ids(theirs)
@@ -190,7 +191,7 @@ def _base_end(subject: Subject, training: PlannedTraining | None) -> tuple[str, 
     end = (subject.recipe.values.get("tokenize") or {}).get("eod_token")
     if training is None or training.base is None or end is None:
         return None
-    content = read_json(training.base / layout.TOKENIZER_FILE)
+    content = read_json_object(training.base / layout.TOKENIZER_FILE)
     number = None if content is None else token_ids(content).get(end)
     return None if number is None else (end, number)
 

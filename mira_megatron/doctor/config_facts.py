@@ -8,7 +8,8 @@ from typing import Any
 from mira_megatron.distill.chatml import END
 from mira_megatron.distill.sft_files import BRIDGE_DATASET_KWARGS
 from mira_megatron.doctor.facts import TrainingFacts
-from mira_megatron.training.bridge_layouts import find_recipe
+from mira_megatron.training.bridge_layouts import ClusterLayout, find_recipe
+from mira_megatron.training.bridge_models import ClusterModel
 
 
 def config_facts(config: Any, num_gpus: int) -> TrainingFacts:
@@ -44,17 +45,11 @@ def config_facts(config: Any, num_gpus: int) -> TrainingFacts:
     )
 
 
-def recipe_facts(name: str, base_folder: str) -> TrainingFacts:
-    """Returns what one of our recipes says, without Megatron-Bridge installed.
-
-    Raises ValueError for a name that none has.
-    """
-    model, layout = find_recipe(name)
+def layout_facts(model: ClusterModel, layout: ClusterLayout, sequence_length: int) -> TrainingFacts:
+    """Returns what a model and its layout on a cluster say, whatever it is trained on."""
     return TrainingFacts(
         model=model.name,
         hf_architecture=model.hf_config["architectures"][0],
-        attention_variant="gated_delta_net" if model.packs_gated_delta_net else None,
-        is_packed=True,
         context_parallel=layout.context_parallel,
         tensor_parallel=layout.tensor_parallel,
         pipeline_parallel=layout.pipeline_parallel,
@@ -62,7 +57,21 @@ def recipe_facts(name: str, base_folder: str) -> TrainingFacts:
         num_gpus=layout.num_gpus,
         global_batch_size=layout.global_batch_size,
         micro_batch_size=1,
-        sequence_length=65536,
+        sequence_length=sequence_length,
+        model_vocab_size=model.hf_config["vocab_size"],
+    )
+
+
+def recipe_facts(name: str, base_folder: str) -> TrainingFacts:
+    """Returns what one of our recipes of scorers says, without Megatron-Bridge installed.
+
+    Raises ValueError for a name that none has.
+    """
+    model, layout = find_recipe(name)
+    return replace(
+        layout_facts(model, layout, 65536),
+        attention_variant="gated_delta_net" if model.packs_gated_delta_net else None,
+        is_packed=True,
         tokenizer_type="HuggingFaceTokenizer",
         tokenizer_folder=base_folder,
         eos_token=END,
@@ -70,7 +79,6 @@ def recipe_facts(name: str, base_folder: str) -> TrainingFacts:
         is_chat=bool(BRIDGE_DATASET_KWARGS["chat"]),
         adds_eos=bool(BRIDGE_DATASET_KWARGS["add_eos"]),
         prompt_template=str(BRIDGE_DATASET_KWARGS["prompt_template"]),
-        model_vocab_size=model.hf_config["vocab_size"],
     )
 
 

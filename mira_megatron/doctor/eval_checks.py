@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
@@ -10,48 +9,12 @@ from rich.console import Console
 from mira_megatron.doctor.doctor import print_findings
 from mira_megatron.doctor.finding import ERROR, INFO, WARNING, Finding
 from mira_megatron.doctor.library_checks import library_findings
+from mira_megatron.eval.languages import LANGUAGES, Language
 from mira_megatron.eval.sandbox.best import Candidate, candidates
-from mira_megatron.eval.sandbox.contract import DEFAULT_MIN_LEVEL, Job, Limits, Sandbox
+from mira_megatron.eval.sandbox.contract import DEFAULT_MIN_LEVEL, Sandbox
+from mira_megatron.eval.tool_versions import tool_versions
 
-_LIMITS = Limits(
-    wall_seconds=60,
-    cpu_seconds=30,
-    memory_bytes=4 << 30,  # what a Java or JavaScript machine reserves before it does anything
-    output_bytes=1 << 16,
-    num_processes=64,
-    file_bytes=64 << 20,
-    num_open_files=256,
-)
 _INSTALL = "tests/environments/eval.sh installs all languages, as root"
-
-
-@dataclass(frozen=True, slots=True)
-class Toolchain:
-    """A language of a benchmark, and the commands that must be able to say their version."""
-
-    language: str
-    commands: tuple[tuple[str, ...], ...]
-    packages: str
-
-
-TOOLCHAINS = (
-    Toolchain("Python", (("python3", "--version"),), "python3"),
-    Toolchain("C++", (("g++", "--version"),), "g++ libboost-dev libssl-dev"),
-    Toolchain(
-        "Java",
-        (("javac", "-version"), ("java", "-version")),
-        "openjdk-17-jdk-headless libjavatuples-java",
-    ),
-    Toolchain("JavaScript", (("node", "--version"),), "nodejs"),
-    Toolchain("TypeScript", (("tsc", "--version"),), "typescript@5.5.4, from npm"),
-    Toolchain("PHP", (("php", "--version"),), "php-cli"),
-    Toolchain(
-        "C#",
-        (("mcs", "--version"), ("mono", "--version")),
-        "mono-mcs mono-runtime libmono-system-numerics4.0-cil",
-    ),
-    Toolchain("bash", (("bash", "--version"),), "bash"),
-)
 
 
 def run(
@@ -100,21 +63,17 @@ def sandbox_findings(tried: list[Candidate]) -> list[Finding]:
 
 def language_findings(sandbox: Sandbox) -> list[Finding]:
     """Returns a line for every language, with the versions that are seen inside the sandbox."""
-    return [_language(sandbox, toolchain) for toolchain in TOOLCHAINS]
+    return [_language(sandbox, language) for language in LANGUAGES.values()]
 
 
-def _language(sandbox: Sandbox, toolchain: Toolchain) -> Finding:
-    versions = []
-    for command in toolchain.commands:
-        outcome = sandbox.run(Job(argv=command, limits=_LIMITS))
-        said = (outcome.stdout or outcome.stderr).decode(errors="replace").strip()
-        first_line = said.partition("\n")[0]
-        if not outcome.is_success:
-            return Finding(
-                level=WARNING,
-                what=f"{command[0]} does not run in the sandbox: {first_line or 'it was killed'}",
-                where=toolchain.language,
-                way_out=f"install {toolchain.packages} ({_INSTALL})",
-            )
-        versions.append(first_line)
-    return Finding(level=INFO, what="; ".join(versions), where=toolchain.language)
+def _language(sandbox: Sandbox, language: Language) -> Finding:
+    try:
+        versions = tool_versions(sandbox, language)
+    except ValueError as error:
+        return Finding(
+            level=WARNING,
+            what=str(error),
+            where=language.title,
+            way_out=f"install {language.package} ({_INSTALL})",
+        )
+    return Finding(level=INFO, what="; ".join(versions.values()), where=language.title)

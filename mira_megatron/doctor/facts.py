@@ -39,7 +39,7 @@ class TrainingFacts:
     global_batch_size: int | None = None
     micro_batch_size: int | None = None
     sequence_length: int | None = None
-    num_training_tokens: int | None = None
+    num_training_tokens: int | None = None  # at most
     tokenizer_type: str | None = None
     tokenizer_folder: str | None = None
     eos_token: str | None = None

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from mira_megatron.distill.sft_files import LENGTHS
 from mira_megatron.doctor.facts import CacheFacts, TrainingFacts
+from mira_megatron.json_objects import read_json_object
 from mira_megatron.manifest import read_manifest
 from mira_megatron.training.bridge_group import DIGEST_CHARS, SFT_FILES, GroupFolders, data_folders
 
@@ -31,7 +32,7 @@ def with_base(facts: TrainingFacts, base_folder: Path) -> TrainingFacts:
 
 
 def with_data(facts: TrainingFacts, folders: GroupFolders) -> TrainingFacts:
-    """Returns the facts with a source group's caches."""
+    """Returns the facts with a source group's caches, and how much it is trained on."""
     manifest = read_manifest(folders.sft)
     digest = None if manifest is None else manifest.output_digest[:DIGEST_CHARS]
     caches = [
@@ -39,7 +40,21 @@ def with_data(facts: TrainingFacts, folders: GroupFolders) -> TrainingFacts:
         *list_caches(folders.sft),
     ]
     named = tuple(replace(cache, source_digest=digest) for cache in caches)
-    return replace(facts, caches=named)
+    return replace(facts, caches=named, num_training_tokens=most_tokens(folders.sft))
+
+
+def most_tokens(sft_folder: Path) -> int | None:
+    """Returns how many tokens a group's training samples hold, at most; None without samples.
+
+    As if each were as long as the longest of its source: every one of them is not looked at.
+    """
+    lengths = read_json_object(sft_folder / LENGTHS)
+    if lengths is None:
+        return None
+    sources: list[dict[str, Any]] = list(lengths["sources"].values())
+    return sum(
+        int(each["num_training"]) * int(each["longest_sample_tokens"] or 0) for each in sources
+    )
 
 
 def list_caches(data_folder: Path) -> list[CacheFacts]:
@@ -84,12 +99,7 @@ def _content(token: object) -> str | None:
 
 
 def _json(path: Path) -> dict[str, Any]:
-    if not path.is_file():
+    value = read_json_object(path)
+    if value is None:
         raise FileNotFoundError(f"{path}: missing. Give the folder of the base model with --base.")
-    try:
-        value = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise ValueError(f"{path}: not JSON ({error}). Copy the base model anew.") from error
-    if not isinstance(value, dict):
-        raise ValueError(f"{path}: not a JSON object. Copy the base model anew.")
     return value

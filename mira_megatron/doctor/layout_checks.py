@@ -68,7 +68,7 @@ def check_enough_data(facts: TrainingFacts) -> list[Finding]:
     return [
         Finding(
             level=ERROR,
-            what=f"{facts.num_training_tokens:,} tokens fill about {num_samples} samples of "
+            what=f"at most {facts.num_training_tokens:,} tokens fill {num_samples} samples of "
             f"{facts.sequence_length:,}, fewer than a global batch of {facts.global_batch_size}: "
             "no step reads each sample once",
             where="train.global_batch_size, dataset.seq_length",

@@ -7,7 +7,6 @@ source groups: there is one entry per section.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,8 +14,9 @@ from typing import Any
 
 from mira_megatron.config import Recipe
 from mira_megatron.distill.distill_config import distill_config
-from mira_megatron.doctor.config_facts import recipe_facts
+from mira_megatron.doctor.config_facts import layout_facts, recipe_facts
 from mira_megatron.doctor.facts import TrainingFacts
+from mira_megatron.json_objects import read_json_object
 from mira_megatron.training.bridge_layouts import ClusterLayout, find_recipe
 from mira_megatron.training.bridge_models import ClusterModel
 from mira_megatron.training.cluster_training import (
@@ -66,21 +66,8 @@ def base_sizes(base: Path) -> ModelSizes | None:
 
     Raises ValueError where it cannot be read or is of an unknown model.
     """
-    config = read_json(base / "config.json")
+    config = read_json_object(base / "config.json")
     return None if config is None else model_sizes(config, where=str(base / "config.json"))
-
-
-def read_json(path: Path) -> dict[str, Any] | None:
-    """Returns a JSON object, None where there is no such file; ValueError for anything else."""
-    if not path.is_file():
-        return None
-    try:
-        value = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise ValueError(f"{path}: not JSON ({error}). Copy it anew.") from error
-    if not isinstance(value, dict):
-        raise ValueError(f"{path}: not a JSON object. Copy it anew.")
-    return value
 
 
 def _scorers(recipe: Recipe) -> PlannedTraining | None:
@@ -139,19 +126,6 @@ def _dense(
     stage: str, section: str, recipe: DenseRecipe, config: str, base: Path | None
 ) -> PlannedTraining:
     model, layout = at_length(recipe.model, recipe.sequence_length), recipe.layout
-    facts = TrainingFacts(
-        model=model.name,
-        hf_architecture=model.hf_config["architectures"][0],
-        context_parallel=layout.context_parallel,
-        tensor_parallel=layout.tensor_parallel,
-        pipeline_parallel=layout.pipeline_parallel,
-        expert_parallel=layout.expert_parallel,
-        num_gpus=layout.num_gpus,
-        global_batch_size=layout.global_batch_size,
-        micro_batch_size=1,
-        sequence_length=recipe.sequence_length,
-        model_vocab_size=model.hf_config["vocab_size"],
-    )
     return PlannedTraining(
         stage=stage,
         section=section,
@@ -162,7 +136,7 @@ def _dense(
         sizes=model.sizes,
         split=layout.split,
         step=layout.step(recipe.sequence_length),
-        facts=facts,
+        facts=layout_facts(model, layout, recipe.sequence_length),
     )
 
 

@@ -8,8 +8,9 @@ from dataclasses import fields, replace
 from mira_megatron.distill.distill_config import distill_config
 from mira_megatron.doctor.checks import check_facts, check_sizes
 from mira_megatron.doctor.config_facts import with_versions
-from mira_megatron.doctor.file_facts import with_base
+from mira_megatron.doctor.file_facts import most_tokens, with_base
 from mira_megatron.doctor.finding import ERROR, INFO, UNKNOWN, WARNING, Finding
+from mira_megatron.doctor.layout_checks import check_enough_data
 from mira_megatron.doctor.planned_trainings import (
     PlannedTraining,
     base_sizes,
@@ -33,6 +34,7 @@ def check_trainings(subject: Subject) -> list[Finding]:
         if subject.is_done(training.stage):
             continue
         findings += _check_facts(subject, training)
+        findings += _check_samples(subject, training)
         findings += _check_nodes(subject, training)
         findings += _check_base(subject, training)
         findings += _check_cut(subject, training)
@@ -68,6 +70,18 @@ def _check_facts(subject: Subject, training: PlannedTraining) -> list[Finding]:
         facts = with_base(facts, base)
     found = check_facts(facts) if training.stage == "distill" else check_sizes(facts)
     return [replace(each, where=f"{_named(subject, training)}, {each.where}") for each in found]
+
+
+def _check_samples(subject: Subject, training: PlannedTraining) -> Iterator[Finding]:
+    """Finds source groups whose samples, where they are made, do not fill one batch."""
+    if training.stage != "distill" or training.config is None:
+        return
+    for unit in subject.units:
+        if unit.stage == "sft-data" and subject.is_done("sft-data", unit.name):
+            folder = subject.recipe.run_folder / unit.folder
+            facts = replace(training.facts, num_training_tokens=most_tokens(folder))
+            for finding in check_enough_data(facts):
+                yield replace(finding, where=f"{folder}, {finding.where}")
 
 
 def _check_needs(subject: Subject) -> Iterator[Finding]:

@@ -72,6 +72,14 @@ class HasPredictionFormat(Protocol):
 
 
 @runtime_checkable
+class HasBadPrograms(Protocol):
+    """A benchmark whose known-bad programs come closer to passing than an empty one."""
+
+    def bad(self, task_id: str) -> str:
+        """Returns a program that runs and must not pass."""
+
+
+@runtime_checkable
 class HasFacts(Protocol):
     """A benchmark whose scores need more said about them."""
 

@@ -97,7 +97,11 @@ class BigCodeBench:
             program = sanitized(program, task.entry_point)
         if program is None:
             return Extraction(code=None, reason=found.reason or "unparsable")
-        return Extraction(code=f"{task.code_prompt}\n    pass\n{program}")
+        return Extraction(code=f"{self.calibration(sample.task_id)}{program}")
+
+    def calibration(self, task_id: str) -> str:
+        """Returns what the publisher's script puts before every solution."""
+        return f"{self.tasks[task_id].code_prompt}\n    pass\n"
 
     def task_digest(self, task_id: str) -> str:
         """Returns what a kept verdict depends on beside the program and the grader."""
@@ -107,6 +111,10 @@ class BigCodeBench:
         """Returns a program that must pass; on a machine that lacks a library it may not."""
         task = self.tasks[task_id]
         return task.complete_prompt + task.solution
+
+    def bad(self, task_id: str) -> str:
+        """Returns a program that must not pass: it leaves before any test, as if all was well."""
+        return "import os\nos._exit(0)\n"
 
     def cluster(self, task_id: str) -> str:
         """Returns the task itself: tasks are independent, and the hard ones are the same tasks."""

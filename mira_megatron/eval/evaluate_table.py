@@ -9,8 +9,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from mira_megatron.eval.grade_tool import Score
 from mira_megatron.eval.languages import LANGUAGES
+from mira_megatron.eval.scores import Score
 from mira_megatron.eval.suite import Entry, Suite
 from mira_megatron.eval.verdicts import Status
 

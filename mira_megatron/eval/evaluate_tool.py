@@ -37,7 +37,6 @@ from mira_megatron.eval.generation.suite_file import (
 from mira_megatron.eval.grade_tool import GradeOptions, grade_samples
 from mira_megatron.eval.sandbox.best import best_sandbox
 from mira_megatron.eval.suite import Entry, Suite, load_suite, open_benchmark
-from mira_megatron.eval.verdicts import Status
 from mira_megatron.file_lock import held_lock
 
 logger = logging.getLogger(__name__)
@@ -60,6 +59,7 @@ class EvaluateOptions:
     min_isolation: int
     workers: int
     is_graded: bool
+    has_controls: bool = True  # known programs are graded before a score is believed
 
     @property
     def cache_folder(self) -> Path:
@@ -217,6 +217,7 @@ def _grade(
                 workers=options.workers,
                 is_subset=options.limit is not None,
                 is_generated=True,
+                has_controls=options.has_controls,
             )
             asked = asked_of(work.planned)
             outcome.scores = grade_samples(
@@ -232,9 +233,7 @@ def _exit_code(outcomes: Sequence[Outcome]) -> int:
             logger.error("%s: %s", outcome.entry.name, outcome.problem)
     if any(outcome.problem for outcome in outcomes):
         return CANNOT
-    num_unknown = sum(
-        score.counts.get(Status.INFRA, 0) for outcome in outcomes for score in outcome.scores
-    )
+    num_unknown = sum(score.num_unknown for outcome in outcomes for score in outcome.scores)
     if num_unknown:
         logger.error("%d verdicts say nothing about the program; run the same again", num_unknown)
     return UNKNOWN if num_unknown else 0

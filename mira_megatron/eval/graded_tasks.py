@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mira_megatron.atomic_files import write_bytes
-from mira_megatron.eval.benchmark import Benchmark
 from mira_megatron.eval.verdicts import Verdict
 
 TASKS_FILE = "tasks.jsonl"
@@ -30,8 +29,8 @@ class GradedTask:
     programs: Mapping[int, str]
 
 
-def write_tasks(path: Path, benchmark: Benchmark, verdicts: Sequence[Verdict]) -> None:
-    """Writes every task of the benchmark, in its order, with the programs of the verdicts."""
+def write_tasks(path: Path, clusters: Mapping[str, str], verdicts: Sequence[Verdict]) -> None:
+    """Writes every task, by its cluster, in the order of the data, with the verdicts' programs."""
     programs: dict[str, dict[int, str]] = {}
     for verdict in verdicts:
         programs.setdefault(verdict.task_id, {})[verdict.sample] = verdict.code_digest
@@ -39,11 +38,11 @@ def write_tasks(path: Path, benchmark: Benchmark, verdicts: Sequence[Verdict]) -
         json.dumps(
             {
                 "task_id": task_id,
-                "cluster": benchmark.cluster(task_id),
+                "cluster": cluster,
                 "programs": programs.get(task_id, {}),
             }
         )
-        for task_id in benchmark.task_ids
+        for task_id, cluster in clusters.items()
     ]
     write_bytes(path, "".join(f"{line}\n" for line in lines).encode())
 

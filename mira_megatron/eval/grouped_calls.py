@@ -4,9 +4,7 @@ The right answers stay here: the sandbox is given inputs only, and what comes ba
 (sandbox/values.py) that the caller compares. Whatever the program does to the processes inside, it
 can only answer for itself.
 
-Beside sandbox/calls.py, which asks for one call after the other, this is for graders with time
-limits of their own per call: in CPU seconds, so that a busy machine changes no verdict, and with
-all values of a group known in one go.
+Time limits are per call and in CPU seconds, so that a busy machine changes no verdict.
 """
 
 from __future__ import annotations

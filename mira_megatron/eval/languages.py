@@ -23,6 +23,7 @@ class Language:
     """One language. Command lines are for /bin/sh and ours alone; `{tool}` is a tool's path."""
 
     name: str
+    title: str  # for a reader
     file: str
     compile: str = ""
     run: str
@@ -32,6 +33,12 @@ class Language:
     blocks_at_end: int = 0
     failure_words: tuple[str, ...] = ()  # on stderr they mean a failed test, whatever the exit code
     environment: Mapping[str, str] = field(default_factory=dict)
+    version_word: str = "--version"  # what its tools say their version to
+
+    @property
+    def commands(self) -> tuple[str, ...]:
+        """The tools that are programs."""
+        return tuple(tool for tool in self.tools if not Path(tool).is_absolute())
 
     def with_mark(self, tests: str, mark: str) -> str:
         """Returns the tests followed by a statement that says they have ended.
@@ -71,6 +78,7 @@ LANGUAGES: Mapping[str, Language] = {
     for language in (
         Language(
             name="cpp",
+            title="C++",
             file="program.cpp",
             # The paths of `-lcrypto -lssl` cost nothing where nothing asks for them.
             compile="{g++} -std=c++17 -o program program.cpp -lcrypto -lssl",
@@ -82,6 +90,7 @@ LANGUAGES: Mapping[str, Language] = {
         ),
         Language(
             name="cs",
+            title="C#",
             file="Program.cs",
             compile="{mcs} -nologo -d:DEBUG -r:System.Numerics.dll -out:program.exe Program.cs",
             run="{mono} program.exe",
@@ -95,17 +104,20 @@ LANGUAGES: Mapping[str, Language] = {
         ),
         Language(
             name="java",
+            title="Java",
             file="Problem.java",
             compile=f"{{javac}} -J-XX:TieredStopAtLevel=1 -J-XX:+UseSerialGC -encoding UTF8 "
             f"-nowarn -d . -cp {_JAVATUPLES} Problem.java",
             run=f"{{java}} {_JAVA} -ea -cp .:{_JAVATUPLES} Problem",
             tools=("javac", "java", _JAVATUPLES),
             package="openjdk-17-jdk-headless libjavatuples-java",
+            version_word="-version",
             mark='System.out.println("{mark}");',
             blocks_at_end=_IN_MAIN_IN_CLASS,
         ),
         Language(
             name="js",
+            title="JavaScript",
             file="program.js",
             run="{node} program.js",
             tools=("node",),
@@ -114,6 +126,7 @@ LANGUAGES: Mapping[str, Language] = {
         ),
         Language(
             name="php",
+            title="PHP",
             file="program.php",
             run="{php} -d display_errors=stderr program.php",
             tools=("php",),
@@ -122,6 +135,7 @@ LANGUAGES: Mapping[str, Language] = {
         ),
         Language(
             name="py",
+            title="Python",
             file="program.py",
             run="{python3} -I program.py",
             tools=("python3",),
@@ -130,6 +144,7 @@ LANGUAGES: Mapping[str, Language] = {
         ),
         Language(
             name="sh",
+            title="bash",
             file="program.sh",
             run="{bash} program.sh",
             tools=("bash",),
@@ -138,6 +153,7 @@ LANGUAGES: Mapping[str, Language] = {
         ),
         Language(
             name="ts",
+            title="TypeScript",
             file="program.ts",
             # To check the standard library's own types each time takes half of the time.
             compile="{node} {tsc} --target es2020 --skipLibCheck program.ts",

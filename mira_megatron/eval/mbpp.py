@@ -15,13 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mira_megatron.atomic_files import write_json
 from mira_megatron.eval.answers.fences import code_in_answer
 from mira_megatron.eval.answers.python_code import sanitized
 from mira_megatron.eval.benchmark import Prompt, Style
 from mira_megatron.eval.grouped_calls import Call, CallStatus, call_groups
+from mira_megatron.eval.kept_results import keep_json
 from mira_megatron.eval.mbpp_inputs import typed_arguments
-from mira_megatron.eval.mbpp_oracles import expected_value, is_right
+from mira_megatron.eval.mbpp_oracles import ANY_ANSWER, expected_value, is_right
 from mira_megatron.eval.mbpp_prompts import mbpp_prompt
 from mira_megatron.eval.sandbox import values
 from mira_megatron.eval.sandbox.contract import Limits, Sandbox
@@ -131,6 +131,13 @@ class Mbpp:
         """Returns a program that must pass."""
         return self.tasks[task_id].solution
 
+    def bad(self, task_id: str) -> str:
+        """Returns a program that must not pass: it answers every call with the same odd text."""
+        name = self.tasks[task_id].entry_point
+        # Where any answer, or any answer but None, may be right, there must be none at all.
+        body = "raise ValueError" if name in ANY_ANSWER else "return 'no answer to any task'"
+        return f"def {name}(*arguments):\n    {body}\n"
+
     def cluster(self, task_id: str) -> str:
         """Returns the task itself: MBPP's tasks are independent, its two benchmarks share them."""
         return task_id
@@ -191,8 +198,7 @@ class Mbpp:
             "values": expected,
             "seconds": [[call.seconds for call in group] for group in called.groups],
         }
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(path, content, is_flushed=False)
+        keep_json(path, content)
         return _read_gold(path)
 
 

@@ -21,6 +21,8 @@ _ABSOLUTE_OF_FLOATS = (
 
 # Tasks whose answer is a match object or None: what counts is which of the two.
 NOT_NONE = frozenset({"check_str", "text_match_three", "text_starta_endb"})
+# Tasks where an answer of any kind can be right.
+ANY_ANSWER = NOT_NONE | {"are_equivalent"}
 # Tasks whose answer is a collection in any order.
 _AS_SETS = frozenset(
     {

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mira_megatron.eval.benchmark import Prompt, Style
+from mira_megatron.eval.language_probes import PROBES
 from mira_megatron.eval.languages import LANGUAGES, Language
 from mira_megatron.eval.multipl_e_answers import multipl_e_chat, program_in_answer
 from mira_megatron.eval.sandbox.contract import Job, Limits, Outcome, Sandbox
@@ -53,11 +54,11 @@ class MultiplE:
     """The benchmark over one language's file."""
 
     def __init__(self, path: Path, language: str) -> None:
-        self._language = LANGUAGES[language]
+        self.language = LANGUAGES[language]
         self.name = f"multipl_e_{language}"
         self.grader = GRADER
         self.verdict_names = (self.name,)
-        self.tasks = load_tasks(path, self._language)
+        self.tasks = load_tasks(path, self.language)
 
     @property
     def task_ids(self) -> Sequence[str]:
@@ -68,7 +69,7 @@ class MultiplE:
         """Returns what a base model continues, the task as the file has it, or a chat is asked."""
         task = self.tasks[task_id]
         if style is Style.CHAT:
-            return multipl_e_chat(task.prompt, self._language.name)
+            return multipl_e_chat(task.prompt, self.language.name)
         return Prompt(
             template="multipl_e-completion/1",
             text=task.prompt,
@@ -84,7 +85,7 @@ class MultiplE:
         if sample.form is Form.COMPLETION:
             return Extraction(code=task.prompt + sample.text)
         if sample.form is Form.ANSWER:
-            return program_in_answer(sample.text, task.prompt, self._language.name)
+            return program_in_answer(sample.text, task.prompt, self.language.name)
         # Published details hold the program with its tests, PHP's closed by a tag.
         text = sample.text.removesuffix("?>") if sample.text.endswith("test();?>") else sample.text
         return Extraction(code=text.removesuffix(task.tests))
@@ -103,15 +104,21 @@ class MultiplE:
 
     def judge(self, sandbox: Sandbox, task_id: str, code: str) -> Judgment:
         """Returns the verdict on a program. Raises ValueError where a tool is missing here."""
-        mark = secrets.token_hex(16)
-        tests = self._language.with_mark(self.tasks[task_id].tests, mark)
-        outcome = sandbox.run(language_job(self._language, f"{code}\n{tests}"))
-        status = _status_of(outcome, self._language, mark.encode())
+        outcome, status = _run_tests(sandbox, self.language, code, self.tasks[task_id].tests)
         return Judgment(
             statuses={self.name: status},
             isolation=outcome.isolation,
             seconds=outcome.wall_seconds,
         )
+
+    def probe(self, sandbox: Sandbox) -> tuple[tuple[Status, str], tuple[Status, str]]:
+        """Returns what a right and a wrong program of the language get, which no task knows."""
+        probe = PROBES[self.language.name]
+        right, wrong = (
+            _run_tests(sandbox, self.language, f"{probe.prompt}{completion}", probe.tests)[1]
+            for completion in (probe.right, probe.wrong)
+        )
+        return right, wrong
 
 
 def humaneval_number(task_id: str) -> str:
@@ -182,6 +189,14 @@ def _task_of_line(line: bytes, where: str, language: Language) -> MultiplETask:
         stop_words=tuple(map(str, fields.get("stop_tokens") or ())),
         digest=digest(GRADER, *(fields[name] for name in _FIELDS)),
     )
+
+
+def _run_tests(
+    sandbox: Sandbox, language: Language, code: str, tests: str
+) -> tuple[Outcome, tuple[Status, str]]:
+    mark = secrets.token_hex(16)
+    outcome = sandbox.run(language_job(language, f"{code}\n{language.with_mark(tests, mark)}"))
+    return outcome, _status_of(outcome, language, mark.encode())
 
 
 def _status_of(outcome: Outcome, language: Language, mark: bytes) -> tuple[Status, str]:

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from mira_megatron import layout
-from mira_megatron.config import Recipe, check_name, fingerprinted, nearest
+from mira_megatron.config import Recipe, fingerprinted, nearest
 from mira_megatron.corpus.recipe_sources import recipe_sources
 from mira_megatron.corpus.sources import SourceConfig
 from mira_megatron.grouping.embedders import (
@@ -205,11 +205,10 @@ def _founders_pins(recipe: Recipe, family: str, sources: tuple[str, ...]) -> dic
 
 
 def _check_pins(recipe: Recipe, sources: Mapping[str, SourceConfig]) -> None:
-    """Raises ValueError for a pin that could not be a folder or is another family's group."""
+    """Raises ValueError for a pin that is another family's group."""
     for name, source in sources.items():
         if source.group is None:
             continue
-        check_name(f"{recipe.path}: sources.{name}.group", source.group)
         family = family_of_group(source.group)
         if family != source.family:  # only qa can be taken for qa_with_think, see SourceConfig
             raise ValueError(

@@ -28,7 +28,7 @@ from mira_megatron.instruct.instruct_config import (
     instruct_training,
 )
 from mira_megatron.stage import Unit
-from mira_megatron.training.arm_folders import deciding
+from mira_megatron.training.arm_folders import trained_as
 from mira_megatron.training.cluster_training import BRIDGE, trainer_of
 from mira_megatron.training.midtrain import base_digest, midtrain_base
 from mira_megatron.training.schedule import TrainSettings
@@ -92,14 +92,7 @@ def _cluster_unit(run_folder: Path, arm: TunedArm) -> Unit:
         name=arm.arm,
         folder=layout.instruct(arm.arm),
         version=VERSION,
-        config={
-            "trainer": BRIDGE,
-            "model": arm.recipe.model.name,
-            "sequence_length": arm.recipe.sequence_length,
-            "global_batch_size": arm.recipe.layout.global_batch_size,
-            "training": deciding(arm.choices),
-            "num_epochs": arm.num_epochs,
-        },
+        config={**trained_as(arm.recipe, arm.choices), "num_epochs": arm.num_epochs},
         upstream=(layout.checkpoints(arm.arm),) if arm.is_own_base else (),
         raw_files=weights_of(run_folder, arm),
         work="mira_megatron.instruct.bridge_instruct:take_over_tuned",

@@ -102,12 +102,16 @@ def job_file(
     )
 
 
+def job_name(stage: str, only: str | None) -> str:
+    """Returns a name that no other job has: capitals become a dot and the small letter."""
+    if only is None:
+        return stage
+    name = re.sub(r"[A-Z]", lambda capital: f".{capital[0].lower()}", only)
+    return f"{stage}-{name}"
+
+
 def _job_name(unit: Unit) -> str:
-    """Returns a name that no other unit's job has: capitals become a dot and the small letter."""
-    if unit.stage not in _JOB_PER_UNIT:
-        return unit.stage
-    name = re.sub(r"[A-Z]", lambda capital: f".{capital[0].lower()}", unit.name)
-    return f"{unit.stage}-{name}"
+    return job_name(unit.stage, unit.name if unit.stage in _JOB_PER_UNIT else None)
 
 
 def _before(units: Sequence[Unit], name: str, job_of: Mapping[str, str]) -> set[str]:

@@ -23,7 +23,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from mira_megatron.config import Recipe, load_recipe
-from mira_megatron.file_lock import IN_USE
+from mira_megatron.file_lock import IN_USE, LockHeldError, held_lock
 from mira_megatron.launchers.job_children import (
     AttemptFailed,
     AttemptOver,
@@ -93,7 +93,7 @@ def _attempt(run: _Run, children: JobChildren, in_use_seconds: float) -> int:
     except _Refused as refusal:
         logger.error("%s: %s", job.name, refusal)
         return REFUSED
-    except _InUse as in_use:
+    except (_InUse, LockHeldError) as in_use:
         logger.warning("%s: %s; the next attempt is to find it free", job.name, in_use)
         children.pause(in_use_seconds)
     except Stopped:
@@ -259,16 +259,22 @@ class _Run:
                     f"{training.num_nodes} nodes, but this job has {self._place.num_nodes}. "
                     "Submit it with `mira submit`, which asks for as many"
                 )
-            for words in training.prepare:
-                self._run(words)
-            self._turns.give(training.name)
-            self._run_ranks(training)
-            for words in training.finish:
-                self._run(words, refusal_fails=True)
-            # What it refuses here is a checkpoint that is not the last: the training ended early.
-            self._run(self._stage_words(training.name), refusal_fails=True)
+            # Two jobs of one training, as when a script was sent twice, would write one checkpoint.
+            lock = self.job.run_folder / ".locks" / f"{self.job.stage}.{training.name}.training"
+            with held_lock(lock, f"{lock}: another job trains {training.name}"):
+                self._train_one(training)
         if self._unfinished():
             self._run_stage()
+
+    def _train_one(self, training: TrainingCommands) -> None:
+        for words in training.prepare:
+            self._run(words)
+        self._turns.give(training.name)
+        self._run_ranks(training)
+        for words in training.finish:
+            self._run(words, refusal_fails=True)
+        # What it refuses here is a checkpoint that is not the last: the training ended early.
+        self._run(self._stage_words(training.name), refusal_fails=True)
 
     def _run_ranks(self, training: TrainingCommands) -> None:
         run_ranks(

@@ -29,6 +29,7 @@ from mira_megatron.manifest import read_manifest
 from mira_megatron.shards import json_digest
 from mira_megatron.training.base_weights import weights_digest
 from mira_megatron.training.bridge_settings import TrainingChoices
+from mira_megatron.training.cluster_training import BRIDGE
 from mira_megatron.training.dense_layouts import DenseRecipe
 
 DIGEST_CHARS = 12  # in a folder's name
@@ -144,6 +145,17 @@ def identity_of(
         global_batch_size=recipe.layout.global_batch_size,
         choices={**deciding(choices), **(more or {})},
     )
+
+
+def trained_as(recipe: DenseRecipe, choices: TrainingChoices) -> dict[str, Any]:
+    """Returns the config of a unit that Megatron-Bridge trains: what of it decides weights."""
+    return {
+        "trainer": BRIDGE,
+        "model": recipe.model.name,
+        "sequence_length": recipe.sequence_length,
+        "global_batch_size": recipe.layout.global_batch_size,
+        "training": deciding(choices),
+    }
 
 
 def deciding(choices: TrainingChoices) -> dict[str, Any]:

@@ -6,7 +6,6 @@ our model cannot have is refused.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 
 import torch
 
+from mira_megatron.json_objects import read_json_object
 from mira_megatron.training.model_shape import ModelShape
 
 CONFIG = "config.json"
@@ -134,16 +134,11 @@ class _Fields:
 
 
 def _read(path: Path) -> _Fields:
-    if not path.is_file():
+    values = read_json_object(path)
+    if values is None:
         raise FileNotFoundError(
             f"{path}: no such file. Name a folder in Hugging Face's layout (save_pretrained)."
         )
-    try:
-        values = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise ValueError(f"{path}: not JSON ({error}). Fetch the model anew.") from error
-    if not isinstance(values, dict):
-        raise ValueError(f"{path}: expected a JSON object. Fetch the model anew.")
     return _Fields(path, values)
 
 

@@ -28,7 +28,7 @@ from mira_megatron.corpus.raw_digests import exported_weights_digest
 from mira_megatron.corpus.recipe_sources import recipe_sources
 from mira_megatron.stage import Unit
 from mira_megatron.tokenization.adopted import adopted_sources
-from mira_megatron.training.arm_folders import deciding
+from mira_megatron.training.arm_folders import trained_as
 from mira_megatron.training.cluster_midtrain import ClusterArm, cluster_arms, weights_of
 from mira_megatron.training.cluster_training import BRIDGE, trainer_of
 from mira_megatron.training.model_shape import ModelShape
@@ -117,13 +117,7 @@ def _cluster_unit(recipe: Recipe, arm: ClusterArm) -> Unit:
         name=arm.arm,
         folder=layout.checkpoints(arm.arm),
         version=VERSION,
-        config={
-            "trainer": BRIDGE,
-            "model": arm.recipe.model.name,
-            "sequence_length": arm.recipe.sequence_length,
-            "global_batch_size": arm.recipe.layout.global_batch_size,
-            "training": deciding(arm.choices),
-        },
+        config=trained_as(arm.recipe, arm.choices),
         upstream=_upstream(recipe, arm.arm),
         raw_files=weights_of(recipe.run_folder, arm),
         work="mira_megatron.training.bridge_midtrain:take_over_arm",

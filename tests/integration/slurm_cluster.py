@@ -1,8 +1,9 @@
-"""A real SLURM on this machine: one node, one partition, in a folder of its own.
+"""A real SLURM on this machine: one partition, one node or several, in a folder of its own.
 
-Its daemons run in the foreground as children of the test, with their own ports, key and sockets:
-several may run side by side, and none touches what the machine's own SLURM uses. They end with the
-block, and with the test's process should that be killed; so does what jobs leave running.
+Every node has a daemon of its own, and all are this machine. The daemons run in the foreground as
+children of the test, with their own ports, key and sockets: several clusters may run side by side,
+and none touches what the machine's own SLURM uses. They end with the block, and with the test's
+process should that be killed; so does what jobs leave running.
 """
 
 from __future__ import annotations
@@ -45,12 +46,17 @@ class Job:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SlurmCluster:
-    """A cluster that takes jobs; its node has `num_cpus` CPUs, whatever the machine has."""
+    """A cluster that takes jobs; each node has `num_cpus` CPUs, whatever the machine has."""
 
     folder: Path
-    node: str
+    nodes: Sequence[str]  # the first one's name is this machine's
     num_cpus: int
     environment: Mapping[str, str] = field(repr=False)  # of whoever talks to it
+
+    @property
+    def node(self) -> str:
+        """Returns the name of the first node."""
+        return self.nodes[0]
 
     def command(self, *words: object, **environment: str) -> str:
         """Returns what a command of SLURM's wrote to stdout; fails with its stderr."""
@@ -102,15 +108,16 @@ class SlurmCluster:
 
 
 @contextmanager
-def running_slurm(*, num_cpus: int = 4) -> Iterator[SlurmCluster]:
+def running_slurm(*, num_cpus: int = 4, num_nodes: int = 1) -> Iterator[SlurmCluster]:
     """Runs a cluster while the block is open. Fails where SLURM is missing and cannot be had."""
+    host = socket.gethostname().partition(".")[0]
     installed = subprocess.run([INSTALL], capture_output=True, text=True, check=False)
     if installed.returncode:
         pytest.fail(installed.stderr[-3000:])
     with marked_folder("slurm") as folder, ExitStack() as ending:
         cluster = SlurmCluster(
             folder=folder,
-            node=socket.gethostname().partition(".")[0],
+            nodes=(host, *(f"{host}-{number}" for number in range(1, num_nodes))),
             num_cpus=num_cpus,
             environment={
                 **{name: value for name, value in os.environ.items() if "SLURM" not in name},
@@ -157,27 +164,34 @@ def _job(values: Mapping[str, str]) -> Job:
 def _start(cluster: SlurmCluster, ending: ExitStack) -> None:
     """Starts the daemons; they end, the last first, with `ending`."""
     folder = cluster.folder
-    for name in ("state", "spool"):
+    for name in ("state", *(f"spool-{node}" for node in cluster.nodes)):
         (folder / name).mkdir()
     (folder / "munge.key").write_bytes(secrets.token_bytes(1024))
     (folder / "munge.key").chmod(0o400)
     (folder / "slurm.conf").write_text(_configuration(cluster), encoding="utf-8")
     munge = [f"--{name}={folder / file}" for name, file in _MUNGE_FILES.items()]
     # Its folder is below one that everybody may write to, which munged refuses unless forced.
-    daemons = (["munged", "--foreground", "--force", *munge], ["slurmctld", "-D"], ["slurmd", "-D"])
-    started = [ending.enter_context(_daemon(words, cluster)) for words in daemons]
+    daemons = {
+        "munged": ["munged", "--foreground", "--force", *munge],
+        "slurmctld": ["slurmctld", "-D"],
+        **{f"slurmd-{node}": ["slurmd", "-D", "-N", node] for node in cluster.nodes},
+    }
+    started = [
+        ending.enter_context(_daemon(words, cluster, folder / f"{name}.out"))
+        for name, words in daemons.items()
+    ]
 
     def is_ready() -> bool:
         ended = [each.args for each in started if each.poll() is not None]
         assert not ended, f"{ended}: {cluster.log()}"
         found = subprocess.run(
-            ["sinfo", "--noheader", "--format=%t"],
+            ["sinfo", "--noheader", "--Node", "--format=%t"],
             env=cluster.environment,
             capture_output=True,
             text=True,
             check=False,
         )
-        return found.stdout.strip() == "idle"
+        return found.stdout.split() == ["idle"] * len(cluster.nodes)
 
     wait_until(is_ready, cluster.log, seconds=_READY_SECONDS)
 
@@ -193,11 +207,15 @@ _MUNGE_FILES = {
 
 def _configuration(cluster: SlurmCluster) -> str:
     folder, user = cluster.folder, pwd.getpwuid(os.getuid()).pw_name
+    nodes = "\n".join(
+        f"NodeName={node} NodeHostname={cluster.node} NodeAddr=127.0.0.1 Port={free_port()} "
+        f"CPUs={cluster.num_cpus} State=UNKNOWN"
+        for node in cluster.nodes
+    )
     return f"""\
 ClusterName=mira
 SlurmctldHost={cluster.node}(127.0.0.1)
 SlurmctldPort={free_port()}
-SlurmdPort={free_port()}
 SlurmUser={user}
 SlurmdUser={user}
 AuthType=auth/munge
@@ -205,9 +223,9 @@ AuthType=auth/munge
 AuthInfo=socket={folder}/munge.socket,cred_expire=15
 CredType=cred/munge
 SlurmctldPidFile={folder}/slurmctld.pid
-SlurmdPidFile={folder}/slurmd.pid
+SlurmdPidFile={folder}/slurmd-%n.pid
 StateSaveLocation={folder}/state
-SlurmdSpoolDir={folder}/spool
+SlurmdSpoolDir={folder}/spool-%n
 MailProg=/bin/true
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
@@ -217,16 +235,18 @@ JobAcctGatherType=jobacct_gather/none
 AccountingStorageType=accounting_storage/none
 MpiDefault=none
 ReturnToService=2
-# The node has as many CPUs as the tests want, whatever the machine has.
+# A node has as many CPUs as the tests want, whatever the machine has.
 SlurmdParameters=config_overrides
-NodeName={cluster.node} NodeAddr=127.0.0.1 CPUs={cluster.num_cpus} State=UNKNOWN
+{nodes}
 PartitionName=all Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 """
 
 
 @contextmanager
-def _daemon(words: Sequence[str], cluster: SlurmCluster) -> Iterator[subprocess.Popen[bytes]]:
-    with (cluster.folder / f"{words[0]}.out").open("wb") as output:
+def _daemon(
+    words: Sequence[str], cluster: SlurmCluster, log: Path
+) -> Iterator[subprocess.Popen[bytes]]:
+    with log.open("wb") as output:
         process = subprocess.Popen(
             words,
             env=cluster.environment,

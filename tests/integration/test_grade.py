@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
+from doubling_tasks import write_doubling
 
 from mira_megatron.eval.grading import read_verdicts
 from mira_megatron.eval.sandbox.best import best_sandbox
+from mira_megatron.file_lock import IN_USE
 
 pytestmark = pytest.mark.integration
 
@@ -33,13 +36,11 @@ def _a_sandbox() -> None:
 
 
 def test_a_killed_grade_goes_on_and_gives_the_same_verdicts(tmp_path: Path) -> None:
-    _write_mbpp(tmp_path)
+    write_doubling(tmp_path, NUM_TASKS)
     killed, whole = tmp_path / "killed", tmp_path / "whole"
     process = subprocess.Popen(_grade(tmp_path, killed))
     verdicts = killed / "verdicts.jsonl"
-    while not (verdicts.exists() and verdicts.stat().st_size):
-        assert process.poll() is None, "it ended before it could be killed"
-        time.sleep(0.01)
+    _wait_for_verdicts(process, verdicts)
     process.kill()
     process.wait()
     before = read_verdicts(verdicts)
@@ -51,6 +52,29 @@ def test_a_killed_grade_goes_on_and_gives_the_same_verdicts(tmp_path: Path) -> N
     )
     results = json.loads((killed / "results.json").read_bytes())
     assert results["num_resumed"] >= len(before) // 2
+    assert results["scores"]["mbpp"]["pass@1"] == 50.0
+
+
+def test_killed_and_doubled_shards_come_to_the_same_verdicts(tmp_path: Path) -> None:
+    write_doubling(tmp_path, NUM_TASKS)
+    shared, whole = tmp_path / "shared", tmp_path / "whole"
+    killed = subprocess.Popen([*_grade(tmp_path, shared), "--shard", "1/2"])
+    _wait_for_verdicts(killed, shared / "verdicts.1-of-2.jsonl")
+    killed.send_signal(signal.SIGSTOP)
+    doubled = subprocess.run([*_grade(tmp_path, shared), "--shard", "1/2"], check=False)
+    assert doubled.returncode == IN_USE
+    killed.kill()
+    killed.wait()
+    both = [subprocess.Popen([*_grade(tmp_path, shared), "--shard", "0/2"]) for _ in range(2)]
+    assert sorted(process.wait() for process in both) in ([0, 0], [0, IN_USE])
+    before = read_verdicts(shared / "verdicts.1-of-2.jsonl")
+    assert 0 < len(before) < NUM_TASKS
+    subprocess.run(_grade(tmp_path, shared), check=True)
+    subprocess.run(_grade(tmp_path, whole), check=True)
+    verdicts = read_verdicts(shared / "verdicts.jsonl")
+    assert sorted(verdicts, key=str) == sorted(read_verdicts(whole / "verdicts.jsonl"), key=str)
+    results = json.loads((shared / "results.json").read_bytes())
+    assert results["num_resumed"] >= (len(before) + NUM_TASKS) // 2
     assert results["scores"]["mbpp"]["pass@1"] == 50.0
 
 
@@ -69,31 +93,13 @@ def test_verdicts_agree_with_published_ones(tmp_path: Path, name: str) -> None:
     assert done.returncode == 0, done.stdout
 
 
+def _wait_for_verdicts(process: subprocess.Popen[bytes], verdicts: Path) -> None:
+    while not (verdicts.exists() and verdicts.stat().st_size):
+        assert process.poll() is None, "it ended before it could be killed"
+        time.sleep(0.01)
+
+
 def _grade(folder: Path, output: Path) -> list[str]:
     command = [sys.executable, "-m", "mira_megatron.cli", "grade", str(SUITE)]
     command += ["--benchmark", "mbpp", "--predictions", str(folder / "samples.jsonl")]
     return [*command, "--data-folder", str(folder), "--output", str(output), "--workers", "2"]
-
-
-def _write_mbpp(folder: Path) -> None:
-    """Writes tasks to double a number, and answers of which every other one is wrong."""
-    tasks, samples = [], []
-    for number in range(NUM_TASKS):
-        task_id = f"Mbpp/{number + 2000}"
-        tasks.append(
-            {
-                "task_id": task_id,
-                "prompt": f'"""\nTask {number}.\n"""\n',
-                "entry_point": "double",
-                "canonical_solution": "def double(a):\n    return 2 * a\n",
-                "base_input": [[number + 1]],
-                "plus_input": [[0], [-3]],
-                "atol": 0,
-            }
-        )
-        body = "2 * a" if number % 2 else "a"
-        samples.append({"task_id": task_id, "solution": f"def double(a):\n    return {body}\n"})
-    path = folder / "mbpp_plus/MbppPlus-v0.1.0.jsonl"
-    path.parent.mkdir()
-    path.write_text("".join(json.dumps(task) + "\n" for task in tasks))
-    (folder / "samples.jsonl").write_text("".join(json.dumps(each) + "\n" for each in samples))

@@ -19,6 +19,7 @@ import numpy as np
 from mira_megatron.eval.contamination.arrays import I64, U8, U64, Bools
 from mira_megatron.eval.contamination.code_tokens import Tokens, mixed, ngrams, running_sums
 from mira_megatron.eval.contamination.code_tokens import text_tokens as _tokens
+from mira_megatron.eval.contamination.hash_set import HashSet
 
 # Of Python and the languages of MultiPL-E: words that no renaming changes.
 _KEYWORDS = (
@@ -35,7 +36,7 @@ def _hashes(*words: str) -> U64:
     return np.sort(np.array([_tokens(word).hash_T[0] for word in words], dtype=np.uint64))
 
 
-_KEYWORD_HASHES = _hashes(*_KEYWORDS.split())
+_KEYWORD_HASHES = HashSet.of(_hashes(*_KEYWORDS.split()))
 ((_DOT,), (_OPEN,), (_SHARP,), (_SLASH,)) = (_hashes(sign) for sign in (".", "(", "#", "/"))
 _ANY_VARIABLE = np.uint64(0x1234567890ABCDEF)
 _MAX_PLACES = 4096  # compared at one time, for memory
@@ -51,11 +52,10 @@ class Shape:
 
 def shape_of(content_B: U8, tokens: Tokens, document_start_D: I64) -> Shape:
     """Returns the shape of the tokens of a buffer."""
-    bare = tokens.taken(np.flatnonzero(~_is_comment(content_B, tokens, document_start_D)))
+    bare = _without_comments(content_B, tokens, document_start_D)
     hash_T = bare.hash_T
-    place_T = np.searchsorted(_KEYWORD_HASHES, hash_T)
-    place_T[place_T == len(_KEYWORD_HASHES)] = 0
-    is_variable_T = bare.has_letter_T & (_KEYWORD_HASHES[place_T] != hash_T)
+    is_variable_T = bare.has_letter_T.copy()
+    is_variable_T[_KEYWORD_HASHES.found(hash_T)[0]] = False
     is_variable_T[1:] &= hash_T[:-1] != _DOT
     is_variable_T[:-1] &= hash_T[1:] != _OPEN
     return Shape(bare, is_variable_T)
@@ -89,28 +89,23 @@ def shape_ngrams(shape: Shape, num_tokens: int, rows: I64) -> U64:
     return np.concatenate(found)
 
 
-def _is_comment(content_B: U8, tokens: Tokens, document_start_D: I64) -> Bools:
-    """Returns which tokens are of comments: from # or // to the end of the line."""
-    hash_T = tokens.hash_T
-    begins_T: Bools = hash_T == _SHARP
-    is_slash_T = hash_T == _SLASH
+def _without_comments(content_B: U8, tokens: Tokens, document_start_D: I64) -> Tokens:
+    """Returns the tokens but for those from a # or // to the end of its line."""
+    begins_T: Bools = tokens.hash_T == _SHARP
+    is_slash_T = tokens.hash_T == _SLASH
     is_joined_T = tokens.start_T[1:] == tokens.end_T[:-1]
     begins_T[:-1] |= is_slash_T[:-1] & is_slash_T[1:] & is_joined_T
     begin_C = np.flatnonzero(begins_T)
     if not len(begin_C):
-        return begins_T
-    is_escaped_n_B = content_B[1:] == ord("n")
-    is_escaped_n_B &= content_B[:-1] == ord("\\")
-    line_ends = np.concatenate(
-        [
-            np.flatnonzero(content_B == ord("\n")),
-            np.flatnonzero(is_escaped_n_B) + 1,
-            document_start_D,
-        ]
-    )
-    line_T = np.searchsorted(np.sort(line_ends), tokens.start_T, side="right")
-    line_C, first_C = np.unique(line_T[begin_C], return_index=True)
-    place_T = np.minimum(np.searchsorted(line_C, line_T), len(line_C) - 1)
-    is_comment_T: Bools = line_C[place_T] == line_T
-    is_comment_T &= np.arange(len(hash_T)) >= begin_C[first_C][place_T]
-    return is_comment_T
+        return tokens
+    behind = np.flatnonzero(content_B[:-1] == ord("\\")) + 1
+    escaped_ends = behind[content_B[behind] == ord("n")]
+    line_ends = np.flatnonzero(content_B == ord("\n"))
+    line_ends = np.sort(np.concatenate([line_ends, escaped_ends, document_start_D]))
+    line_ends = np.append(line_ends, len(content_B))
+    end_C = line_ends[np.searchsorted(line_ends, tokens.start_T[begin_C], side="right")]
+    # Between the first token of a comment and the first of the next line, one more is open.
+    num_open_T = np.zeros(len(tokens) + 1, dtype=np.int64)
+    np.add.at(num_open_T, begin_C, 1)
+    np.add.at(num_open_T, np.searchsorted(tokens.start_T, end_C), -1)
+    return tokens.taken(np.flatnonzero(np.cumsum(num_open_T[:-1]) == 0))

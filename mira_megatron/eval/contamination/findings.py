@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
@@ -58,50 +58,65 @@ class Findings:
     dropped: Mapping[str, int]  # records to leave out, by source
 
 
+@dataclass(slots=True)
+class _Tally:
+    """What has been counted so far."""
+
+    documents: dict[ItemKey, list[FoundDocument]] = field(default_factory=lambda: defaultdict(list))
+    best: dict[ItemKey, float] = field(default_factory=dict)  # of surfaces that may be a reason
+    records: dict[ItemKey, set[str]] = field(default_factory=lambda: defaultdict(set))
+    overlaps: dict[tuple[str, str], dict[str, tuple[set[str], set[str]]]] = field(
+        default_factory=lambda: defaultdict(dict)
+    )
+    reasons: dict[str, tuple[float, str, str]] = field(
+        default_factory=dict
+    )  # score, reason, source
+
+    def note(self, row: Mapping[str, Any]) -> None:
+        """Counts a row of FINDING_SCHEMA."""
+        key = (row["benchmark"], row["split"], row["task_id"])
+        _note_document(self.documents[key], row)
+        if row["surface"] not in EVIDENCE_ONLY:
+            self.best[key] = max(row["score"], self.best.get(key, 0.0))
+        if not row["is_over"]:
+            return
+        self.records[key].add(row["record_id"])
+        tasks, records = self.overlaps[key[:2]].setdefault(row["source"], (set(), set()))
+        tasks.add(row["task_id"])
+        records.add(row["record_id"])
+        reason = (row["score"], f"{row['benchmark']}/{row['surface']}", row["source"])
+        if row["split"] == TEST and reason[0] > self.reasons.get(row["record_id"], (0.0,))[0]:
+            self.reasons[row["record_id"]] = reason
+
+
 def findings_of(scan: Scan, parts: Sequence[CorpusPart], threshold: float) -> Findings:
     """Returns what the hits of all parts say under a threshold."""
-    documents: dict[ItemKey, list[FoundDocument]] = defaultdict(list)
-    records: dict[ItemKey, set[str]] = defaultdict(set)
-    overlaps: dict[tuple[str, str], dict[str, tuple[set[str], set[str]]]] = defaultdict(dict)
-    reasons: dict[str, tuple[float, str, str]] = {}  # score, reason, source by record
-    tables = []
+    tally = _Tally()
+    tables = [FINDING_SCHEMA.empty_table()]
     for part, hits in zip(parts, scan.hits, strict=True):
         rows = hits.to_pylist()
         for row in rows:
             row |= {"source": part.source, "source_group": part.group}
-            is_evidence = row["surface"] in EVIDENCE_ONLY
-            row["is_over"] = row["score"] >= threshold and not is_evidence
-            key = (row["benchmark"], row["split"], row["task_id"])
-            _note_document(documents[key], row)
-            if not row["is_over"]:
-                continue
-            records[key].add(row["record_id"])
-            own = overlaps[key[0], key[1]].setdefault(part.source, (set(), set()))
-            own[0].add(row["task_id"])
-            own[1].add(row["record_id"])
-            reason = (row["score"], f"{row['benchmark']}/{row['surface']}", part.source)
-            if row["split"] == TEST and reason[0] > reasons.get(row["record_id"], (0.0,))[0]:
-                reasons[row["record_id"]] = reason
+            row["is_over"] = row["score"] >= threshold and row["surface"] not in EVIDENCE_ONLY
+            tally.note(row)
         tables.append(pa.Table.from_pylist(rows, schema=FINDING_SCHEMA))
     dropped = {part.source: 0 for part in parts}
-    for _, _, source in reasons.values():
+    for _, _, source in tally.reasons.values():
         dropped[source] += 1
+    keep = [
+        {"record_id": record_id, "keep": False, "reason": reason}
+        for record_id, (_, reason, _) in tally.reasons.items()
+    ]
     return Findings(
-        items=_item_records(scan, documents, records),
-        hits=pa.concat_tables([FINDING_SCHEMA.empty_table(), *tables]),
-        keep=pa.Table.from_pylist(
-            [
-                {"record_id": record_id, "keep": False, "reason": reason}
-                for record_id, (_, reason, _) in reasons.items()
-            ],
-            schema=KEEP_SCHEMA,
-        ),
+        items=_item_records(scan, tally),
+        hits=pa.concat_tables(tables),
+        keep=pa.Table.from_pylist(keep, schema=KEEP_SCHEMA),
         overlaps={
             key: {
-                source: Overlap(num_dirty_items=len(tasks), num_records=len(own))
-                for source, (tasks, own) in sorted(by_source.items())
+                source: Overlap(num_dirty_items=len(tasks), num_records=len(records))
+                for source, (tasks, records) in sorted(by_source.items())
             }
-            for key, by_source in overlaps.items()
+            for key, by_source in tally.overlaps.items()
         },
         dropped=dropped,
     )
@@ -124,23 +139,18 @@ def _note_document(documents: list[FoundDocument], row: Mapping[str, Any]) -> No
         documents[:] = best_documents(documents)
 
 
-def _item_records(
-    scan: Scan,
-    documents: Mapping[ItemKey, Sequence[FoundDocument]],
-    records: Mapping[ItemKey, set[str]],
-) -> tuple[ItemRecord, ...]:
+def _item_records(scan: Scan, tally: _Tally) -> tuple[ItemRecord, ...]:
     measured: dict[ItemKey, dict[str, bool]] = defaultdict(dict)
     for surface in scan.needles.surfaces:
         own = measured[surface.benchmark, surface.split, surface.task_id]
         own[surface.kind] = own.get(surface.kind, False) or surface.is_measured
     found = []
     for key, surfaces in measured.items():
-        best = best_documents(documents.get(key, ()))
         kinds = tuple(kind for kind, is_measured in surfaces.items() if is_measured)
         status = ItemStatus.CLEAN
         if not set(kinds) - EVIDENCE_ONLY:
             status = ItemStatus.UNMEASURED
-        if records.get(key):
+        if tally.records.get(key):
             status = ItemStatus.DIRTY
         found.append(
             ItemRecord(
@@ -149,9 +159,9 @@ def _item_records(
                 task_id=key[2],
                 status=status,
                 measured=kinds,
-                max_score=best[0].score if best else None,
-                num_records=len(records.get(key, ())),
-                documents=best,
+                max_score=tally.best.get(key),
+                num_records=len(tally.records.get(key, ())),
+                documents=best_documents(tally.documents.get(key, ())),
             )
         )
     return tuple(found)

@@ -51,7 +51,7 @@ class ItemRecord:
     task_id: str
     status: ItemStatus
     measured: tuple[str, ...]  # surfaces that could be looked for
-    max_score: float | None  # null: nothing scored as much as hits.parquet begins with
+    max_score: float | None  # of surfaces that may be a reason; null: below MIN_SCORE
     num_records: int  # that are reason to leave them out, or would be for a test split
     documents: tuple[FoundDocument, ...]  # the first MAX_DOCUMENTS by score, then by record
 

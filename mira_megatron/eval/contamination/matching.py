@@ -48,7 +48,7 @@ class Found:
 
     ngrams: dict[TextForm, Matches]
     phrases: Matches
-    query_starts: I64  # where the word `select` or `with` stands
+    query_starts: I64  # where the word `select` stands
 
 
 def windows(offset_D1: I64, window_bytes: int, overlap_bytes: int) -> Iterator[Window]:
@@ -86,7 +86,7 @@ def find(
     by_form: dict[TextForm, list[Matches]] = {form: [] for form in needles.ngrams}
     phrases: list[Matches] = []
     query_starts = [np.zeros(0, dtype=np.int64)]
-    query_words = needles.query_words
+    query_word = needles.query_word
     for window in windows(offset_D1, window_bytes, overlap_bytes):
         tokens = window_tokens(content_B, offset_D1, window)
         sums = running_sums(tokens.hash_T)
@@ -102,8 +102,8 @@ def find(
                     found = _ngrams(tokens, sums, index, window.start)
             by_form[form].append(found)
         phrases += _phrases(tokens, sums, needles.phrases, window.start)
-        if len(query_words):
-            begins = tokens.start_T[np.isin(tokens.hash_T, query_words)]
+        if query_word is not None:
+            begins = tokens.start_T[tokens.hash_T == query_word]
             query_starts.append(begins + window.start)
     return Found(
         ngrams={form: gathered(parts) for form, parts in by_form.items()},

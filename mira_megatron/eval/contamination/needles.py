@@ -18,12 +18,11 @@ import numpy.typing as npt
 import orjson
 
 from mira_megatron.atomic_files import write_bytes
-from mira_megatron.eval.contamination.arrays import U64
 from mira_megatron.eval.contamination.code_tokens import text_tokens
+from mira_megatron.eval.contamination.hash_set import HashSet
 from mira_megatron.eval.contamination.items import SHAPE_OF, Item, Kind, TextForm
 from mira_megatron.eval.contamination.ngram_index import (
     NGRAM_TOKENS,
-    HashSet,
     NgramIndex,
     PhraseIndex,
     SurfaceText,
@@ -33,7 +32,7 @@ from mira_megatron.eval.contamination.ngram_index import (
 from mira_megatron.eval.contamination.postings import Postings
 
 _CONTENT = "content.json"
-_QUERY_WORDS = ("select", "with")
+_QUERY_WORD = "select"  # every query has it; `with` is in every other sentence
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -58,10 +57,9 @@ class Needles:
     tables: frozenset[str]  # that the queries read from
 
     @property
-    def query_words(self) -> U64:
-        """Hashes of the tokens that a query may begin with; none where none is looked for."""
-        words = _QUERY_WORDS if self.queries else ()
-        return np.array([text_tokens(word).hash_T[0] for word in words], dtype=np.uint64)
+    def query_word(self) -> np.uint64 | None:
+        """The hash of the token that every query has; None where no query is looked for."""
+        return np.uint64(text_tokens(_QUERY_WORD).hash_T[0]) if self.queries else None
 
 
 def build_needles(items: Sequence[Item], max_items: int) -> Needles:
@@ -69,48 +67,19 @@ def build_needles(items: Sequence[Item], max_items: int) -> Needles:
 
     Raises ModuleNotFoundError for sqlglot, of the extra `eval`, where items have queries.
     """
-    names: list[tuple[Item, Kind]] = []
-    texts: dict[TextForm, list[SurfaceText]] = {form: [] for form in TextForm}
-    phrases: dict[str, list[int]] = defaultdict(list)
-    queries: dict[str, list[int]] = defaultdict(list)
-    tables: set[str] = set()
-    sql = _sql() if any(item.query for item in items) else None
+    gathered = _Gathered(_sql() if any(item.query for item in items) else None)
     for item in items:
-        for surface in item.surfaces:
-            texts[surface.form].append(
-                SurfaceText(
-                    surface=len(names), text=surface.text, split=item.split, cluster=item.cluster
-                )
-            )
-            names.append((item, surface.kind))
-            if surface.kind in SHAPE_OF and surface.form is TextForm.CODE:
-                texts[TextForm.SHAPE].append(
-                    SurfaceText(
-                        surface=len(names),
-                        text=surface.text,
-                        split=item.split,
-                        cluster=item.cluster,
-                    )
-                )
-                names.append((item, SHAPE_OF[surface.kind]))
-        for kind, own in ((Kind.REFERENCE, item.references), (Kind.TEST_NAMES, item.test_names)):
-            for phrase in own:
-                phrases[phrase].append(len(names))
-            names += [(item, kind)] if own else []
-        if item.query is not None and sql is not None:
-            hashes = sql.query_hashes(item.query, item.dialect)
-            for kind in (Kind.QUERY, Kind.MASKED_QUERY):
-                if hashes is not None:
-                    key = hashes.exact if kind is Kind.QUERY else hashes.masked
-                    queries[key].append(len(names))
-                names.append((item, kind))
-            tables |= sql.tables_of(item.query, item.dialect) if hashes is not None else set()
+        gathered.add(item)
+    names = gathered.names
     indices = {
-        form: build_index(own, form, len(names), max_items) for form, own in texts.items() if own
+        form: build_index(own, form, len(names), max_items)
+        for form, own in gathered.texts.items()
+        if own
     }
-    found = build_phrases(phrases, len(names), [kind is Kind.TEST_NAMES for _, kind in names])
-    measured = {surface for own in queries.values() for surface in own}
-    for postings in (*(index.postings for index in indices.values()), found.postings):
+    is_share = [kind is Kind.TEST_NAMES for _, kind in names]
+    phrases = build_phrases(gathered.phrases, len(names), is_share)
+    measured = {surface for own in gathered.queries.values() for surface in own}
+    for postings in (*(index.postings for index in indices.values()), phrases.postings):
         measured |= set(np.flatnonzero(postings.total_S).tolist())
     return Needles(
         surfaces=tuple(
@@ -124,10 +93,53 @@ def build_needles(items: Sequence[Item], max_items: int) -> Needles:
             for number, (item, kind) in enumerate(names)
         ),
         ngrams=indices,
-        phrases=found,
-        queries=dict(queries),
-        tables=frozenset(tables),
+        phrases=phrases,
+        queries=dict(gathered.queries),
+        tables=frozenset(gathered.tables),
     )
+
+
+class _Gathered:
+    """The surfaces of all items, numbered in the order in which they are added."""
+
+    def __init__(self, sql: Any) -> None:
+        self.names: list[tuple[Item, Kind]] = []
+        self.texts: dict[TextForm, list[SurfaceText]] = {form: [] for form in TextForm}
+        self.phrases: dict[str, list[int]] = defaultdict(list)
+        self.queries: dict[str, list[int]] = defaultdict(list)
+        self.tables: set[str] = set()
+        self._sql = sql
+
+    def add(self, item: Item) -> None:
+        """Adds an item's surfaces."""
+        for surface in item.surfaces:
+            self._add_text(item, surface.kind, surface.form, surface.text)
+            if surface.kind in SHAPE_OF and surface.form is TextForm.CODE:
+                self._add_text(item, SHAPE_OF[surface.kind], TextForm.SHAPE, surface.text)
+        self._add_phrases(item, Kind.REFERENCE, item.references)
+        self._add_phrases(item, Kind.TEST_NAMES, item.test_names)
+        if item.query is not None:
+            self._add_query(item, item.query)
+
+    def _add_text(self, item: Item, kind: Kind, form: TextForm, text: str) -> None:
+        self.texts[form].append(
+            SurfaceText(surface=len(self.names), text=text, split=item.split, cluster=item.cluster)
+        )
+        self.names.append((item, kind))
+
+    def _add_phrases(self, item: Item, kind: Kind, phrases: Sequence[str]) -> None:
+        for phrase in phrases:
+            self.phrases[phrase].append(len(self.names))
+        if phrases:
+            self.names.append((item, kind))
+
+    def _add_query(self, item: Item, query: str) -> None:
+        hashes = self._sql.query_hashes(query, item.dialect)
+        if hashes is not None:
+            self.queries[hashes.exact].append(len(self.names))
+            self.queries[hashes.masked].append(len(self.names) + 1)
+            self.tables |= self._sql.tables_of(query, item.dialect)
+        self.names += [(item, Kind.QUERY), (item, Kind.MASKED_QUERY)]
 
 
 def save_needles(needles: Needles, folder: Path) -> None:

@@ -20,6 +20,7 @@ import numpy as np
 from mira_megatron.eval.contamination.arrays import F64, I64, U64, Bools
 from mira_megatron.eval.contamination.code_shapes import Shape, shape_ngrams, skeletons, text_shape
 from mira_megatron.eval.contamination.code_tokens import ngrams, running_sums, text_tokens
+from mira_megatron.eval.contamination.hash_set import HashSet
 from mira_megatron.eval.contamination.items import TextForm
 from mira_megatron.eval.contamination.postings import Postings
 
@@ -28,7 +29,6 @@ MIN_LETTERED = 3
 # Distinct ones. A surface with fewer is an idiom that anybody writes: `while b: a, b = b, a % b`, a
 # solution of HumanEval, has five and stands in many modules. Those of shapes are longer.
 MIN_NGRAMS = {TextForm.CODE: 10, TextForm.SQL: 10, TextForm.PROSE: 10, TextForm.SHAPE: 5}
-_MAX_BITMAP_BITS = 26  # 64 MiB
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,35 +39,6 @@ class SurfaceText:
     text: str
     split: str
     cluster: str
-
-
-@dataclass(frozen=True, slots=True)
-class HashSet:
-    """Sorted hashes, with a bitmap of their upper bits that most others are not in."""
-
-    sorted_G: U64
-    bitmap: Bools
-
-    @classmethod
-    def of(cls, sorted_G: U64) -> HashSet:
-        """Returns the set of hashes that are sorted and distinct."""
-        num_bits = min(_MAX_BITMAP_BITS, max(10, len(sorted_G).bit_length() + 5))
-        bitmap = np.zeros(1 << num_bits, dtype=np.bool_)
-        bitmap[sorted_G >> np.uint64(64 - num_bits)] = True
-        return cls(sorted_G, bitmap)
-
-    def found(self, hashes: U64) -> tuple[I64, I64]:
-        """Returns which of the hashes are in the set, and the place of each in it."""
-        if not len(self.sorted_G):
-            nothing = np.zeros(0, dtype=np.int64)
-            return nothing, nothing
-        num_bits = len(self.bitmap).bit_length() - 1
-        upper = (hashes >> np.uint64(64 - num_bits)).view(np.int64)
-        rows = np.flatnonzero(self.bitmap[upper])
-        places = np.searchsorted(self.sorted_G, hashes[rows])
-        places[places == len(self.sorted_G)] = 0
-        is_in = self.sorted_G[places] == hashes[rows]
-        return rows[is_in], places[is_in]
 
 
 @dataclass(frozen=True, slots=True)

@@ -243,16 +243,15 @@ def _file_rows(path: Path) -> Iterator[Any]:
         for batch in pq.ParquetFile(path).iter_batches(batch_size=256):
             yield from batch.to_pylist()
         return
-    content = path.read_bytes()
-    if path.name.endswith(".gz"):
-        content = gzip.decompress(content)
     try:
         if path.name.endswith(".json"):
-            rows = json.loads(content)
+            rows = json.loads(path.read_bytes())
             yield from rows if isinstance(rows, list) else [rows]
             return
-        for line in content.splitlines():
-            if line.strip():
-                yield json.loads(line)
+        # Line by line: with their hidden tests, LiveCodeBench's files have gigabytes.
+        with gzip.open(path) if path.name.endswith(".gz") else path.open("rb") as lines:
+            for line in lines:
+                if line.strip():
+                    yield json.loads(line)
     except ValueError as error:
         raise ValueError(f"{path}: not JSON ({error})") from error

@@ -31,6 +31,9 @@ _ENDS = (
     re.compile(r"\n|\\n|;|\Z"),
 )
 _FROM = re.compile(r"\bfrom[\s\\n]+[\"'`\[\\]*(\w+)", re.IGNORECASE)
+_COMMON_TABLE = re.compile(
+    r"\bwith[\s\\n]+(?:recursive[\s\\n]+)?\w+[\s\\n]+as[\s\\n]*\(", re.IGNORECASE
+)
 _ESCAPED_SPACE, _ESCAPED_QUOTE = re.compile(r"\\+[nrt]"), re.compile(r"\\+\"")
 
 
@@ -79,12 +82,14 @@ def tables_of(text: str, dialect: str = "sqlite") -> frozenset[str]:
 def query_hits(
     text: str, starts: Sequence[int], known: Mapping[str, object], tables: frozenset[str]
 ) -> Iterator[QueryHit]:
-    """Yields the known queries among those that begin at some characters of a text.
+    """Yields the known queries of a text; `starts` are the characters where `select` stands.
 
     `tables` are those of all known queries: what reads from none of them is not looked at.
     """
+    if tables.isdisjoint(map(str.lower, _FROM.findall(text))):
+        return
     reached = 0
-    for start in starts:
+    for start in sorted({*starts, *(found.start() for found in _COMMON_TABLE.finditer(text))}):
         if start < reached:
             continue  # inside of a query that was found
         for end in _ends(text, start):

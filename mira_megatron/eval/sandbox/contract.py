@@ -19,8 +19,6 @@ from typing import Protocol
 
 RESULTS_VARIABLE = "MIRA_RESULTS_FD"
 DEFAULT_MIN_LEVEL = 3
-# Of a job that measures times itself: one ran out, and may only have waited for other jobs.
-CONTENDED_EXIT_CODE = 75
 
 
 class SandboxError(RuntimeError):

@@ -14,7 +14,7 @@ from dataclasses import replace
 from itertools import islice
 from threading import Condition
 
-from mira_megatron.eval.sandbox.contract import CONTENDED_EXIT_CODE, Job, Outcome, Sandbox
+from mira_megatron.eval.sandbox.contract import Job, Outcome, Sandbox
 
 CONTENDED_FRACTION = 0.5
 # Jobs that may be done before an earlier one is: what is held is this many outcomes per worker.
@@ -51,10 +51,9 @@ def run_jobs(
 
 
 def may_have_waited(job: Job, outcome: Outcome) -> bool:
-    """True = the clock ended it, or one of its calls, with less than half of the time computed."""
-    if outcome.is_timed_out:
-        return outcome.cpu_seconds < CONTENDED_FRACTION * job.limits.wall_seconds
-    return outcome.exit_code == CONTENDED_EXIT_CODE
+    """True = the clock ended it with less than half of the time computed."""
+    computed_enough = outcome.cpu_seconds >= CONTENDED_FRACTION * job.limits.wall_seconds
+    return outcome.is_timed_out and not computed_enough
 
 
 class _Runner:

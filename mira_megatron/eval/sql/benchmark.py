@@ -125,6 +125,10 @@ class SqlBenchmark:
         """Returns a statement that must pass."""
         return self.tasks[task_id].gold
 
+    def bad(self, task_id: str) -> str:
+        """Returns a statement that must not pass: one row that answers no question."""
+        return "SELECT 'no answer to any question'"
+
     def cluster(self, task_id: str) -> str:
         """Returns the database: questions about one share its tables and its traps."""
         return self.tasks[task_id].database

@@ -31,6 +31,15 @@ def first_statement(text: str) -> str:
     return text
 
 
+def on_one_line(statement: str) -> str:
+    """Returns the statement without comments and line ends; those within quotes become blanks."""
+    found = "".join(
+        " " if kind in ("space", "comment") else " ".join(token.splitlines())
+        for kind, token, _ in _tokens(statement)
+    )
+    return found.strip()
+
+
 def without_distinct(statement: str) -> str:
     """Returns the statement without any word DISTINCT, COUNT(DISTINCT …) too, as Spider has it."""
     return "".join(

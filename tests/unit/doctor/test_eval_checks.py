@@ -3,8 +3,9 @@ from __future__ import annotations
 import pytest
 
 from mira_megatron.cli import main
-from mira_megatron.doctor.eval_checks import TOOLCHAINS, language_findings, sandbox_findings
+from mira_megatron.doctor.eval_checks import language_findings, sandbox_findings
 from mira_megatron.doctor.finding import ERROR, INFO, WARNING
+from mira_megatron.eval.languages import LANGUAGES
 from mira_megatron.eval.sandbox.best import Candidate
 from mira_megatron.eval.sandbox.contract import Job, Outcome
 from mira_megatron.eval.sandbox.escapes import Escape
@@ -39,7 +40,7 @@ class Machine:
 
 def test_language_needs_all_of_its_programs() -> None:
     findings = {finding.where: finding for finding in language_findings(Machine("javac", "bash"))}
-    assert len(findings) == len(TOOLCHAINS) == 8
+    assert len(findings) == len(LANGUAGES) == 8
     assert (findings["bash"].level, findings["bash"].what) == (INFO, "bash 1.0")
     assert findings["Java"].level == WARNING
     assert findings["Java"].what == "java does not run in the sandbox: not found"

@@ -89,6 +89,18 @@ def test_cache_of_other_labels_is_found_by_digest(tmp_path: Path) -> None:
     assert finding.where == str(cache)
 
 
+def test_samples_of_a_group_hold_at_most_the_longest_of_each_source(tmp_path: Path) -> None:
+    folders = _finished_sft(tmp_path, "a" * 32)
+    assert with_data(TrainingFacts(), folders).num_training_tokens is None
+    sources = {
+        "a": {"num_training": 3, "longest_sample_tokens": 100},
+        "b": {"num_training": 2, "longest_sample_tokens": 10},
+        "empty": {"num_training": 0, "longest_sample_tokens": None},
+    }
+    (folders.sft / "lengths.json").write_text(json.dumps({"sources": sources}))
+    assert with_data(TrainingFacts(), folders).num_training_tokens == 320
+
+
 def test_linking_a_group_without_data_says_how_to_make_them(tmp_path: Path) -> None:
     folders = GroupFolders(run_folder=tmp_path, rubric="code", group="text-group1")
     with pytest.raises(FileNotFoundError, match="Make it with `mira sft-data`"):

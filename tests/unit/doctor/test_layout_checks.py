@@ -52,6 +52,7 @@ def test_sequence_length_that_cannot_be_cut_is_found() -> None:
 
 def test_data_that_do_not_fill_a_batch_are_found() -> None:
     (finding,) = check_enough_data(replace(FITTING, num_training_tokens=32 * 65_536 - 1))
+    assert "at most 2,097,151 tokens fill 31 samples of 65,536" in finding.what
     assert "fewer than a global batch of 32" in finding.what
 
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +105,26 @@ def test_scorers_are_looked_at_as_a_single_one_is(tmp_path: Path) -> None:
 def test_scorer_samples_longer_than_the_recipe_takes_are_found(tmp_path: Path) -> None:
     findings = _findings(tmp_path, distill=_distill(tmp_path, sequence_length=131_072))
     assert about(findings, ERROR, "distill.sequence_length", "lower it to 65,536")
+
+
+@pytest.mark.parametrize(("num_training", "is_enough"), [(255, False), (256, True)])
+def test_group_whose_samples_do_not_fill_one_batch_is_found(
+    tmp_path: Path, num_training: int, is_enough: bool
+) -> None:
+    made = subject(tmp_path, {}, distill=_distill(tmp_path))
+    folder = "sft/v1/made"
+    lengths = {"num_training": num_training, "longest_sample_tokens": 4096}
+    none = {"num_training": 0, "longest_sample_tokens": None}
+    (tmp_path / "run" / folder).mkdir(parents=True)
+    (tmp_path / "run" / folder / "lengths.json").write_text(
+        json.dumps({"sequence_length": 65_536, "sources": {"wiki": lengths, "web": none}})
+    )
+    unit = replace(made.units[0], stage="sft-data", name="made", folder=folder)
+    states = {**made.states, folder: "done"}
+    findings = check_trainings(replace(made, units=(*made.units, unit), states=states))
+    found = about(findings, ERROR, folder, "at most 1,044,480 tokens fill 15 samples of 65,536")
+    assert bool(found) != is_enough
+    assert not about(check_trainings(made), ERROR)  # they are not made yet
 
 
 def test_scorers_trained_by_hand_are_not_passed_in_silence(tmp_path: Path) -> None:

@@ -81,6 +81,10 @@ def test_suite_is_generated_and_graded_once(
         "profile": ["greedy"],
     }
     assert found["is_subset"] is False
+    controlled = found["scores"]["mbpp"]["controlled"]
+    assert controlled == {"pass@1": 100.0, "num_tasks": 2, "failing": []}
+    assert main([*words, "--no-controls"]) == 0
+    assert results(tmp_path)["controls"] is None
     assert results(tmp_path, "multipl_e_py")["scores"]["multipl_e_py"]["pass@1"] == 100.0
     said = capsys.readouterr().out
     assert re.search(r"^ *mbpp_plus +50\.00 +2 +2 +0 +0 +0 +0 *$", said, re.MULTILINE)

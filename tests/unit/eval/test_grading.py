@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mira_megatron.eval.benchmark import Prompt, Style
+from mira_megatron.eval.grade_shards import Shard
 from mira_megatron.eval.grading import Graded, grade, read_verdicts
 from mira_megatron.eval.sandbox.contract import Job, Outcome, SandboxError
 from mira_megatron.eval.verdicts import (
@@ -19,6 +20,7 @@ from mira_megatron.eval.verdicts import (
     Verdict,
     verdict_of_line,
 )
+from mira_megatron.file_lock import LockHeldError, held_lock
 
 
 @dataclass
@@ -80,6 +82,16 @@ def graded(
     sandbox = NoSandbox(level)
     cache = cache or output / "cache"
     return grade(benchmark, samples(*texts), sandbox, output, cache, workers=2)
+
+
+def graded_shard(benchmark: ByText, output: Path, index: int, *texts: str) -> Graded:
+    """Grades a text per task of "a" and "b", of two shards; every shard has a cache of its own."""
+    both = [
+        Sample(task_id=each, number=0, text=text) for each, text in zip("ab", texts, strict=True)
+    ]
+    shard = Shard(index=index, count=2)
+    cache = output / f"cache{index}"
+    return grade(benchmark, both, NoSandbox(), output, cache, workers=1, shard=shard)
 
 
 def statuses(result: Graded) -> list[str]:
@@ -193,6 +205,17 @@ def test_a_line_that_is_no_verdict_is_named(tmp_path: Path) -> None:
         read_verdicts(path)
 
 
+def test_the_verdict_that_was_written_last_is_read_last(tmp_path: Path) -> None:
+    for grader in ("by_text/1", "by_text/2"):
+        graded(replace(ByText(), grader=grader), tmp_path, "pass")
+    path = tmp_path / "verdicts.jsonl"
+    first = path.read_bytes().splitlines(keepends=True)[:2]
+    path.write_bytes(path.read_bytes() + b"".join(first))
+    assert [verdict.grader for verdict in read_verdicts(path)] == ["by_text/2"] * 2 + [
+        "by_text/1"
+    ] * 2
+
+
 @given(st.text(), st.text(), st.sampled_from(Status), st.integers(0, 9))
 def test_a_verdict_is_the_same_after_its_line(
     task_id: str, detail: str, status: Status, number: int
@@ -210,3 +233,64 @@ def test_a_verdict_is_the_same_after_its_line(
     line = verdict.to_line()
     assert line.count(b"\n") == 1
     assert verdict_of_line(line) == verdict
+
+
+def test_shards_are_put_together_by_the_run_without_one(tmp_path: Path) -> None:
+    first = graded_shard(ByText(), tmp_path, 0, "pass", "fail")
+    assert [verdict.task_id for verdict in first.verdicts] == ["a", "a"]
+    graded_shard(ByText(), tmp_path, 1, "pass", "fail")
+    assert not (tmp_path / "verdicts.jsonl").exists()
+    benchmark = ByText()
+    both = [
+        Sample(task_id="a", number=0, text="pass"),
+        Sample(task_id="b", number=0, text="fail"),
+    ]
+    for _ in range(2):
+        merged = grade(benchmark, both, NoSandbox(), tmp_path, tmp_path / "cache", workers=1)
+        assert (merged.num_resumed, benchmark.judged) == (2, [])
+        assert statuses(merged) == ["pass", "pass", "fail", "fail"]
+        assert len((tmp_path / "verdicts.jsonl").read_bytes().splitlines()) == 4
+
+
+def test_what_a_shard_did_not_get_to_is_graded_by_the_run_without_one(tmp_path: Path) -> None:
+    graded_shard(ByText(), tmp_path, 0, "pass", "fail")
+    path = tmp_path / "verdicts.0-of-2.jsonl"
+    content = path.read_bytes()
+    path.write_bytes(content[:-10])  # as a shard that writes, or was killed
+    benchmark = ByText()
+    both = [
+        Sample(task_id="a", number=0, text="pass"),
+        Sample(task_id="b", number=0, text="fail"),
+    ]
+    merged = grade(benchmark, both, NoSandbox(), tmp_path, tmp_path / "cache", workers=1)
+    assert benchmark.judged == ["pass", "fail"]
+    assert len(merged.verdicts) == 4
+    assert path.read_bytes() == content[:-10]  # of a shard that may still write it
+
+
+def test_a_shard_goes_on_with_what_it_had(tmp_path: Path) -> None:
+    graded_shard(ByText(), tmp_path, 0, "pass", "fail")
+    again = ByText()
+    assert graded_shard(again, tmp_path, 0, "pass", "fail").num_resumed == 1
+    assert again.judged == []
+
+
+def test_a_failure_of_the_machine_in_the_file_gives_way_to_a_shards_verdict(
+    tmp_path: Path,
+) -> None:
+    graded(ByText(), tmp_path, "broken")
+    line = (tmp_path / "verdicts.jsonl").read_bytes()
+    (tmp_path / "verdicts.0-of-1.jsonl").write_bytes(line.replace(b'"infra"', b'"fail"'))
+    merged = graded(ByText(), tmp_path, "broken")
+    assert statuses(merged) == ["fail", "fail"]
+    kept = read_verdicts(tmp_path / "verdicts.jsonl")
+    assert [verdict.status for verdict in kept] == [Status.FAIL, Status.FAIL]
+
+
+def test_a_file_that_another_process_writes_is_refused(tmp_path: Path) -> None:
+    with (
+        held_lock(tmp_path / ".verdicts.lock", ""),
+        pytest.raises(LockHeldError, match=r"verdicts.jsonl: another process grades into it"),
+    ):
+        graded(ByText(), tmp_path, "pass")
+    assert statuses(graded(ByText(), tmp_path, "pass")) == ["pass", "pass"]

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from mira_megatron.eval.grouped_calls import Call, CallStatus, Unserialisable, call_groups
-from mira_megatron.eval.sandbox.contract import Limits, Sandbox
+from mira_megatron.eval.sandbox.contract import Job, Limits, Outcome, Sandbox
 
 LIMITS = Limits(
     wall_seconds=20,
@@ -59,6 +59,11 @@ def test_sets_of_strings_have_the_same_order_in_every_run(sandbox: Sandbox) -> N
         ("def f(x):\n    raise SystemExit(0)\n", CallStatus.RAISED),
         ("def g(x):\n    return x\n", CallStatus.RAISED),
         ("import sys\nsys.exit(0)\n", CallStatus.RAISED),
+        ("raise KeyboardInterrupt\n", CallStatus.RAISED),
+        ("f = 3\n", CallStatus.RAISED),
+        ("def f(: pass\n", CallStatus.RAISED),
+        ("import atexit, os, sys\natexit.register(lambda: os._exit(0))\n"
+         "def f(x):\n    sys.exit(0)\n", CallStatus.RAISED),
         ("import os\nos._exit(0)\n", CallStatus.DIED),
         ("import os\ndef f(x):\n    os._exit(0)\n", CallStatus.DIED),
         ("def f(x):\n    return 'x' * (1 << 22)\n", CallStatus.DIED),
@@ -75,8 +80,9 @@ def test_a_call_without_a_value_ends_the_calls(
     assert second[0].status is not CallStatus.VALUE
 
 
-def test_a_program_that_kills_what_calls_it_gets_no_further(sandbox: Sandbox) -> None:
-    program = "import os\ndef f(x):\n    os.kill(os.getppid(), 9)\n"
+@pytest.mark.parametrize("killed", ["os.getppid()", "-1"])
+def test_a_program_that_kills_what_calls_it_gets_no_further(sandbox: Sandbox, killed: str) -> None:
+    program = f"import os\ndef f(x):\n    os.kill({killed}, 9)\n"
     _, second = called(sandbox, program, [[0]], [[2]])
     assert statuses(second) == [CallStatus.DIED]
 
@@ -141,3 +147,83 @@ def test_what_a_program_prints_is_not_taken_for_an_answer(sandbox: Sandbox) -> N
     program = "def f(x):\n    print('{\"group\": 0}')\n    return input\n"
     (calls,) = called(sandbox, program, [[1]])
     assert repr(calls[0].value) == "<builtins.builtin_function_or_method>"
+
+
+def test_what_was_raised_is_told(sandbox: Sandbox) -> None:
+    (calls,) = called(sandbox, "def f(x):\n    return 6 // (x - 1)\n", [[3], [1]])
+    assert [(call.value, call.detail) for call in calls] == [(3, ""), (None, "ZeroDivisionError")]
+
+
+def test_patched_builtins_and_json_spoil_only_their_own_answers(sandbox: Sandbox) -> None:
+    program = (
+        "import builtins, io, json, sys\n"
+        "json.dumps = lambda *a, **k: 'true'\n"
+        "builtins.len = lambda x: 0\n"
+        "builtins.isinstance = lambda *a: True\n"
+        "sys.stdout = io.StringIO()\n"
+        "def f(x):\n    return x\n"
+    )
+    (calls,) = called(sandbox, program, [[1], [2]])
+    assert statuses(calls) == [CallStatus.DIED]
+
+
+def test_the_request_is_not_on_the_programs_stdin(sandbox: Sandbox) -> None:
+    program = (
+        "import os\ndef f(x):\n    return [os.readlink(f'/proc/self/fd/{n}') for n in range(3)]\n"
+    )
+    (calls,) = called(sandbox, program, [[1]])
+    assert calls[0].value == ["/dev/null"] * 3
+
+
+def test_lines_forged_in_every_descriptor_are_no_more_than_wrong_answers(sandbox: Sandbox) -> None:
+    # It answers for the next group too, in every descriptor of every process it can open.
+    program = (
+        "import glob, json, os\n"
+        "lines = [{'group': g, 'call': 0, 'seconds': 0, 'value': '99'} for g in range(2)]\n"
+        "forged = b''.join(json.dumps(line).encode() + b'\\n' for line in lines)\n"
+        "def f(x):\n"
+        "    for path in glob.glob('/proc/[0-9]*/fd/*'):\n"
+        "        try:\n"
+        "            os.write(os.open(path, os.O_WRONLY | os.O_NONBLOCK), forged)\n"
+        "        except OSError:\n"
+        "            pass\n"
+        "    os._exit(1)\n"
+    )
+    groups = called(sandbox, program, [[1], [2]], [[3]])
+    assert {call.value for calls in groups for call in calls} <= {99, None}
+    assert groups[0][-1].status is CallStatus.DIED
+
+
+def test_memory_of_the_program_is_bounded(sandbox: Sandbox) -> None:
+    (calls,) = called(sandbox, "def f(x):\n    return len(bytes(x))\n", [[5], [2 << 30]])
+    assert [(call.value, call.detail) for call in calls] == [(5, ""), (None, "MemoryError")]
+
+
+class OutOfTime:
+    """Gives the outcome of a job that the clock ended behind its first answer."""
+
+    level = 3
+
+    def run(self, job: Job) -> Outcome:
+        line = b'{"group": 0, "call": 0, "seconds": 0.1, "value": "7"}\n'
+        return Outcome(
+            exit_code=None,
+            signal=9,
+            is_timed_out=True,
+            is_out_of_memory=False,
+            cpu_seconds=0,
+            wall_seconds=30,
+            peak_bytes=None,
+            stdout=b"",
+            stderr=b"",
+            num_output_bytes=0,
+            results=line,
+            num_result_bytes=len(line),
+            isolation=3,
+        )
+
+
+def test_a_program_that_the_clock_ends_keeps_what_it_had_answered() -> None:
+    (calls,) = called(OutOfTime(), "", [[0], [1], [2]])
+    assert statuses(calls) == [CallStatus.VALUE, CallStatus.TIMED_OUT]
+    assert calls[0].value == 7

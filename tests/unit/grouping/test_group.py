@@ -170,7 +170,7 @@ def test_group_of_two_families_is_refused(tmp_path: Path) -> None:
 
 def test_pin_that_could_not_be_a_folder_is_refused(tmp_path: Path) -> None:
     recipe = recipe_of(tmp_path, {"a": ["x"]}, pins={"a": "text-../x"})
-    with pytest.raises(ValueError, match=r"sources.a.group: 'text-../x' is no name"):
+    with pytest.raises(ValueError, match=r"sources.a: group: 'text-../x' is no name"):
         units(recipe)
 
 

@@ -80,6 +80,18 @@ def test_unit_that_another_process_writes_is_waited_for_and_no_failure(job_run: 
     assert run_job(job.path, SLURM) == DONE
 
 
+def test_training_that_another_job_runs_is_waited_for_and_no_failure(job_run: JobRun) -> None:
+    job = job_run.job(kind="train", max_failures=0)
+    trainings = [job_run.training("")]
+    with held_lock(job_run.recipe.run_folder / ".locks/ingest.notes.training", "unused"):
+        assert (
+            run_job(job.path, SLURM, trainings=lambda *_: trainings, in_use_seconds=0) == RUN_AGAIN
+        )
+        assert not (job_run.folder / "order").exists()
+    assert run_job(job.path, SLURM, trainings=lambda *_: trainings) == DONE
+    assert not list(job.folder.glob("failures*"))
+
+
 def test_stage_that_is_killed_is_run_again_as_often_as_it_may_fail(job_run: JobRun) -> None:
     os.mkfifo(job_run.folder / "notes.jsonl")  # who reads it waits
     job = job_run.job(max_failures=1)

@@ -63,7 +63,7 @@ def test_code_inside_of_json_has_the_tokens_of_the_code() -> None:
 
 def test_an_escape_does_not_reach_into_the_next_document() -> None:
     content, offsets = buffer_of(["a\\", "next"])
-    assert tokens_of(content, offsets[:-1]).end_T.tolist() == [1, 6]
+    assert tokens_of(content, offsets[:-1]).start_T.tolist() == [0, 2]
 
 
 def test_upper_case_and_quotes_make_no_difference_and_underscores_do() -> None:

@@ -223,3 +223,25 @@ def test_records_that_are_not_there_yet_are_told(
 ) -> None:
     assert main(words) == 2
     assert "source code has no finished records" in capsys.readouterr().err
+
+
+def test_gold_queries_and_their_training_split_are_found(
+    ingested: list[str], tmp_path: Path
+) -> None:
+    pytest.importorskip("sqlglot", reason="sqlglot comes with the extra `eval`")
+    suite = SUITE.replace("more: {kind: mbpp", "spider: {kind: spider")
+    (tmp_path / "suite.yaml").write_text(suite)
+    gold = "SELECT name, max(age) FROM pets JOIN owners ON pets.id = owners.id WHERE age > {} "
+    test, train = ({"db_id": "pets", "question": "?", "query": gold.format(n)} for n in (3, 5))
+    (tmp_path / "more.jsonl").write_text(json.dumps(test))
+    (tmp_path / "train.json").write_text(json.dumps([train]))
+    write_lines(tmp_path / "wiki.jsonl", [{"text": f"```sql\n{gold.format(5).lower()}\n```"}])
+    assert main(["ingest", ingested[1], "--workers", "1"]) == 0
+    more = ["--benchmark", "spider", "--train", f"spider={tmp_path / 'train.json'}"]
+    assert main([*ingested, *more]) == 0
+    hits = pq.read_table(output(tmp_path) / "hits.parquet").to_pylist()
+    queries = {(hit["split"], hit["surface"]) for hit in hits if "query" in hit["surface"]}
+    assert queries == {("test", "masked_query"), ("train", "masked_query"), ("train", "query")}
+    assert pq.read_table(output(tmp_path) / "keep.parquet")["reason"].to_pylist() == [
+        "spider/masked_query"
+    ]

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import pyarrow as pa
 import pytest
 from contamination_scans import SOLUTION, buffer_of, hits, item
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from plain_contamination import plain_scores
 
+from mira_megatron.eval.contamination.corpus import CorpusPart, Scan
+from mira_megatron.eval.contamination.findings import findings_of
+from mira_megatron.eval.contamination.item_records import ItemStatus
 from mira_megatron.eval.contamination.items import TRAIN, Item, Kind, Surface, TextForm
-from mira_megatron.eval.contamination.matching import find
+from mira_megatron.eval.contamination.matching import WINDOW_BYTES, find
 from mira_megatron.eval.contamination.needles import build_needles
 from mira_megatron.eval.contamination.postings import hits_of
+from mira_megatron.eval.contamination.scan import HIT_SCHEMA
 
 # Few words, so that texts share n-grams; a seed text of them, and pieces of it, to be leaked.
 WORDS = st.lists(
@@ -89,6 +96,28 @@ def test_half_of_a_solution_scores_about_a_half() -> None:
     assert 0.2 < hit["score"] < 0.5
 
 
+@pytest.mark.parametrize("before", range(0, 200, 25))
+def test_copy_that_a_window_ends_in_is_found_whole(before: int) -> None:
+    noise = "x = 1\n" * (WINDOW_BYTES // 6)
+    text = noise[: WINDOW_BYTES - before] + SOLUTION + noise
+    (hit,) = hits([item("a", SOLUTION)], [text])
+    assert hit["score"] == 1.0
+    assert text[hit["start"] : hit["end"]] == SOLUTION.strip()
+
+
+def test_what_two_records_have_of_a_copy_counts_for_each_alone() -> None:
+    cut = SOLUTION.index("if sum")
+    halves = [SOLUTION[:cut], SOLUTION[cut:]]
+    together = [(hit["record_id"], hit["score"]) for hit in hits([item("a", SOLUTION)], halves)]
+    alone = [
+        (str(number), hit["score"])
+        for number, half in enumerate(halves)
+        for hit in hits([item("a", SOLUTION)], [half])
+    ]
+    assert together == alone
+    assert sum(score for _, score in alone) < 1.0
+
+
 def test_span_is_the_closest_run_and_not_all_matches() -> None:
     line = "for row in table: if sum(row) % 2 == 0"
     text = line + "\n# nothing of it here" * 40 + SOLUTION
@@ -149,3 +178,16 @@ def test_references_count_whole_and_test_names_by_their_share() -> None:
     ]
     found = [(hit["record_id"], hit["surface"], hit["score"]) for hit in hits([swe], texts)]
     assert found == [("0", "reference", 1.0), ("2", "reference", 1.0), ("3", "test_names", 0.5)]
+
+
+def test_names_of_tests_are_told_and_are_no_reason_to_drop() -> None:
+    names = ("tests/test_a.py::test_one", "tests/test_a.py::test_two")
+    swe = Item(benchmark="swe", task_id="x", cluster="x", references=("ref",), test_names=names)
+    needles = build_needles([swe], 10)
+    table = pa.Table.from_pylist(hits([swe], [" ".join(names)]), schema=HIT_SCHEMA)
+    scan = Scan(needles=needles, needles_digest="", hits=(table,), num_kept=0)
+    part = CorpusPart(source="s", group="g", path=Path("p"), digest="", num_records=1)
+    findings = findings_of(scan, [part], 0.4)
+    (found,) = findings.items
+    assert (found.status, found.max_score, len(found.documents)) == (ItemStatus.CLEAN, None, 1)
+    assert (len(findings.keep), findings.dropped) == (0, {"s": 0})

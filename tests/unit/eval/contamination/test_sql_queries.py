@@ -65,6 +65,17 @@ def test_a_query_that_anybody_writes_is_not_looked_for() -> None:
     assert hits([short], ["SELECT count(*) FROM singer"]) == []
 
 
+def test_a_query_with_a_common_table_is_found_as_a_whole() -> None:
+    gold = (
+        "WITH recent AS (SELECT singer_id FROM concert WHERE year > 2014) "
+        "SELECT name FROM singer JOIN recent ON singer.id = recent.singer_id"
+    )
+    known = Item(benchmark="bird", task_id="1", cluster="x", query=gold)
+    text = f"With all that, one gets:\n{gold.replace(') SELECT', ')' + chr(10) + 'SELECT')};"
+    assert [hit["surface"] for hit in hits([known], [text])] == ["query", "masked_query"]
+    assert hits([known], [text.replace("2014", "2015").replace("JOIN", "LEFT JOIN")]) == []
+
+
 def test_the_place_of_a_query_is_told_in_characters() -> None:
     text = f"é: {GOLD}; and more"
     (exact, _) = hits([SPIDER], [text])

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from sandboxed_jobs import LIMITS, limited, python_job
 
-from mira_megatron.eval.sandbox.contract import CONTENDED_EXIT_CODE, Job, Outcome, Sandbox
+from mira_megatron.eval.sandbox.contract import Job, Outcome, Sandbox
 from mira_megatron.eval.sandbox.pool import may_have_waited, run_jobs
 
 DONE = Outcome(
@@ -144,7 +144,6 @@ def test_second_timeout_counts() -> None:
         (WAITED, True),
         (replace(WAITED, cpu_seconds=16), False),  # of 30 s
         (replace(DONE, exit_code=1), False),
-        (replace(DONE, exit_code=CONTENDED_EXIT_CODE), True),
     ],
 )
 def test_only_time_that_was_not_computed_is_contended(outcome: Outcome, expected: bool) -> None:

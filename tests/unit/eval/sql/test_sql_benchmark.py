@@ -14,6 +14,7 @@ from rich.console import Console
 from sql_files import CONCERTS, write_bird, write_database, write_json_file, write_spider
 
 from mira_megatron.eval.benchmark import HasFacts, HasPredictionFormat, Style
+from mira_megatron.eval.controls import run_controls
 from mira_megatron.eval.grade_tool import GradeOptions, run
 from mira_megatron.eval.sandbox.contract import Job, Outcome, Sandbox
 from mira_megatron.eval.sql.benchmark import SqlBenchmark, open_sql
@@ -237,6 +238,15 @@ def test_shipped_suite_names_both(folder: Path) -> None:
         entry = suite.entry(name)
         assert entry.category == "sql"
         assert open_benchmark(entry, folder).verdict_names[0] == name
+
+
+def test_controls_find_no_fault_where_the_right_answer_has_no_rows(
+    sandbox: Sandbox, folder: Path
+) -> None:
+    benchmark = spider(folder, "SELECT id FROM singer", "SELECT id FROM singer WHERE age > 99")
+    controls = run_controls(benchmark, benchmark.task_ids, sandbox, folder / "cache", workers=1)
+    assert (controls.num_gold, controls.num_bad) == (2, 2)
+    assert (controls.failing, controls.passing_bad) == ((), ())
 
 
 def test_missing_sqlglot_is_named_with_the_way_out(folder: Path) -> None:

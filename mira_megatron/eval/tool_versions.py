@@ -1,0 +1,31 @@
+"""What a language's tools say of themselves inside the sandbox that programs will run in."""
+
+from __future__ import annotations
+
+from mira_megatron.eval.languages import Language
+from mira_megatron.eval.sandbox.contract import Job, Limits, Sandbox
+
+_LIMITS = Limits(
+    wall_seconds=60,
+    cpu_seconds=30,
+    memory_bytes=4 << 30,  # what a Java or JavaScript machine reserves before it does anything
+    output_bytes=1 << 16,
+    num_processes=64,
+    file_bytes=64 << 20,
+    num_open_files=256,
+)
+
+
+def tool_versions(sandbox: Sandbox, language: Language) -> dict[str, str]:
+    """Returns the first line of each tool's version. Raises ValueError where one does not run."""
+    versions = {}
+    for command in language.commands:
+        outcome = sandbox.run(Job(argv=(command, language.version_word), limits=_LIMITS))
+        said = (outcome.stdout or outcome.stderr).decode(errors="replace").strip()
+        first_line = said.partition("\n")[0]
+        if not outcome.is_success:
+            raise ValueError(
+                f"{command} does not run in the sandbox: {first_line or 'it was killed'}"
+            )
+        versions[command] = first_line
+    return versions
