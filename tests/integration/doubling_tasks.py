@@ -24,7 +24,7 @@ def write_doubling(folder: Path, num_tasks: int) -> None:
         )
         body = "2 * a" if number % 2 else "a"
         samples.append({"task_id": task_id, "solution": f"def double(a):\n    return {body}\n"})
-    path = folder / "mbpp_plus/MbppPlus-v0.1.0.jsonl"
+    path = folder / "mbpp_plus/MbppPlus-v0.2.0.jsonl"
     path.parent.mkdir()
     path.write_text("".join(json.dumps(task) + "\n" for task in tasks))
     (folder / "samples.jsonl").write_text("".join(json.dumps(each) + "\n" for each in samples))

@@ -111,6 +111,7 @@ def test_a_real_server_is_asked_and_its_answers_are_graded(
         pytest.skip(f"{DATA} is not there: no tasks")
     suite = yaml.safe_load(SUITE.read_text())
     suite["sampling"]["greedy"] |= {"max_tokens": 48}
+    suite["benchmarks"]["mbpp"]["file"] = "mbpp_plus/MbppPlus-v0.1.0.jsonl"  # that is there
     if style == "prefilled":
         suite["benchmarks"]["mbpp"]["options"] = {"prefill": True}
     path = tmp_path / "suite.yaml"

@@ -15,6 +15,7 @@ from mira_megatron.eval.comparison.published import (
     load_published,
 )
 from mira_megatron.eval.comparison.table import CATEGORIES, MACRO
+from mira_megatron.eval.suite import load_suite
 
 SHIPPED = Path(__file__).parents[4] / "eval/published/mira_paper.yaml"
 
@@ -45,6 +46,12 @@ def test_the_published_shares_are_of_the_sizes_that_they_fit() -> None:
     assert swe == [11, 120, 105, 99, 81, 60, 96, 109, 91]
     assert shares["", "mbpp"].counts == {378: 336, 399: None}
     assert shares["", "spider"].counts == {1034: 1016, 2147: None}
+
+
+def test_the_shipped_suite_takes_the_edition_of_mbpp_that_the_published_number_fits() -> None:
+    suite = load_suite(SHIPPED.parents[1] / "suites/mira9.yaml")
+    assert suite.entry("mbpp").file.name == "MbppPlus-v0.2.0.jsonl"
+    assert load_published(SHIPPED).sizes["mbpp"].source.startswith("MBPP+ v0.2.0 (378)")
 
 
 PARTS = st.lists(st.integers(0, 10**6), min_size=4, max_size=4)
