@@ -25,6 +25,8 @@ from rich.text import Text
 from mira_megatron import layout
 from mira_megatron.atomic_files import NO_SPACE
 from mira_megatron.cli_cluster import run_doctor, run_job, submit_recipe
+from mira_megatron.cli_compare import run_compare
+from mira_megatron.cli_decontaminate import run_decontaminate
 from mira_megatron.cli_grade import run_grade
 from mira_megatron.cli_parser import command_parser
 from mira_megatron.cli_sharing import check_sharing, run_sharing_workers
@@ -47,6 +49,7 @@ EXTRA_OF_MODULE = {
     "megatron": "megatron",
     "ray": "ray",
     "sentence_transformers": "embeddings",
+    "sqlglot": "eval",
     "tensorboard": "megatron",
     "torch": "megatron",
     "transformers": "transformers",
@@ -104,6 +107,10 @@ def _run(arguments: argparse.Namespace) -> int:
         return run_tokens_tool(arguments)
     if arguments.command == "grade":
         return run_grade(arguments)
+    if arguments.command == "compare":
+        return run_compare(arguments)
+    if arguments.command == "decontaminate":
+        return run_decontaminate(arguments)
     if arguments.command == "job":
         return run_job(arguments, os.environ)
     recipe = load_recipe(arguments.recipe, arguments.overrides)

@@ -10,6 +10,8 @@ import sys
 from pathlib import Path
 
 from mira_megatron import __version__
+from mira_megatron.cli_compare import add_compare
+from mira_megatron.cli_decontaminate import add_decontaminate
 from mira_megatron.cli_grade import add_grade
 from mira_megatron.cli_tokens import add_tokens_tool
 from mira_megatron.cli_words import (
@@ -76,6 +78,8 @@ def command_parser() -> argparse.ArgumentParser:
     _add_rubric_tool(commands)
     add_tokens_tool(commands)
     add_grade(commands)
+    add_compare(commands)
+    add_decontaminate(commands)
     _add_serve(commands)
     _add_doctor(commands)
     _add_job(commands)

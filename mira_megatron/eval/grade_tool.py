@@ -2,6 +2,7 @@
 
 Reads   a suite, its benchmark's data file, predictions in the benchmark's own format
 Writes  OUTPUT/verdicts.jsonl, a line per sample and benchmark (grading.py)
+        OUTPUT/tasks.jsonl, every task with its cluster (graded_tasks.py)
         OUTPUT/results.json, scores with what they stand on: files by SHA-256, grader, isolation
 """
 
@@ -19,6 +20,7 @@ from rich.console import Console
 
 from mira_megatron.atomic_files import write_json
 from mira_megatron.eval.benchmark import Benchmark, HasFacts, HasPredictionFormat
+from mira_megatron.eval.graded_tasks import TASKS_FILE, write_tasks
 from mira_megatron.eval.grading import Graded, grade
 from mira_megatron.eval.predictions import check_complete, read_predictions
 from mira_megatron.eval.sandbox.best import best_sandbox
@@ -73,6 +75,7 @@ def run(console: Console, options: GradeOptions) -> int:
     sandbox = best_sandbox(options.min_isolation)
     graded = grade(benchmark, samples, sandbox, options.output, cache, workers=options.workers)
     found = scores(graded.verdicts)
+    write_tasks(options.output / TASKS_FILE, benchmark, graded.verdicts)
     _write_results(options, entry, benchmark, found, graded)
     for score in found:
         statuses = ", ".join(f"{name} {count}" for name, count in score.counts.items())
@@ -121,6 +124,7 @@ def _write_results(
 ) -> None:
     content: dict[str, Any] = {
         "benchmark": entry.name,
+        "kind": entry.kind,
         "category": entry.category,
         "protocol": entry.protocol,
         "suite": str(options.suite),

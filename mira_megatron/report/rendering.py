@@ -11,6 +11,7 @@ from markupsafe import Markup
 
 from mira_megatron.written_numbers import decimal, grouped, percent
 
+_FOLDER = Path(__file__).parent
 _C0_PICTURES = 0x2400  # U+2400 … show the control characters U+0000 … one by one
 _DELETE_PICTURE = 0x2421
 # Direction overrides, invisible characters and tags: with them a text can look unlike what it is.
@@ -43,16 +44,19 @@ def visible(value: object) -> object:
     return value.translate(_VISIBLE)
 
 
-def render(template: str, context: Mapping[str, object]) -> str:
-    """Returns a template of this folder filled in; every value is made visible, then escaped."""
-    return _environment().get_template(template).render(context)
+def render(template: str, context: Mapping[str, object], folder: Path = _FOLDER) -> str:
+    """Returns a template filled in; every value is made visible, then escaped.
+
+    It lies in `folder`, and may include those of this one, the style among them.
+    """
+    return _environment(folder).get_template(template).render(context)
 
 
 @cache
-def _environment() -> Environment:
+def _environment(folder: Path) -> Environment:
     """Returns the engine; made once, because compiling the templates takes longer than a page."""
     environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
+        loader=FileSystemLoader([folder, _FOLDER]),
         autoescape=True,  # by name it would be off: the templates end in .j2
         finalize=visible,
         undefined=StrictUndefined,

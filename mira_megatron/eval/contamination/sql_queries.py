@@ -1,0 +1,146 @@
+"""Whole SQL queries in a form in which copies are equal, and their hashes.
+
+The form is sqlglot's own rendering in lower case, without comments, the aliases of tables numbered
+in the order in which they stand: spaces, quotes, `<>` for `!=`, `AS` or none and other names of
+aliases make no difference. The masked form leaves literals open. sqlglot comes with the extra
+`eval`.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import sqlglot
+import xxhash
+from sqlglot import exp
+from sqlglot.errors import SqlglotError
+
+from mira_megatron.eval.contamination.code_tokens import text_tokens
+
+# Shorter queries (select count ( * ) from student) are written by anybody anywhere.
+MIN_TOKENS = 12
+_MAX_CHARS = 4000  # of a candidate; the longest gold query of Spider and BIRD has some 1,000
+# Where a query in a text may end, the likeliest first; inside of JSON a line ends with \n.
+_ENDS = (
+    re.compile(r";|```|<\||\n\s*\n|\\n\s*\\n|\"\"\"|\Z"),
+    re.compile(r"\\?\"|;|```|\n\s*\n|\Z"),
+    re.compile(r"\n|\\n|;|\Z"),
+)
+_FROM = re.compile(r"\bfrom[\s\\n]+[\"'`\[\\]*(\w+)", re.IGNORECASE)
+_ESCAPED_SPACE, _ESCAPED_QUOTE = re.compile(r"\\+[nrt]"), re.compile(r"\\+\"")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class QueryHashes:
+    """Hashes of one query, with its literals and without."""
+
+    exact: str
+    masked: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class QueryHit:
+    """A query found in a text, and what it is a copy of."""
+
+    key: str
+    start: int  # characters
+    end: int
+
+
+def query_hashes(text: str, dialect: str = "sqlite") -> QueryHashes | None:
+    """Returns the hashes of a query; None for what is too short, or no query at all."""
+    tree = _parsed(text, dialect)
+    if tree is None:
+        return None
+    _number_aliases(tree)
+    exact = _written(tree, dialect)
+    if len(text_tokens(exact)) < MIN_TOKENS:
+        return None
+    for literal in list(tree.find_all(exp.Literal)):
+        literal.replace(exp.Placeholder())
+    masked = _written(tree, dialect)
+    return QueryHashes(exact=_hash("exact", exact), masked=_hash("masked", masked))
+
+
+def tables_of(text: str, dialect: str = "sqlite") -> frozenset[str]:
+    """Returns the names of a query's tables in lower case; none for what is no query."""
+    tree = _parsed(text, dialect)
+    return (
+        frozenset()
+        if tree is None
+        else frozenset(table.name.lower() for table in tree.find_all(exp.Table))
+    )
+
+
+def query_hits(
+    text: str, starts: Sequence[int], known: Mapping[str, object], tables: frozenset[str]
+) -> Iterator[QueryHit]:
+    """Yields the known queries among those that begin at some characters of a text.
+
+    `tables` are those of all known queries: what reads from none of them is not looked at.
+    """
+    reached = 0
+    for start in starts:
+        if start < reached:
+            continue  # inside of a query that was found
+        for end in _ends(text, start):
+            query = _ESCAPED_QUOTE.sub('"', _ESCAPED_SPACE.sub("\n", text[start:end]))
+            if not any(name.lower() in tables for name in _FROM.findall(query)):
+                continue
+            hashes = query_hashes(query)
+            found = [key for key in (hashes.exact, hashes.masked) if key in known] if hashes else []
+            for key in found:
+                yield QueryHit(key=key, start=start, end=end)
+            if found:
+                reached = end
+                break
+
+
+def _ends(text: str, start: int) -> list[int]:
+    limit = min(len(text), start + _MAX_CHARS)
+    ends = []
+    for pattern in _ENDS:
+        found = pattern.search(text, start, limit)
+        end = found.start() if found else limit
+        if end not in ends:
+            ends.append(end)
+    return ends
+
+
+def _parsed(text: str, dialect: str) -> Any:
+    try:
+        tree = sqlglot.parse_one(text, read=dialect)
+    except (SqlglotError, RecursionError):
+        return None
+    return tree if isinstance(tree, exp.Query) else None
+
+
+def _number_aliases(tree: Any) -> None:
+    numbered: dict[str, str] = {}
+    for table in tree.find_all(exp.Table, exp.Subquery, bfs=False):
+        if table.alias:
+            numbered.setdefault(table.alias.lower(), f"t{len(numbered) + 1}")
+            table.set(
+                "alias", exp.TableAlias(this=exp.to_identifier(numbered[table.alias.lower()]))
+            )
+    for column in tree.find_all(exp.Column):
+        if column.table.lower() in numbered:
+            column.set("table", exp.to_identifier(numbered[column.table.lower()]))
+
+
+def _written(tree: Any, dialect: str) -> str:
+    for identifier in tree.find_all(exp.Identifier):
+        identifier.set("quoted", False)
+    written: str = tree.sql(dialect=dialect, comments=False, normalize_functions="lower")
+    return written.lower()
+
+
+def _hash(form: str, text: str) -> str:
+    return f"{form}:{xxhash.xxh3_128_hexdigest(text.encode('utf-8', 'surrogatepass'))}"
+
+
+logging.getLogger("sqlglot").setLevel(logging.ERROR)  # what it thinks of texts that are no SQL

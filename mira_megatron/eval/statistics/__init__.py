@@ -1,0 +1,1 @@
+"""How sure a score is: pass@k, intervals, resampling by cluster, paired tests, power."""

@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+from contamination_scans import hits
+
+from mira_megatron.eval.contamination.items import Item
+
+pytest.importorskip("sqlglot", reason="sqlglot comes with the extra `eval`")
+
+GOLD = "SELECT T1.name, count(*) FROM singer AS T1 JOIN concert AS T2 ON T1.id = T2.singer_id WHERE T2.year > 2014 GROUP BY T1.name"  # noqa: E501
+SPIDER = Item(benchmark="spider", task_id="7", cluster="x", query=GOLD)
+SAME = {
+    "as it is": GOLD,
+    "lower case": GOLD.lower(),
+    "other aliases, no AS": (
+        "select s.name, count( * ) from singer s join concert c on s.id = c.singer_id "
+        "where c.year > 2014 group by s.name;"
+    ),
+    "over lines, with a comment": GOLD.replace(" FROM", " -- names\n  FROM").replace(
+        " WHERE", "\nWHERE"
+    ),
+    "quoted names": GOLD.replace("singer AS", "`singer` AS").replace("concert AS", '"concert" AS'),
+}
+
+
+def surfaces(text: str) -> list[str]:
+    return [hit["surface"] for hit in hits([SPIDER], [text])]
+
+
+@pytest.mark.parametrize("query", SAME.values(), ids=SAME)
+@pytest.mark.parametrize("frame", ["{}", "The answer:\n```sql\n{}\n```\nIt counts.", "{}; -- end"])
+def test_the_same_query_is_found_in_any_writing(query: str, frame: str) -> None:
+    assert surfaces(frame.replace("{}", query)) == ["query", "masked_query"]
+
+
+def test_a_query_in_json_or_in_a_string_is_found() -> None:
+    assert surfaces(json.dumps({"sql": SAME["over lines, with a comment"]})) == [
+        "query",
+        "masked_query",
+    ]
+    assert surfaces(f'cursor.execute("{SAME["lower case"]}")\n') == ["query", "masked_query"]
+
+
+def test_another_literal_is_the_masked_query_alone() -> None:
+    assert surfaces(GOLD.replace("2014", "1999")) == ["masked_query"]
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        GOLD.replace("count(*)", "max(T2.year)"),
+        GOLD.replace("T1.id = T2.singer_id", "T2.id = T1.singer_id"),
+        GOLD.replace("singer AS", "dancer AS"),
+        GOLD + " ORDER BY count(*)",
+    ],
+)
+def test_another_query_is_none(query: str) -> None:
+    assert surfaces(query) == []
+
+
+def test_a_query_that_anybody_writes_is_not_looked_for() -> None:
+    short = Item(benchmark="spider", task_id="1", cluster="y", query="SELECT count(*) FROM singer")
+    assert hits([short], ["SELECT count(*) FROM singer"]) == []
+
+
+def test_the_place_of_a_query_is_told_in_characters() -> None:
+    text = f"é: {GOLD}; and more"
+    (exact, _) = hits([SPIDER], [text])
+    assert text[exact["start"] : exact["end"]] == GOLD
+
+
+def test_text_that_only_looks_like_sql_is_passed_over() -> None:
+    text = "Select one from singer and join them with (((( 'an open quote from singer"
+    assert surfaces(text * 50) == []
