@@ -41,6 +41,7 @@ STAGE_HELP = {
     "sensitivity": "undecided reliability cells, flipped -> what each would change in the keep set",
     "blend": "keep masks -> what Megatron reads, per split",
     "midtrain": "blend -> a short megatron-core training run",
+    "held-out": "trained arms + held-out documents -> bits per byte of each",
     "instruct-data": "chats of sources or files -> what every arm is tuned on",
     "instruct-sft": "mid-trained model + that -> an instruction-tuned one per arm",
     "report": "everything above -> report/index.html",

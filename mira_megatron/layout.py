@@ -147,6 +147,11 @@ def checkpoints(arm: str) -> str:
     return f"checkpoints/{arm}"
 
 
+def held_out(model: str) -> str:
+    """Returns the folder of a trained arm's loss on the documents that are held out."""
+    return f"held_out/{model}"
+
+
 def instruct(arm: str) -> str:
     """Returns the folder of an arm's instruction-tuned model."""
     return f"instruct/{arm}"
@@ -159,6 +164,7 @@ _UNIT_FOLDERS = frozenset(
         "blends",
         "checkpoints",
         "groups",
+        "held_out",
         "instruct",
         "instruct_data",
         "joined",
