@@ -7,6 +7,7 @@ from __future__ import annotations
 
 TOKENIZER = "tokenizer"
 REPORT = "report"
+ABLATION = "ablation"
 INSTRUCT_DATA = "instruct_data/every_arm"
 TENSORBOARD = "tensorboard"  # no unit's folder: its files hold times
 
