@@ -43,6 +43,10 @@ def run_ablate(console: Console, recipe: Recipe, resources: Resources) -> int:
     lines = []
     if _TABLE not in (*outcome.failed, *outcome.left_out):
         lines += [(folder / "table.md").read_text(), f"The page: {folder / 'index.html'}"]
+    else:
+        make_table = importlib.import_module("mira_megatron.ablation.make_table")
+        survived = make_table.surviving_markdown(recipe, outcome.lost)
+        lines += [] if survived is None else [survived, "Of the arms that are whole; not written."]
     lines.append(f"{_units(outcome.num_reused)} reused, {_units(outcome.num_made)} made.")
     if outcome.failed:
         lines += ["", *(f"failed: {label}: {why}" for label, why in outcome.failed.items())]

@@ -17,7 +17,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, replace
 
 from mira_megatron import layout
 from mira_megatron.config import Recipe, nearest
@@ -112,6 +113,16 @@ def ablation_settings(recipe: Recipe) -> AblationSettings:
     )
 
 
+def without_lost(
+    recipe: Recipe, settings: AblationSettings, lost: AbstractSet[str]
+) -> AblationSettings:
+    """Returns the settings of a table of those arms alone of which no folder is lost."""
+    arms = tuple(arm for arm in settings.arms if lost.isdisjoint(arm_folders(recipe, arm)))
+    names = [arm.name for arm in arms]
+    reference = settings.reference if settings.reference in names else None
+    return replace(settings, arms=arms, reference=reference)
+
+
 def _reference(recipe: Recipe, given: str | None, arms: Sequence[str]) -> str | None:
     if given is None:
         return DEFAULT_REFERENCE if DEFAULT_REFERENCE in arms else None
@@ -123,19 +134,21 @@ def _reference(recipe: Recipe, given: str | None, arms: Sequence[str]) -> str | 
 
 
 def _upstream(recipe: Recipe, settings: AblationSettings) -> tuple[str, ...]:
-    adopted = adopted_sources(recipe)
-    trained = [arm for arm in settings.arms if arm.score is not None]
     folders = [layout.tokens(source) for source in settings.groups]
     for arm in settings.arms:
-        folders += [layout.held_out(model) for model in arm.models.values()]
-    for arm in trained:
-        assert arm.score is not None
-        folders += [layout.keep(arm.name)]
-        folders += [layout.checkpoints(model) for model in arm.models.values()]
-        folders += [layout.record_scores(arm.score, source) for source in recipe_sources(recipe)]
-        folders += [
-            layout.record_scores(arm.score, source)
-            for source, entry in adopted.items()
-            if arm.score in entry.scores
-        ]
+        folders += arm_folders(recipe, arm)
     return tuple(dict.fromkeys(folders))
+
+
+def arm_folders(recipe: Recipe, arm: ComparedArm) -> list[str]:
+    """Returns the folders that one row of the table is read from, but for the tokens."""
+    folders = [layout.held_out(model) for model in arm.models.values()]
+    if arm.score is None:
+        return folders
+    folders.append(layout.keep(arm.name))
+    folders += [layout.checkpoints(model) for model in arm.models.values()]
+    scored = [
+        *recipe_sources(recipe),
+        *(name for name, entry in adopted_sources(recipe).items() if arm.score in entry.scores),
+    ]
+    return [*folders, *(layout.record_scores(arm.score, source) for source in scored)]

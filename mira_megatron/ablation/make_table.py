@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Set as AbstractSet
+
 import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from mira_megatron import layout
-from mira_megatron.ablation.ablation import AblationSettings, ComparedArm
+from mira_megatron.ablation.ablation import (
+    AblationSettings,
+    ComparedArm,
+    ablation_settings,
+    units,
+    without_lost,
+)
 from mira_megatron.ablation.bits import HeldOut, arms_bits
 from mira_megatron.ablation.table import AblationTable, ArmRow, table_json
 from mira_megatron.ablation.written import (
@@ -17,6 +25,7 @@ from mira_megatron.ablation.written import (
     table_markdown,
 )
 from mira_megatron.atomic_files import write_bytes, write_json
+from mira_megatron.config import Recipe
 from mira_megatron.eval.statistics.resampling import Resampling
 from mira_megatron.manifest import Counts
 from mira_megatron.report.arm_overlap import Drift, drift, overlaps
@@ -24,7 +33,7 @@ from mira_megatron.report.outcomes import JudgedArm, read_arm
 from mira_megatron.report.training_course import read_course
 from mira_megatron.retention.documents import read_documents
 from mira_megatron.shards import read_part
-from mira_megatron.stage import WorkResult, Workspace
+from mira_megatron.stage import Resources, Run, WorkResult, Workspace
 from mira_megatron.training.held_out import DOCUMENTS
 
 TABLE_JSON, TABLE_MD, TABLE_TEX, TABLE_CSV, PAGE = (
@@ -51,6 +60,26 @@ def make_table(workspace: Workspace, settings: AblationSettings) -> WorkResult:
     totals = {"models": num_models, "documents": sum(table.num_documents.values())}
     counts = Counts(num_in=num_models, num_out=len(table.arms), totals=totals)
     return WorkResult(counts=counts)
+
+
+def surviving_markdown(recipe: Recipe, lost: AbstractSet[str]) -> str | None:
+    """Returns the table of the arms of which no folder is lost; None where fewer than two are left.
+
+    For who waits for the others: nothing is written.
+    """
+    (unit,) = units(recipe)
+    settings = without_lost(recipe, ablation_settings(recipe), lost)
+    if len(settings.arms) < 2:
+        return None
+    run = Run(folder=recipe.run_folder, reuse=recipe.reuse)
+    workspace = Workspace(
+        run=run,
+        unit=unit,
+        folder=recipe.run_folder / unit.folder,
+        fingerprint="",
+        resources=Resources(),
+    )
+    return table_markdown(read_table(workspace, settings))
 
 
 def read_table(workspace: Workspace, settings: AblationSettings) -> AblationTable:

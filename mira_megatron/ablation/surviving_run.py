@@ -27,7 +27,7 @@ class SurvivingRun:
     num_reused: int = 0  # done before, or taken over from another run
     failed: dict[str, str] = field(default_factory=dict)  # unit -> why
     left_out: list[str] = field(default_factory=list)  # units that read one that failed
-    _lost: set[str] = field(default_factory=set)  # folders of both
+    lost: set[str] = field(default_factory=set)  # folders of both
 
     def __call__(self, unit: Unit, run: Run, resources: Resources) -> None:
         """Runs one unit, unless what it reads has failed.
@@ -35,8 +35,8 @@ class SurvivingRun:
         Raises what is wrong for every arm: a full disk, a lock that another process holds, and
         whatever happens to a unit that all arms are made of.
         """
-        if not self._lost.isdisjoint((*unit.upstream, *unit.waits_for)):
-            self._lost.add(unit.folder)
+        if not self.lost.isdisjoint((*unit.upstream, *unit.waits_for)):
+            self.lost.add(unit.folder)
             self.left_out.append(unit.label)
             logger.warning("%s: left out, it reads what failed", unit.label)
             return
@@ -49,7 +49,7 @@ class SurvivingRun:
             is_full = isinstance(error, OSError) and error.errno in NO_SPACE
             if is_full or unit.stage in _OF_EVERY_ARM:
                 raise
-            self._lost.add(unit.folder)
+            self.lost.add(unit.folder)
             self.failed[unit.label] = str(error)
             logger.error("%s failed: %s", unit.label, error)
             return
