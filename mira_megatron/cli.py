@@ -24,6 +24,7 @@ from rich.text import Text
 
 from mira_megatron import layout
 from mira_megatron.atomic_files import NO_SPACE
+from mira_megatron.cli_ablate import run_ablate
 from mira_megatron.cli_cluster import run_doctor, run_job, submit_recipe
 from mira_megatron.cli_compare import run_compare
 from mira_megatron.cli_decontaminate import run_decontaminate
@@ -148,7 +149,8 @@ def _run(arguments: argparse.Namespace) -> int:
         for unit in missing.units_left(recipe):
             Console().print(Text(str(unit)), soft_wrap=True)
         return 0
-    stages = list(STAGES) if arguments.command in ("run", "status") else [arguments.command]
+    of_all_stages = arguments.command in ("run", "ablate", "status")
+    stages = list(STAGES) if of_all_stages else [arguments.command]
     summary = importlib.import_module("mira_megatron.report.summary")
     console = Console()
     if arguments.command == "status" or arguments.dry_run:
@@ -169,6 +171,8 @@ def _run(arguments: argparse.Namespace) -> int:
         job=scheduled_as(os.environ),
         secrets=secrets,
     )
+    if arguments.command == "ablate":
+        return run_ablate(console, recipe, resources)
     run_stages(recipe, stages, resources, reparses=arguments.reparse, only=arguments.only)
     if arguments.command == "run":
         summary.print_summary(console, recipe)

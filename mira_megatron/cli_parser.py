@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 from mira_megatron import __version__
+from mira_megatron.cli_ablate import add_ablate
 from mira_megatron.cli_compare import add_compare
 from mira_megatron.cli_decontaminate import add_decontaminate
 from mira_megatron.cli_evaluate import add_evaluate
@@ -43,9 +44,11 @@ STAGE_HELP = {
     "sensitivity": "undecided reliability cells, flipped -> what each would change in the keep set",
     "blend": "keep masks -> what Megatron reads, per split",
     "midtrain": "blend -> a short megatron-core training run",
+    "held-out": "trained arms + held-out documents -> bits per byte of each",
     "instruct-data": "chats of sources or files -> what every arm is tuned on",
     "instruct-sft": "mid-trained model + that -> an instruction-tuned one per arm",
     "report": "everything above -> report/index.html",
+    "ablation": "held-out loss and keep masks of every arm -> one table with tests",
 }
 
 # Stages that several processes can work on at once, part by part.
@@ -66,6 +69,7 @@ def command_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"mira-megatron {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_recipe_command(commands, "run", "all stages in order, skipping what is done")
+    add_ablate(commands)
     _add_recipe_command(commands, "status", "what is done, with counts, sizes and times")
     _add_plan(commands)
     _add_submit(commands)

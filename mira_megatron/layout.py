@@ -7,6 +7,7 @@ from __future__ import annotations
 
 TOKENIZER = "tokenizer"
 REPORT = "report"
+ABLATION = "ablation"
 INSTRUCT_DATA = "instruct_data/every_arm"
 TENSORBOARD = "tensorboard"  # no unit's folder: its files hold times
 
@@ -147,6 +148,11 @@ def checkpoints(arm: str) -> str:
     return f"checkpoints/{arm}"
 
 
+def held_out(model: str) -> str:
+    """Returns the folder of a trained arm's loss on the documents that are held out."""
+    return f"held_out/{model}"
+
+
 def instruct(arm: str) -> str:
     """Returns the folder of an arm's instruction-tuned model."""
     return f"instruct/{arm}"
@@ -159,6 +165,7 @@ _UNIT_FOLDERS = frozenset(
         "blends",
         "checkpoints",
         "groups",
+        "held_out",
         "instruct",
         "instruct_data",
         "joined",

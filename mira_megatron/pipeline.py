@@ -13,7 +13,7 @@ from __future__ import annotations
 import importlib
 import logging
 import multiprocessing
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import cast
 
@@ -52,9 +52,11 @@ STAGES = {
     "sensitivity": "mira_megatron.retention.sensitivity",
     "blend": "mira_megatron.tokenization.blend",
     "midtrain": "mira_megatron.training.midtrain",
+    "held-out": "mira_megatron.training.held_out",
     "instruct-data": "mira_megatron.instruct.instruct_data",
     "instruct-sft": "mira_megatron.instruct.instruct_sft",
     "report": "mira_megatron.report.report",
+    "ablation": "mira_megatron.ablation.ablation",
 }
 # A recipe may end early, with a rubric or a blend: a stage is left out where it has none of these.
 _NEEDED_SECTIONS = {
@@ -70,9 +72,11 @@ _NEEDED_SECTIONS = {
     "sensitivity": {"reliability"},
     "blend": {"blend"},
     "midtrain": {"midtrain"},
+    "held-out": {"ablation"},
     "instruct-data": {"instruct_sft"},
     "instruct-sft": {"instruct_sft"},
     "report": {"select", "arms"},
+    "ablation": {"ablation"},
 }
 
 # What a recipe may be told to read although none of its sections makes it.
@@ -127,12 +131,13 @@ def run_stages(
     *,
     reparses: bool = False,
     only: str | None = None,
+    run_one: Callable[[Unit, Run, Resources], object] = run_unit,
 ) -> None:
     """Runs every unit of the stages named, or of these only those of one name; skips what is done.
 
     With `reparses` those that are made of kept answers are made again, and nobody is asked. Units
     of earlier stages are not run, but they must be done with this recipe's settings. One that
-    others still work on is left to them, with a line that says so.
+    others still work on is left to them, with a line that says so. `run_one` is what runs a unit.
     """
     # Workers are forked from a server; what it has imported they need not import, each pool anew.
     multiprocessing.get_context("forkserver").set_forkserver_preload(["__main__", *STAGES.values()])
@@ -153,7 +158,7 @@ def run_stages(
                     logger.info("%s: left to whoever ends the last unit before it", unit.label)
                     continue
                 try:
-                    run_unit(unit, run, resources)
+                    run_one(unit, run, resources)
                 except HeldByOthers as held:
                     logger.info("%s", held)
 

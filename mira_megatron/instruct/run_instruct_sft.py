@@ -3,27 +3,22 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import orjson
-from megatron.core.models.gpt.gpt_model import GPTModel
 
 from mira_megatron import layout
 from mira_megatron.distill.chatml import END
 from mira_megatron.distill.packed_dataset import PackedDataset
 from mira_megatron.instruct.data_files import FACTS, TRAINING, VALIDATION, read_samples
 from mira_megatron.instruct.instruct_sft import InstructSftSettings
-from mira_megatron.manifest import verify_digests
 from mira_megatron.stage import WorkResult, Workspace
-from mira_megatron.training.base_model import base_shape, load_base
-from mira_megatron.training.checkpoint import load_checkpoint
 from mira_megatron.training.hf_tokenizer import check_tokenizer
-from mira_megatron.training.model_shape import ModelShape
 from mira_megatron.training.process_group import megatron_process_group
 from mira_megatron.training.progress_log import log_progress, train_counts
 from mira_megatron.training.resuming import Checkpointing
+from mira_megatron.training.trained_weights import trained_weights
 from mira_megatron.training.trainer import train
 from mira_megatron.training.written_model import write_model
 
@@ -39,7 +34,13 @@ def instruct_sft(workspace: Workspace, settings: InstructSftSettings) -> WorkRes
     run_folder, training = workspace.run.folder, settings.training
     facts = orjson.loads((run_folder / layout.INSTRUCT_DATA / FACTS).read_bytes())
     tokenizer_file = run_folder / layout.TOKENIZER / layout.TOKENIZER_FILE
-    shape, vocab_size, initialise = _start(workspace, settings, facts["vocab_size"])
+    start = trained_weights(
+        workspace,
+        checkpoint=settings.checkpoint,
+        base=settings.base,
+        num_tokens=facts["vocab_size"],
+    )
+    shape, vocab_size = start.shape, start.vocab_size
     check_tokenizer(shape, tokenizer_file, vocab_size)
     if training.sequence_length > shape.max_sequence_length:
         raise ValueError(
@@ -57,7 +58,7 @@ def instruct_sft(workspace: Workspace, settings: InstructSftSettings) -> WorkRes
             vocab_size=vocab_size,
             train_dataset=train_dataset,
             valid_dataset=valid_dataset,
-            initialise=initialise,
+            initialise=start.load,
             on_log=partial(log_progress, workspace.unit.label),
             checkpointing=Checkpointing(
                 folder=workspace.scratch / "training", data_fingerprint=workspace.fingerprint
@@ -79,28 +80,6 @@ def instruct_sft(workspace: Workspace, settings: InstructSftSettings) -> WorkRes
             workspace.unit.label, result, len(train_dataset), training.global_batch_size
         )
     )
-
-
-def _start(
-    workspace: Workspace, settings: InstructSftSettings, num_tokens: int
-) -> tuple[ModelShape, int, Callable[[GPTModel], None]]:
-    """Returns the model's shape, the rows of its vocabulary, and what gives it its weights."""
-    vocab_size = num_tokens
-    if settings.base is not None:
-        tokenizer_file = workspace.run.folder / layout.TOKENIZER / layout.TOKENIZER_FILE
-        way_out = "Name the base's own tokenizer as tokenize.tokenizer."
-        hf = base_shape(settings.base, tokenizer_file, num_tokens, way_out)
-        shape, vocab_size = hf.shape, hf.vocab_size
-    if settings.checkpoint is None:
-        assert settings.base is not None, "training.trained_arms gives no base arm without a base"
-        load = partial(load_base, folder=settings.base, shape=shape, setting="midtrain.base")
-        return shape, vocab_size, load
-    folder = workspace.run.folder / settings.checkpoint
-    manifest = workspace.upstream_manifest(settings.checkpoint)
-    verify_digests(folder, manifest)  # Megatron reads the weights itself
-    if settings.base is None:
-        shape = ModelShape(**manifest.config["model"])
-    return shape, vocab_size, partial(load_checkpoint, folder=folder / layout.WEIGHTS)
 
 
 def _dataset(

@@ -24,12 +24,16 @@ class AblationConfig:
 
     seeds: list[int] = field(default_factory=list)
     base_arm: str | None = None
+    reference: str | None = None  # the arm that others are compared with (ablation/ablation.py)
+    resamples: int = 10_000
 
     def __post_init__(self) -> None:
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"seeds={self.seeds} names one twice")
         if any(seed < 0 for seed in self.seeds):
             raise ValueError(f"seeds={self.seeds} must not be negative")
+        if self.resamples < 100:
+            raise ValueError(f"resamples={self.resamples} must be at least 100")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

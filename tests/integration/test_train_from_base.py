@@ -61,7 +61,9 @@ def test_every_arm_is_trained_with_every_seed_from_the_same_weights(recipe: Path
     courses = [log_of(recipe, folder) for folder in midtrained]
     assert courses[0] != courses[1]
     tuned = [first_loss(recipe, layout.instruct(name)) for name in NAMES]
-    assert tuned[2] == tuned[3] not in tuned[:2]
+    # The same weights; another seed packs the validation samples in another order.
+    assert tuned[2] == pytest.approx(tuned[3], rel=1e-5)
+    assert tuned[2] not in tuned[:2]
     assert tuned[0] != tuned[1]
     run = recipe.parent / "run"
     assert sorted(path.name for path in (run / "checkpoints").glob("[!.]*")) == sorted(NAMES[:2])
@@ -85,7 +87,7 @@ def test_seed_added_later_leaves_the_others_as_they_are(recipe: Path) -> None:
     recipe.write_text(yaml.safe_dump(values))
     status = mira("status", str(recipe)).output
     waiting = [line for line in status.splitlines() if "seed9" in line]
-    assert len(waiting) == 3
+    assert len(waiting) == 4  # mid-trained, its held-out loss, and both arms tuned
     assert not any("done" in line for line in waiting)
     assert all("done" in line for line in status.splitlines() if "seed8" in line)
 

@@ -1,0 +1,62 @@
+"""The words of `mira ablate`, and what is then done."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+
+from rich.console import Console
+from rich.text import Text
+
+from mira_megatron import layout
+from mira_megatron.cli_words import Commands, add_log_level, add_recipe, add_workers
+from mira_megatron.config import Recipe
+from mira_megatron.stage import Resources
+
+_TABLE = "ablation table"  # label of the unit
+
+
+def add_ablate(commands: Commands[argparse.ArgumentParser]) -> None:
+    """Adds `ablate`."""
+    text = "all stages for all arms, one that fails aside, and the table that compares them"
+    command = commands.add_parser("ablate", help=text, description=text)
+    add_recipe(command)
+    command.add_argument("--dry-run", action="store_true", help="show what would run, and stop")
+    add_workers(command)
+    add_log_level(command)
+
+
+def run_ablate(console: Console, recipe: Recipe, resources: Resources) -> int:
+    """Runs all stages, prints the table, and returns 0; 2 where a unit failed.
+
+    Raises ValueError for a recipe without the section `ablation`.
+    """
+    for section in ("ablation", "midtrain"):
+        if section not in recipe.values:
+            raise ValueError(
+                f"{recipe.path}: no section `{section}`, so no arms are trained to be compared. "
+                f"Add {section}: (docs/ablation.md), or use `mira run`"
+            )
+    surviving = importlib.import_module("mira_megatron.ablation.surviving_run")
+    outcome = surviving.run_surviving(recipe, resources)
+    folder = recipe.run_folder / layout.ABLATION
+    lines = []
+    if _TABLE not in (*outcome.failed, *outcome.left_out):
+        lines += [(folder / "table.md").read_text(), f"The page: {folder / 'index.html'}"]
+    else:
+        make_table = importlib.import_module("mira_megatron.ablation.make_table")
+        survived = make_table.surviving_markdown(recipe, outcome.lost)
+        lines += [] if survived is None else [survived, "Of the arms that are whole; not written."]
+    lines.append(f"{_units(outcome.num_reused)} reused, {_units(outcome.num_made)} made.")
+    if outcome.failed:
+        lines += ["", *(f"failed: {label}: {why}" for label, why in outcome.failed.items())]
+        lines += [f"left out: {label}" for label in outcome.left_out]
+        lines.append("Run the same command again to go on from here, or leave the arm out.")
+    for line in lines:
+        # As Text: in a plain string rich would read `[` as markup.
+        console.print(Text(line), soft_wrap=True)
+    return 2 if outcome.failed else 0
+
+
+def _units(number: int) -> str:
+    return f"{number:,} unit{'' if number == 1 else 's'}"
