@@ -76,9 +76,7 @@ def answer_to(asked: str) -> str:
             if asked.strip() == prompt.strip():
                 return body
             return f"```\n{prompt}{body}\n{'' if body.endswith('}') else _closing(language)}```"
-    name, program, going_on = next(
-        answer for words, answer in _ANSWERS.items() if words in asked
-    )
+    name, program, going_on = next(answer for words, answer in _ANSWERS.items() if words in asked)
     if _is_completion(asked):
         return going_on or f"{program}\n### Question\n"
     return f"<think>{asked}</think>Sure!\n```{name}\n{program}\n```\nDone."
