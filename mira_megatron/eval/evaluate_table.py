@@ -86,7 +86,7 @@ def _score_table(outcomes: Sequence[Outcome]) -> Table:
 
 
 def _category_table(suite: Suite, outcomes: Sequence[Outcome]) -> Table:
-    table = Table(box=None)
+    table = Table(box=None, pad_edge=False)
     table.add_column("category", no_wrap=True)
     table.add_column("mean %", justify="right")
     table.add_column("missing")
