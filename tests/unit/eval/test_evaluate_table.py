@@ -15,7 +15,7 @@ def score(name: str, percent: float) -> Score:
     )
 
 
-def test_category_takes_the_headline_rule_of_sql_and_no_category_lacks_a_benchmark() -> None:
+def test_category_takes_the_headline_rule_and_is_missing_without_all_its_benchmarks() -> None:
     suite = load_suite(SUITE)
     spider = [score("spider", 40), score("spider_strict", 0), score("spider_bird", 100)]
     outcomes = [
