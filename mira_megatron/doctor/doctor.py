@@ -24,11 +24,11 @@ from mira_megatron.doctor.environment import (
     installed_versions,
 )
 from mira_megatron.doctor.file_facts import with_base, with_data
-from mira_megatron.doctor.finding import ERROR, INFO, Finding
+from mira_megatron.doctor.finding import ERROR, INFO, UNKNOWN, WARNING, Finding
 from mira_megatron.training.bridge_group import GroupFolders
 from mira_megatron.training.bridge_layouts import find_recipe
 
-_STYLES = {ERROR: "bold red", "warning": "yellow", INFO: "dim"}
+_STYLES = {ERROR: "bold red", WARNING: "yellow", UNKNOWN: "cyan", INFO: "dim"}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -71,7 +71,9 @@ def _existing(folder: Path) -> Path:
 
 def print_findings(console: Console, findings: list[Finding]) -> None:
     """Prints one line per finding."""
-    table = Table("", "where", "what", "way out", box=None, pad_edge=False)
+    table = Table(box=None, pad_edge=False)
+    for title in ("", "where", "what", "way out"):
+        table.add_column(title, overflow="fold")  # a path that is cut off names nothing
     for finding in findings:
         # Paths and settings may hold brackets, which rich would take for markup.
         cells = [Text(finding.where), Text(finding.what), Text(finding.way_out)]

@@ -123,7 +123,6 @@ class BigCodeBench:
     def facts(self, verdicts: Sequence[Verdict]) -> Mapping[str, Any]:
         """Returns what programs were run with, as JSON has it: other libraries, other verdicts."""
         return {
-            "split": self._options.split,
             "num_hard_tasks": sum(task.is_hard for task in self.tasks.values()),
             "python": self.environment.version,
             "packages": list(self.environment.packages),

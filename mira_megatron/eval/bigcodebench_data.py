@@ -28,7 +28,7 @@ _FIELDS = (
 class BcbOptions:
     """What a suite says of the benchmark beside its file."""
 
-    split: str  # of the prompts; a program's verdict does not depend on it
+    split: str  # that chats are asked; a program's verdict does not depend on it
     hard: str | None = None  # the hard file, beside the full one; None: no verdict of it
     python: Path | None = None  # with the tasks' libraries; None: the one that this runs on
     has_prefill: bool = False  # chats are asked with the beginning of their answer

@@ -1,7 +1,8 @@
 """What a model is asked for a BigCodeBench task: the publisher's own words (its release 0.2.5).
 
 The instruct split describes the function in prose, the complete split by signature and docstring.
-As with EvalPlus, one client of theirs begins a chat's answer itself, the others do not.
+A base model goes on from code, so it is given the complete split whatever chats are asked. As with
+EvalPlus, one client of theirs begins a chat's answer itself, the others do not.
 """
 
 from __future__ import annotations
@@ -25,13 +26,8 @@ _BEGINNING = (
 
 
 def bcb_prompt(task: BcbTask, style: Style, *, split: str, has_prefill: bool) -> Prompt:
-    """Returns what is asked. Raises ValueError where a base model is given the instruct split."""
+    """Returns what is asked; `split` and `has_prefill` are of chats."""
     if style is Style.COMPLETION:
-        if split != "complete":
-            raise ValueError(
-                "bigcodebench: a completion goes on from code, which the instruct split has none "
-                "of; set the suite's option `split: complete`"
-            )
         return Prompt(
             template="bigcodebench-completion/1",
             text=task.complete_prompt.strip() + "\n",

@@ -9,17 +9,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from mira_megatron.eval.languages import LANGUAGES
+from mira_megatron.eval.comparison.table import MICRO, leaves
 from mira_megatron.eval.scores import Score
 from mira_megatron.eval.suite import Entry, Suite
 from mira_megatron.eval.verdicts import Status
 
-# The columns that categories are means of; a benchmark may say more (SQL's other protocols).
-_COLUMNS = (
-    *("mbpp", "mbpp_plus", "bigcodebench_full", "bigcodebench_hard", "livecodebench"),
-    *(f"multipl_e_{language}" for language in LANGUAGES),
-    *("spider", "bird", "swe_multilingual"),
-)
+# Verdict names that averages are made of; a benchmark may give more (SQL's other protocols).
+_AVERAGED = frozenset(leaves(MICRO))
 _LOST = (Status.TRUNCATED, Status.NO_CODE, Status.TIMEOUT, Status.INFRA)
 
 
@@ -43,7 +39,7 @@ def category_means(suite: Suite, outcomes: Sequence[Outcome]) -> dict[str, float
     for category in dict.fromkeys(entry.category for entry in suite.entries.values()):
         entries = [each for each in suite.entries.values() if each.category == category]
         given = [score for entry in entries for score in scores.get(entry.name, [])]
-        found = [score for score in given if score.benchmark in _COLUMNS] or given
+        found = [score for score in given if score.benchmark in _AVERAGED] or given
         is_whole = all(scores.get(entry.name) for entry in entries)
         means[category] = sum(each.pass_at_1 for each in found) / len(found) if is_whole else None
     return means
@@ -75,7 +71,7 @@ def print_table(
 
 
 def _score_table(outcomes: Sequence[Outcome]) -> Table:
-    table = Table(box=None)  # eight columns fit into 80 characters without a frame
+    table = Table(box=None, pad_edge=False)  # eight columns in 80 characters
     table.add_column("benchmark", no_wrap=True)
     for title in ("pass@1 %", "tasks", "samples", *_LOST):
         table.add_column(title, justify="right")
@@ -90,7 +86,7 @@ def _score_table(outcomes: Sequence[Outcome]) -> Table:
 
 
 def _category_table(suite: Suite, outcomes: Sequence[Outcome]) -> Table:
-    table = Table(box=None)
+    table = Table(box=None, pad_edge=False)
     table.add_column("category", no_wrap=True)
     table.add_column("mean %", justify="right")
     table.add_column("missing")

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Literal
 
-Fault = Literal["429", "500", "400", "hang", "cut", "reset", "bad_json", "empty", "too_long"]
+Fault = Literal["429", "500", "503", "400", "hang", "cut", "reset", "bad_json", "empty", "too_long"]
 MODEL = "a-model"
 _TOO_LONG = "This model's maximum context length is 4096 tokens. However, you requested 5000."
 
@@ -23,6 +23,7 @@ class EvalEndpoint:
     answer_of: Callable[[str], str] = lambda asked: f"fine {asked}"  # asked: the last words
     finish_reason: str = "stop"
     faults: deque[Fault | None] = field(default_factory=deque)  # of the next requests, one each
+    first: Fault | None = None  # of the first of equal requests
     every: Fault | None = None  # of all others
     bodies: list[dict[str, Any]] = field(default_factory=list)
     paths: list[str] = field(default_factory=list)
@@ -86,10 +87,13 @@ def _handler_of(endpoint: EvalEndpoint) -> type[BaseHTTPRequestHandler]:
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             with endpoint.lock:
+                is_first = body not in endpoint.bodies
                 endpoint.bodies.append(body)
                 endpoint.paths.append(self.path)
                 endpoint.keys.append(self.headers["Authorization"])
-                fault = endpoint.faults.popleft() if endpoint.faults else endpoint.every
+                fault = endpoint.first if is_first else None
+                if fault is None:
+                    fault = endpoint.faults.popleft() if endpoint.faults else endpoint.every
             if fault is not None:
                 self._fail(fault)
                 return
@@ -108,6 +112,8 @@ def _handler_of(endpoint: EvalEndpoint) -> type[BaseHTTPRequestHandler]:
             match fault:
                 case "429" | "500" | "400":
                     self._send(int(fault), b'{"error": {"message": "no"}}')
+                case "503":
+                    self._send(503, b"loading", ("Retry-After", "1"))
                 case "too_long":
                     self._send(400, json.dumps({"error": {"message": _TOO_LONG}}).encode())
                 case "bad_json":
@@ -126,8 +132,10 @@ def _handler_of(endpoint: EvalEndpoint) -> type[BaseHTTPRequestHandler]:
                 case "reset":
                     self.close_connection = True
 
-        def _send(self, status: int, content: bytes) -> None:
+        def _send(self, status: int, content: bytes, *headers: tuple[str, str]) -> None:
             self.send_response(status)
+            for name, value in headers:
+                self.send_header(name, value)
             self.send_header("Content-Length", str(len(content)))
             self.end_headers()
             self.wfile.write(content)

@@ -11,6 +11,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from rich.console import Console
+from rich.table import Table
 from rich.text import Text
 
 from mira_megatron.atomic_files import write_bytes, write_json
@@ -24,7 +25,7 @@ from mira_megatron.eval.comparison.machine_files import (
 )
 from mira_megatron.eval.comparison.markdown import comparison_markdown
 from mira_megatron.eval.comparison.page import comparison_page
-from mira_megatron.eval.comparison.table import MACRO, SUMMARY
+from mira_megatron.eval.comparison.table import MACRO, SUMMARY, title_of
 from mira_megatron.eval.comparison.written import (
     interval_text,
     p_text,
@@ -71,7 +72,13 @@ def _print(console: Console, comparison: Comparison) -> None:
                 interval_text(each.scores[MACRO].interval),
             )
         console.print(table)
+        console.print(_benchmark_table(comparison))
         for each in comparison.arms:
+            graded = (score.graded for score in each.scores.values() if score.graded is not None)
+            parts = sum(found.is_subset for found in graded)
+            if parts:
+                said = f"{each.arm.label}: {parts} of these over a part of the tasks alone"
+                console.print(Text(f"{said}, so they are not the benchmarks' scores"))
             if (reason := each.scores[MACRO].reason) is not None:
                 console.print(Text(f"{each.arm.label}: no macro average: {reason}"))
             if any(score.is_partial for score in each.scores.values()):
@@ -88,3 +95,17 @@ def _print(console: Console, comparison: Comparison) -> None:
     if comparison.published is not None:
         for finding in comparison.published.audit.findings:
             console.print(Text(f"{comparison.published.table.name}: {finding}"))
+
+
+def _benchmark_table(comparison: Comparison) -> Table:
+    """Returns what was graded, a line per verdict name: an evaluation may have no average."""
+    table = terminal_table("Graded")
+    table.add_column("benchmark", no_wrap=True)
+    for each in comparison.arms:
+        table.add_column(Text(each.arm.label), justify="right", overflow="fold")
+    for name in comparison.names:
+        scores = [each.scores.get(name) for each in comparison.arms]
+        if any(score is not None and score.graded is not None for score in scores):
+            values = [None if score is None else score.value for score in scores]
+            table.add_row(title_of(name), *map(percent_text, values))
+    return table

@@ -11,7 +11,7 @@ from mira_megatron.eval.comparison.arms import Arm, read_arms, unlike_benchmarks
 from mira_megatron.eval.comparison.audit import Audit, audit
 from mira_megatron.eval.comparison.differences import ScoredArm
 from mira_megatron.eval.comparison.pairs import Pair, paired
-from mira_megatron.eval.comparison.protocol import Unlikeness
+from mira_megatron.eval.comparison.protocol import Unlikeness, grouped_by_values
 from mira_megatron.eval.comparison.published import PublishedTable, load_published
 from mira_megatron.eval.comparison.scores import Resamples, clustered_scores, scores_of
 from mira_megatron.eval.comparison.subsets import (
@@ -19,7 +19,7 @@ from mira_megatron.eval.comparison.subsets import (
     read_contamination,
     subscores_of,
 )
-from mira_megatron.eval.comparison.table import CATEGORIES, MACRO, title_of
+from mira_megatron.eval.comparison.table import BENCHMARKS, CATEGORIES, MACRO, SUMMARY, title_of
 from mira_megatron.eval.statistics.resampling import Resampling, resampled_scores
 
 UNPAIRED = "unpaired, published point estimate"
@@ -88,6 +88,20 @@ class Comparison:
         """Returns every number's name, in the order of the arms' scores."""
         return list(dict.fromkeys(name for each in self.arms for name in each.scores))
 
+    def missing(self) -> list[tuple[str, str, str]]:
+        """Returns arm, number and what it lacks: itself, or some of the benchmark's tasks."""
+        found = []
+        for each in self.arms:
+            for name, score in each.scores.items():
+                if score.reason is not None and name in (*SUMMARY, *BENCHMARKS):
+                    found.append((each.arm.label, score.title, score.reason))
+                elif score.graded is not None and score.graded.is_subset:
+                    said = (
+                        f"{score.graded.num_tasks:,} of its tasks alone: not the benchmark's score"
+                    )
+                    found.append((each.arm.label, score.title, said))
+        return found
+
 
 def compare(options: Options) -> Comparison:
     """Returns the comparison.
@@ -100,7 +114,8 @@ def compare(options: Options) -> Comparison:
         raise ValueError("nothing to compare: give folders, or a published table with --against")
     unlike = unlike_benchmarks(arms)
     if unlike and not options.allows_unlike:
-        said = "\n  ".join(str(field) for fields in unlike.values() for field in fields)
+        fields = (field for each in unlike.values() for field in each)
+        said = "\n  ".join(grouped_by_values(fields))
         raise ValueError(
             f"these are not of one protocol, so a difference need not be the model's:\n  {said}\n"
             "Evaluate them alike, or say --allow-unlike: they are compared and marked"

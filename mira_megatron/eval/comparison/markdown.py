@@ -83,12 +83,10 @@ def _resolution(comparison: Comparison) -> list[str]:
 
 def _missing(comparison: Comparison) -> list[str]:
     lines = [
-        f"* {markdown_text(each.arm.label)}, {score.title}: {markdown_text(score.reason)}"
-        for each in comparison.arms
-        for name in (*SUMMARY, *BENCHMARKS)
-        if (score := each.scores[name]).reason is not None
+        f"* {markdown_text(label)}, {title}: {markdown_text(reason)}"
+        for label, title, reason in comparison.missing()
     ]
-    return ["## Missing", "", *dict.fromkeys(lines), ""] if lines else []
+    return ["## Missing", "", *lines, ""] if lines else []
 
 
 def _losses(comparison: Comparison) -> list[str]:

@@ -89,7 +89,7 @@ def comparison_page(comparison: Comparison) -> str:
             "others": [_measured(comparison, name) for name in others],
             "pairs": [_shown_pair(pair) for pair in comparison.pairs],
             "subscores": [(each, sub) for each in comparison.arms for sub in each.subscores],
-            "missing": _missing(comparison),
+            "missing": comparison.missing(),
             "lost": _lost(comparison),
             "protocols": _protocols(comparison),
             "audited": {} if (found := comparison.published) is None
@@ -190,16 +190,6 @@ def _bar(value: float | None, interval: Interval | None, scale: Interval | None)
 
 def _place(value: float, scale: Interval) -> float:
     return round(_BAR_WIDTH * (value - scale.low) / (scale.high - scale.low), 1)
-
-
-def _missing(comparison: Comparison) -> list[tuple[str, str, str]]:
-    """Returns arm, number and reason of what the table lacks."""
-    return [
-        (each.arm.label, score.title, score.reason)
-        for each in comparison.arms
-        for name in dict.fromkeys((*BENCHMARKS, *SUMMARY))
-        if (score := each.scores[name]).reason is not None
-    ]
 
 
 def _lost(comparison: Comparison) -> list[tuple[str, Score, int]]:

@@ -6,7 +6,7 @@ the model was asked and sampled, who graded, and how well the programs were isol
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 from mira_megatron.eval.verdicts import digest
@@ -43,9 +43,14 @@ class Unlikeness:
     field: str
     values: Mapping[str, str]  # by checkpoint
 
+    @property
+    def said(self) -> str:
+        """Returns the field with its values, which many benchmarks may share."""
+        values = ", ".join(f"{label}: {value}" for label, value in self.values.items())
+        return f"{self.field} is {values}"
+
     def __str__(self) -> str:
-        said = ", ".join(f"{label}: {value}" for label, value in self.values.items())
-        return f"{self.benchmark}.{self.field} is {said}"
+        return f"{self.benchmark}.{self.said}"
 
 
 def unlikenesses(benchmark: str, protocols: Mapping[str, Protocol]) -> list[Unlikeness]:
@@ -61,3 +66,11 @@ def unlikenesses(benchmark: str, protocols: Mapping[str, Protocol]) -> list[Unli
         for name in names
         if len({each[name] for each in fields.values()}) > 1
     ]
+
+
+def grouped_by_values(unlike: Iterable[Unlikeness]) -> list[str]:
+    """Returns a line per field and values, with the benchmarks that have them."""
+    groups: dict[str, list[str]] = {}
+    for each in unlike:
+        groups.setdefault(each.said, []).append(each.benchmark)
+    return [f"{said} ({', '.join(names)})" for said, names in groups.items()]

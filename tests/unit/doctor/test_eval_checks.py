@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+import io
+
 import pytest
+from rich.console import Console
 
 from mira_megatron.cli import main
+from mira_megatron.doctor.doctor import print_findings
 from mira_megatron.doctor.eval_checks import language_findings, sandbox_findings
-from mira_megatron.doctor.finding import ERROR, INFO, WARNING
+from mira_megatron.doctor.finding import ERROR, INFO, LEVELS, WARNING, Finding
 from mira_megatron.eval.languages import LANGUAGES
 from mira_megatron.eval.sandbox.best import Candidate
 from mira_megatron.eval.sandbox.contract import Job, Outcome
@@ -68,3 +72,12 @@ def test_machine_without_a_sandbox_is_an_error() -> None:
 def test_eval_is_asked_for_alone(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor", *words, "--eval"]) == 2
     assert "give it alone" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_finding_of_every_level_is_printed_whole(level: str) -> None:
+    path = "data/eval/bigcodebench/" + "b" * 100
+    said = io.StringIO()
+    print_findings(Console(file=said, width=80), [Finding(level=level, what=path, where="x")])
+    assert level in said.getvalue()
+    assert said.getvalue().count("b") == path.count("b")

@@ -287,11 +287,13 @@ def test_a_split_decides_what_a_chat_is_asked(tmp_path: Path) -> None:
     )
 
 
-def test_a_base_model_is_not_asked_the_instruct_split(tmp_path: Path) -> None:
+@pytest.mark.parametrize("split", ["instruct", "complete"])
+def test_a_base_model_goes_on_from_code_whatever_chats_are_asked(
+    tmp_path: Path, split: str
+) -> None:
     path = write_bcb(tmp_path / "full.parquet")
-    with pytest.raises(ValueError, match="split: complete"):
-        BigCodeBench(path, BcbOptions(split="instruct")).prompt(TASK, Style.COMPLETION)
-    prompt = BigCodeBench(path, BcbOptions(split="complete")).prompt(TASK, Style.COMPLETION)
+    prompt = BigCodeBench(path, BcbOptions(split=split)).prompt(TASK, Style.COMPLETION)
+    assert prompt.template == "bigcodebench-completion/1"
     assert prompt.text == COMPLETE_PROMPT.strip() + "\n"
     assert "\ndef " in prompt.stop
 
@@ -336,10 +338,10 @@ def test_options_that_mean_nothing_are_refused(options: dict[str, str]) -> None:
         bcb_options(options, "bcb")
 
 
-def test_facts_name_the_split_and_what_programs_are_run_with(tmp_path: Path) -> None:
+def test_facts_name_what_programs_are_run_with(tmp_path: Path) -> None:
     facts = opened_bcb(tmp_path, bcb_row(), bcb_row("BigCodeBench/8"), hard=(TASK,)).facts(())
     assert json.dumps(facts)
-    assert (facts["split"], facts["num_hard_tasks"]) == ("instruct", 1)
+    assert facts["num_hard_tasks"] == 1
     assert facts["python"].startswith("3.")
 
 

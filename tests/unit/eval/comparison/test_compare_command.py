@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from eval_files import write_lines, write_mbpp
-from evaluations import write_nine
+from evaluations import FAIL, PASS, write_entry, write_nine
 
 from mira_megatron.cli import main
 from mira_megatron.eval.graded_tasks import read_tasks
@@ -49,9 +49,25 @@ def test_compare_of_unlike_protocols_ends_with_2_and_writes_nothing(
     words = ["compare", *map(str, folders), "--output", str(tmp_path / "out"), "--resamples", "300"]
     assert main(words) == 2
     assert not (tmp_path / "out").exists()
-    assert "swe_multilingual.grader is a: g/1, b: g/2" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert said.count("grader is a: g/1, b: g/2") == 1  # for all benchmarks at once
+    assert "swe_multilingual" in said
     assert main([*words, "--allow-unlike"]) == 0
     assert "not of one protocol" in (tmp_path / "out/comparison.html").read_text()
+
+
+def test_part_of_a_benchmark_is_shown_and_said_to_be_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    statuses = {"mbpp": {"t0": [PASS], "t1": [FAIL]}}
+    write_entry(tmp_path / "a", "mbpp", statuses, left_out=["t2"])
+    words = ["compare", str(tmp_path / "a"), "--output", str(tmp_path / "out")]
+    assert main([*words, "--resamples", "300"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "MBPP 50.00" in said
+    assert "a: 1 of these over a part of the tasks alone" in said
+    for name in ("comparison.md", "comparison.html"):
+        assert "2 of its tasks alone" in (tmp_path / "out" / name).read_text()
 
 
 @pytest.mark.parametrize("label", ["x", "=x", "x="])

@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import dataclasses
 import resource
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -102,25 +103,28 @@ def test_style_is_that_of_the_last_answer() -> None:
     assert style_of([answer, ONE]) is Style.COMPLETION
 
 
-@pytest.fixture
-def soft_limit() -> Iterator[Callable[[int], None]]:
-    """What sets the largest size of a file in bytes, as a disk that is full would."""
+@contextmanager
+def largest_file(num_bytes: int) -> Iterator[None]:
+    """Keeps this process from writing larger files, as a disk that is full would.
+
+    The test runner's own log is one of them, so it holds as long as needed and no longer.
+    """
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    yield lambda num_bytes: resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, before[1]))
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-def test_after_a_line_that_the_disk_did_not_take_whole_no_other_follows(
-    tmp_path: Path, soft_limit: Callable[[int], None]
-) -> None:
+def test_after_a_line_that_the_disk_did_not_take_whole_no_other_follows(tmp_path: Path) -> None:
     path = tmp_path / "g.jsonl"
     size = len(ONE.to_line())
     with GenerationFile(path) as file:
         file.append(ONE)
-        soft_limit(size + size // 2)
-        with pytest.raises(OSError, match=r"no space left while keeping an answer\. Make room"):
+        full = pytest.raises(OSError, match=r"no space left while keeping an answer\. Make room")
+        with largest_file(size + size // 2), full:
             file.append(ONE)
-        soft_limit(10 * size)
         with pytest.raises(OSError, match="no space left"):
             file.append(ONE)
     assert path.read_bytes() == ONE.to_line() + ONE.to_line()[: size // 2]
