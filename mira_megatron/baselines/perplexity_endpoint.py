@@ -14,15 +14,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from tokenizers import Tokenizer
 
 from mira_megatron import layout
 from mira_megatron.baselines.perplexity_config import PerplexityConfig
+from mira_megatron.baselines.reference_tokens import reference_tokens
 from mira_megatron.baselines.token_windows import encoded_for, windows_of
 from mira_megatron.baselines.trained_text import trained_text
 from mira_megatron.config import Recipe
@@ -44,7 +43,6 @@ from mira_megatron.scoring.prompt_losses import (
 from mira_megatron.scoring.questions import Reply, explained, failure_status
 from mira_megatron.shards import file_digest, write_parquet
 from mira_megatron.stage import Unit, WorkResult, Workspace
-from mira_megatron.tokenization.tokenizer import whole_text_tokenizer
 
 VERSION = 1
 
@@ -72,7 +70,7 @@ class LossForm:
         """Returns a record's windows of token ids, as the one message there is."""
         text = trained_text(self.family, view_text)
         window, stride = self.config.window_tokens, self.config.stride_tokens
-        (ids,) = encoded_for([text], _encoder(self.tokenizer).encode, window, stride)
+        (ids,) = encoded_for([text], reference_tokens(self.tokenizer).encode, window, stride)
         windows = windows_of(ids, window, stride)
         return ({"role": "user", "content": prompt_text([each.ids for each in windows])},)
 
@@ -191,21 +189,3 @@ def _tokenizer_file(recipe: Recipe, config: PerplexityConfig, where: str) -> Pat
             f"is served as {config.model}"
         )
     return file
-
-
-class _Encoder:
-    """The tokenizer of a file; what looks like a control token in a record is text."""
-
-    def __init__(self, path: Path) -> None:
-        self._tokenizer: Tokenizer = whole_text_tokenizer(path)
-        self._tokenizer.encode_special_tokens = True
-
-    def encode(self, texts: Sequence[str]) -> list[list[int]]:
-        """Returns the tokens of texts, without any that begin or end a text by themselves."""
-        found = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
-        return [each.ids for each in found]
-
-
-@lru_cache(maxsize=4)
-def _encoder(path: Path) -> _Encoder:
-    return _Encoder(path)

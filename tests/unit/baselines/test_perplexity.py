@@ -10,6 +10,7 @@ from baseline_runs import recipe_over, run_baselines, scores_of, table_of
 from hypothesis import given
 from hypothesis import strategies as st
 from tiny_reference import MAX_TOKENS, write_reference
+from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from mira_megatron.baselines.perplexity import NOTHING_TO_PREDICT, band_scores
@@ -65,6 +66,15 @@ def test_batch_mates_of_another_length_change_no_loss(reference: Path) -> None:
     for window, loss in zip(windows, together, strict=True):
         (alone,) = model.losses([window])
         np.testing.assert_allclose(loss, alone, atol=1e-4)  # float32 sums in another order
+
+
+def test_tokens_are_those_of_the_models_own_file(reference: Path) -> None:
+    text = "a\n  b<|endoftext|>"
+    stock = Tokenizer.from_file(str(reference / "tokenizer.json"))
+    stock.encode_special_tokens = True
+    (ids,) = ReferenceModel(reference, "float32").encode([text])
+    assert ids == stock.encode(text).ids
+    assert len(ids) == len(text) - 1  # bytes, but for the line end with its blank
 
 
 @given(st.integers(0, 60), st.integers(2, 12), st.data())
