@@ -205,3 +205,14 @@ def test_reparse_reads_the_kept_answers_once_more_and_asks_nobody(
     assert_done(mira("baseline", recipe, "--reparse"))
     assert [part_digests(recipe, unit) for unit in (ANSWERS, SCORES)] == digests
     assert dataman.asked.total() == num_asked
+
+
+def test_processes_that_share_make_what_one_makes(tmp_path: Path, dataman: FakeTeacher) -> None:
+    alone = dataman_recipe(tmp_path / "alone", dataman)
+    assert_done(mira("baseline", alone))
+    recipe = dataman_recipe(tmp_path / "shared", dataman)
+    dataman.asked.clear()
+    assert_done(mira("baseline", recipe, "--processes=2"))
+    assert dataman.asked.total() == NUM_NOTES
+    for unit in (ANSWERS, SCORES):
+        assert part_digests(recipe, unit) == part_digests(alone, unit)

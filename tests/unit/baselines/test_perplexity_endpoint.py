@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -8,6 +11,7 @@ from typing import Any
 import orjson
 import pyarrow as pa
 import pytest
+from aiohttp import web
 from baseline_runs import recipe_over, run_baselines, scores_of, table_of
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,6 +21,8 @@ from tiny_reference import write_reference
 from mira_megatron.baselines.perplexity import NOTHING_TO_PREDICT
 from mira_megatron.baselines.token_windows import encoded_for, windows_of
 from mira_megatron.config import Recipe
+from mira_megatron.pipeline import run_stages
+from mira_megatron.scoring.answer_store import AnswerStore
 from mira_megatron.scoring.completion import Answer, Failure
 from mira_megatron.scoring.prompt_losses import (
     PromptLosses,
@@ -26,6 +32,7 @@ from mira_megatron.scoring.prompt_losses import (
     read_losses,
     summed_loss,
 )
+from mira_megatron.stage import Resources
 
 TEXTS = ["for x in y:", "a", "zwölf Boxkämpfer", "<|endoftext|> in a text", "0" * 200, "no " * 9]
 TOO_LONG = "This model's maximum context length is 64 tokens. However, you requested 65 tokens"
@@ -144,6 +151,61 @@ def test_too_many_failures_stop_the_run_and_the_next_asks_for_them_alone(
     total = server.asked.total()
     run_baselines(recipe)
     assert server.asked.total() == total
+
+
+def test_killed_and_run_again_nothing_is_lost_or_asked_twice(
+    tmp_path: Path, server: LossServer
+) -> None:
+    texts = [f"text {number:03d}" for number in range(40)]
+    folders = [tmp_path / name for name in ("undisturbed", "killed")]
+    recipes = []
+    for folder in folders:
+        folder.mkdir()
+        settings = asking(server, max_in_flight=2)
+        recipes.append(recipe_over(folder, {"s": texts}, {"ppl": settings}))
+    undisturbed, recipe = recipes
+    run_baselines(undisturbed)
+    server.asked.clear()
+    run_stages(recipe, ["ingest"], Resources())
+    for num_asked in (5, 17):
+        kill_after(num_asked, server, recipe)
+    num_kept = len(AnswerStore(recipe.run_folder / "answers"))
+    num_asked = server.asked.total()
+    assert 0 < num_kept < len(texts)
+    assert num_asked - num_kept <= 2 * 2 * 2  # in flight, and standing by, at two kills
+    run_baselines(recipe)
+    assert server.asked.total() - num_asked == len(texts) - num_kept
+    assert losses(recipe) == losses(undisturbed)
+
+
+def kill_after(num_asked: int, server: LossServer, recipe: Recipe) -> None:
+    """Runs `mira baseline` until so many requests came, and ends it as kill -9 does."""
+
+    def slow(body: dict[str, Any], attempt: int, reply: dict[str, Any]) -> web.Response | None:
+        time.sleep(0.05)
+        return None
+
+    server.deal = slow
+    words = ["-m", "mira_megatron.cli", "baseline", str(recipe.path), "--workers=1"]
+    process = subprocess.Popen([sys.executable, *words], stderr=subprocess.DEVNULL)
+    try:
+        while server.asked.total() < num_asked:
+            assert process.poll() is None, "it ended before it could be killed"
+            time.sleep(0.01)
+    finally:
+        process.kill()
+        process.wait()
+        server.deal = well
+    time.sleep(0.2)  # the server ends what was in flight
+
+
+def test_answers_are_read_again_without_asking(tmp_path: Path, server: LossServer) -> None:
+    recipe = recipe_over(tmp_path, {"s": TEXTS}, {"ppl": asking(server)})
+    run_baselines(recipe)
+    before, num_asked = losses(recipe), server.asked.total()
+    run_stages(recipe, ["baseline"], Resources(), reparses=True)
+    assert losses(recipe) == before
+    assert server.asked.total() == num_asked
 
 
 def test_server_without_losses_of_prompts_is_named(tmp_path: Path, server: LossServer) -> None:
