@@ -239,8 +239,7 @@ def rank(workspace: Workspace, settings: RankSettings) -> WorkResult:
         for folder in settings.in_scope
         for part in parts_of(workspace, folder)
     ]
-    found = np.concatenate([np.empty(0), *losses])  # of a scope without a record too
-    ranking = _Ranking(band=settings.band, sorted_losses=np.sort(found))
+    ranking = _Ranking(band=settings.band, sorted_losses=np.sort(np.concatenate(losses)))
     return write_scores(workspace, settings.losses, _rank_part, ranking)
 
 
