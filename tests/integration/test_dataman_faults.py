@@ -79,9 +79,8 @@ def truncated(asked: Asked, text: str) -> web.Response:
     return completion("\n".join(lines(asked))[:17], finish_reason="length")
 
 
-def late(status: int, **headers: str) -> Fault:
-    """Answers with an error first, and as asked at the second attempt."""
-    failing = error(status, **headers)
+def late(failing: Fault) -> Fault:
+    """Fails first, and answers as asked at the second attempt."""
     return lambda asked, text: (right if asked.attempt >= 2 else failing)(asked, text)
 
 
@@ -93,8 +92,8 @@ FAULTS: dict[Fault, str] = {
     swapped_names: "unparsed",
     garbage: "unparsed",
     truncated: "unparsed",
-    late(429, **{"Retry-After": "1"}): "ok",
-    late(503): "ok",
+    late(error(429, until_attempt=None, **{"Retry-After": "1"})): "ok",
+    late(error(503)): "ok",
     refusal: "refused",
     error(500): "failed",
 }
