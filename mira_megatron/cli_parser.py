@@ -52,7 +52,7 @@ STAGE_HELP = {
 }
 
 # Stages that several processes can work on at once, part by part.
-_SHARED = ("label", "reliability", "score")
+_SHARED = ("label", "reliability", "score", "baseline")
 
 
 def command_parser() -> argparse.ArgumentParser:
@@ -262,12 +262,13 @@ def _add_sharing(command: argparse.ArgumentParser, stage: str) -> None:
         sharing.add_argument(
             "--missing", action="store_true", help="show which parts are not there yet, and stop"
         )
+        _add_ray(command)
+    if stage in ("score", "baseline"):
         sharing.add_argument(
             "--reparse",
             action="store_true",
             help="read the answers that are kept once more, and ask nobody anything",
         )
-        _add_ray(command)
 
 
 def _add_ray(command: argparse.ArgumentParser) -> None:

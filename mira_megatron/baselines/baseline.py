@@ -16,7 +16,7 @@ from collections.abc import Mapping
 
 from mira_megatron.baselines.dataman import dataman_units
 from mira_megatron.baselines.dsir import DsirConfig, dsir_units
-from mira_megatron.baselines.perplexity import PerplexityConfig, perplexity_units
+from mira_megatron.baselines.perplexity import perplexity_units
 from mira_megatron.baselines.random_order import RandomConfig, random_units
 from mira_megatron.config import Recipe, nearest, typed
 from mira_megatron.corpus.recipe_sources import recipe_sources
@@ -53,8 +53,7 @@ def units(recipe: Recipe) -> list[Unit]:
             case "dataman":
                 found += dataman_units(recipe, name, settings, where)
             case _:
-                reference = typed(PerplexityConfig, settings, where=where)
-                found += perplexity_units(recipe, name, reference, group_of_source(recipe))
+                found += perplexity_units(recipe, name, settings, group_of_source(recipe), where)
     return found
 
 

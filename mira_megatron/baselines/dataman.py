@@ -24,7 +24,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import orjson
 import pyarrow as pa
 from tokenizers import Tokenizer
 
@@ -42,9 +41,9 @@ from mira_megatron.baselines.dataman_prompt import (
     parse_dataman,
 )
 from mira_megatron.baselines.score_parts import Part, Scores, write_scores
+from mira_megatron.baselines.trained_text import trained_text
 from mira_megatron.config import Recipe, typed
 from mira_megatron.corpus.recipe_sources import recipe_sources
-from mira_megatron.corpus.renderers import render
 from mira_megatron.manifest import Counts
 from mira_megatron.records import Record
 from mira_megatron.rubric import rule_judge
@@ -91,7 +90,7 @@ class DatamanForm:
     def messages(self, view_text: str) -> tuple[dict[str, str], ...]:
         """Returns the chat messages that ask for one record's scores."""
         cut = None if self.tokenizer is None else _cutter(self.tokenizer)
-        return dataman_messages(_trained_text(self.family, view_text), cut)
+        return dataman_messages(trained_text(self.family, view_text), cut)
 
     def judge_in_process(self, view_text: str) -> str:
         """Returns the rule judge's overall score in DataMan's form."""
@@ -234,11 +233,6 @@ def _overall(part: Part, settings: None) -> Scores:
             for score, status in zip(scores, statuses, strict=True)
         ],
     )
-
-
-def _trained_text(family: str, view_text: str) -> str:
-    """Returns the text of a record whose view is its payload, as it is trained on."""
-    return view_text if family == "text" else render(family, orjson.loads(view_text)).text
 
 
 @lru_cache(maxsize=4)

@@ -229,7 +229,7 @@ def count(workspace: Workspace, settings: CountSettings) -> WorkResult:
     """Writes the summed counts of a source's records."""
     assert settings.records is not None
     tasks = [(part, settings) for part in parts_of(workspace, settings.records)]
-    return _write_counts(workspace, _count_part, tasks)
+    return _write_counts(workspace, _count_part, tasks, settings.num_buckets)
 
 
 def count_files(workspace: Workspace, settings: CountSettings) -> WorkResult:
@@ -238,21 +238,18 @@ def count_files(workspace: Workspace, settings: CountSettings) -> WorkResult:
     assert settings.folder is not None
     files = resolve_files(settings.config, settings.folder)
     tasks = [(shard, settings) for shard in input_shards(settings.config, files)]
-    return _write_counts(workspace, _count_shard, tasks)
+    return _write_counts(workspace, _count_shard, tasks, settings.num_buckets)
 
 
-def _write_counts(workspace: Workspace, function: Any, tasks: Sequence[Any]) -> WorkResult:
+def _write_counts(
+    workspace: Workspace, function: Any, tasks: Sequence[Any], num_buckets: int
+) -> WorkResult:
     workers, title = workspace.resources.workers, workspace.unit.label
-    total_B: npt.NDArray[np.int64] | None = None
+    total_B = np.zeros(num_buckets, np.int64)
     nums: Counter[str] = Counter()
     for counts_B, counted in map_shards(function, tasks, workers=workers, title=title):
-        total_B = counts_B if total_B is None else total_B + counts_B
+        total_B += counts_B
         nums.update(counted)
-    if total_B is None or not total_B.any():
-        raise ValueError(
-            f"{workspace.unit.label}: no words were counted in {nums['read']:,} records; DSIR "
-            "needs text on both sides"
-        )
     with replacing(workspace.folder / layout.GRAM_COUNTS) as path, path.open("wb") as file:
         np.save(file, total_B)
     return WorkResult(
@@ -305,6 +302,12 @@ def weigh(workspace: Workspace, settings: WeighSettings) -> WorkResult:
         np.sum([_read_counts(workspace, folder) for folder in folders], axis=0)
         for folders in (settings.raw, settings.targets)
     )
+    for side, counts_B in (("the corpus", raw_B), ("the target", target_B)):
+        if not counts_B.any():
+            raise ValueError(
+                f"{workspace.unit.label}: no words were counted in {side}; DSIR needs text on both "
+                "sides"
+            )
     weighing = _Weighing(
         config=settings.config,
         log_ratio_B=log_ratio(raw_B, target_B),

@@ -23,6 +23,7 @@ import pyarrow as pa
 # the engine, to which combining marks are letters.
 _WORDS = re.compile(r"\w+|[^\w\s]+")
 _BATCH_CHARS = 1 << 21  # fewer make distinct pairs repeat between batches, more cost memory
+_PIECE_CHARS = 1 << 20
 _MOST_REMEMBERED = 4_000_000  # distinct words and pairs: some 600 MB; then it starts anew
 _HALF = 32
 _LOW = (1 << _HALF) - 1
@@ -38,14 +39,22 @@ class HashedGrams:
 
     def counts(self, texts: Iterable[str]) -> Iterator[npt.NDArray[np.int64]]:
         """Yields int64 counts (B,) of every text, in order; bags of neighbouring words only."""
-        yield from self.counts_of_words(words_of(text) for text in texts)
+        yield from self._counts(map(self._numbers, texts))
 
     def counts_of_words(self, texts: Iterable[Sequence[str]]) -> Iterator[npt.NDArray[np.int64]]:
         """Yields int64 counts (B,) of every text that is cut into words already."""
+        yield from self._counts(self._words.numbers(words) for words in texts)
+
+    def _numbers(self, text: str) -> npt.NDArray[np.int64]:
+        """Returns the words of a text as numbers; of a long one piece by piece, to save memory."""
+        pieces = [self._words.numbers(words_of(piece)) for piece in _pieces(text)]
+        return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+
+    def _counts(self, texts: Iterable[npt.NDArray[np.int64]]) -> Iterator[npt.NDArray[np.int64]]:
         batch: list[npt.NDArray[np.int64]] = []
         num_words = 0
         for words in texts:
-            batch.append(self._words.numbers(words))
+            batch.append(words)
             num_words += len(words)
             if num_words * 4 >= _BATCH_CHARS:
                 yield from self._batch_counts(batch)
@@ -109,6 +118,18 @@ class _Words(dict[str, int]):
 def words_of(text: str) -> list[str]:
     """Returns the words and runs of punctuation of a text, lower-cased."""
     return _WORDS.findall(text.lower())
+
+
+def _pieces(text: str) -> Iterator[str]:
+    """Yields a text cut at blanks, which no word holds and no letter's lower case looks across."""
+    start = 0
+    while len(text) - start > _PIECE_CHARS:
+        end = max(text.rfind(blank, start, start + _PIECE_CHARS) for blank in " \n")
+        if end <= start:  # one long word
+            break
+        yield text[start:end]
+        start = end
+    yield text[start:] if start else text
 
 
 def num_words(counts: npt.NDArray[np.int64]) -> int:

@@ -7,7 +7,7 @@ of that.
 
 Reads   records/<source>/part-*.parquet; a Hugging Face model
 Writes  baselines/<name>/losses/<source>/part-*.parquet: record_id, loss (null: nothing to predict),
-        num_targets
+        num_targets; with `engine: endpoint` also status, reason, num_attempts
         record_scores/<name>/<source>/part-*.parquet
 
 Scores: band `low` minus the loss, `high` the loss, `middle` from 1 at the median to 0 at both ends:
@@ -19,10 +19,11 @@ documents, 25 to 75 % for a half.
 from __future__ import annotations
 
 import importlib
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -31,21 +32,22 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from mira_megatron import layout
+from mira_megatron.baselines.perplexity_config import PerplexityConfig, perplexity_config
+from mira_megatron.baselines.perplexity_endpoint import served_loss_units
 from mira_megatron.baselines.score_parts import Part, Scores, parts_of, write_scores
-from mira_megatron.baselines.token_windows import Window, windows_of
+from mira_megatron.baselines.token_windows import Window, encoded_for, windows_of
 from mira_megatron.config import Recipe, fingerprinted
 from mira_megatron.manifest import Counts
 from mira_megatron.progress import track
-from mira_megatron.retention.arms import SCOPES
 from mira_megatron.retention.documents import scope_name
 from mira_megatron.scoring.judge import model_files
-from mira_megatron.scoring.judge_config import DTYPES
 from mira_megatron.shards import write_parquet
 from mira_megatron.stage import Unit, WorkResult, Workspace
 
-VERSION = 1
+VERSION = 2
 NOTHING_TO_PREDICT = "nothing_to_predict"
-_BANDS = ("middle", "low", "high")
+NOT_FINITE = "not_finite"  # the model's loss is no number: weights or dtype overflow
+_OK = "ok"  # of the status that a request's loss has
 _RECORDS_AT_ONCE = 256
 
 LOSS_SCHEMA = pa.schema(
@@ -55,31 +57,6 @@ LOSS_SCHEMA = pa.schema(
         pa.field("num_targets", pa.int64(), nullable=False),
     ]
 )
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class PerplexityConfig:
-    """The reference model, what it sees of a record, and which losses are kept."""
-
-    model: str  # a Hugging Face folder
-    window_tokens: int = 2048  # QuRating's and DataMan's
-    stride_tokens: int | None = None  # None: the first window alone
-    band: str = "middle"
-    scope: str = "group"  # whose median is the middle; give the arm the same
-    dtype: str = "auto"
-
-    def __post_init__(self) -> None:
-        for name, valid in (("band", _BANDS), ("scope", SCOPES), ("dtype", DTYPES)):
-            if getattr(self, name) not in valid:
-                value = getattr(self, name)
-                raise ValueError(f"{name}={value!r} must be one of {', '.join(valid)}")
-        if self.window_tokens < 2:
-            raise ValueError(f"window_tokens={self.window_tokens} must be at least 2")
-        if self.stride_tokens is not None and not 0 < self.stride_tokens < self.window_tokens:
-            raise ValueError(
-                f"stride_tokens={self.stride_tokens} must be in 1..{self.window_tokens - 1}, below "
-                "window_tokens: every window needs context"
-            )
 
 
 class Reference(Protocol):
@@ -117,14 +94,35 @@ class _Ranking:
 
 
 def perplexity_units(
-    recipe: Recipe, baseline: str, config: PerplexityConfig, groups: Mapping[str, str]
+    recipe: Recipe,
+    baseline: str,
+    values: Mapping[str, Any],
+    groups: Mapping[str, str],
+    where: str,
 ) -> list[Unit]:
     """Returns one unit per source that measures it, then one that scores its records."""
+    config, asked = perplexity_config(values, where)
+    losses = (
+        _loss_units(recipe, baseline, config, list(groups))
+        if asked is None
+        else served_loss_units(recipe, baseline, config, asked, list(groups), where)
+    )
+    scopes = {
+        source: scope_name(config.scope, source=source, source_group=group)
+        for source, group in groups.items()
+    }
+    return [*losses, *(_score_unit(baseline, config, source, scopes) for source in groups)]
+
+
+def _loss_units(
+    recipe: Recipe, baseline: str, config: PerplexityConfig, sources: Sequence[str]
+) -> list[Unit]:
+    """Returns one unit per source that runs the model here."""
     model = recipe.path_of(config.model)
     measured = fingerprinted(config)
-    for name in ("model", "band", "scope"):
+    for name in ("model", "engine", "band", "scope"):
         del measured[name]
-    losses = [
+    return [
         Unit(
             stage="baseline",
             name=f"{baseline}.{source}.losses",
@@ -136,13 +134,8 @@ def perplexity_units(
             work="mira_megatron.baselines.perplexity:measure",
             settings=LossSettings(config=config, source=source, model=model),
         )
-        for source in groups
+        for source in sources
     ]
-    scopes = {
-        source: scope_name(config.scope, source=source, source_group=group)
-        for source, group in groups.items()
-    }
-    return [*losses, *(_score_unit(baseline, config, source, scopes) for source in groups)]
 
 
 def _score_unit(
@@ -159,6 +152,7 @@ def _score_unit(
         version=VERSION,
         config={"method": "perplexity", "band": config.band, "scope": config.scope},
         upstream=in_scope,
+        waits_for=in_scope,
         work="mira_megatron.baselines.perplexity:rank",
         settings=RankSettings(
             band=config.band, losses=layout.losses(baseline, source), in_scope=in_scope
@@ -184,8 +178,12 @@ def measure(workspace: Workspace, settings: LossSettings) -> WorkResult:
     rows = {name: table.num_rows for name, table in found.items()}
     totals = {
         "targets": sum(pc.sum(table["num_targets"]).as_py() or 0 for table in found.values()),
-        f"null: {NOTHING_TO_PREDICT}": sum(table["loss"].null_count for table in found.values()),
     }
+    for table in found.values():
+        nulls = table.filter(pc.is_null(table["loss"]))["num_targets"].to_pylist()
+        for num in nulls:
+            reason = f"null: {_why_null(num, _OK)}"
+            totals[reason] = totals.get(reason, 0) + 1
     num_records = sum(rows.values())
     counts = Counts(num_in=num_records, num_out=num_records, totals=totals)
     return WorkResult(counts=counts, rows=rows)
@@ -211,18 +209,27 @@ def _measured(part: Part, reference: Reference, config: PerplexityConfig) -> lis
         rows = table.slice(start, _RECORDS_AT_ONCE)
         windows = [
             windows_of(ids, config.window_tokens, config.stride_tokens)
-            for ids in reference.encode(rows["text"].to_pylist())
+            for ids in encoded_for(
+                rows["text"].to_pylist(),
+                reference.encode,
+                config.window_tokens,
+                config.stride_tokens,
+            )
         ]
         losses = iter(reference.losses([window for each in windows for window in each]))
         totals = [[next(losses) for _ in each] for each in windows]
         nums = [sum(map(len, each)) for each in totals]
         means = [
-            sum(float(loss.sum()) for loss in each) / num if num else None
+            _finite(sum(float(loss.sum()) for loss in each) / num) if num else None
             for each, num in zip(totals, nums, strict=True)
         ]
         columns = [rows["record_id"], pa.array(means, pa.float64()), pa.array(nums, pa.int64())]
         found.append(pa.Table.from_arrays(columns, schema=LOSS_SCHEMA))
     return found
+
+
+def _finite(loss: float) -> float | None:
+    return loss if math.isfinite(loss) else None
 
 
 def rank(workspace: Workspace, settings: RankSettings) -> WorkResult:
@@ -237,8 +244,12 @@ def rank(workspace: Workspace, settings: RankSettings) -> WorkResult:
 
 
 def _rank_part(part: Part, ranking: _Ranking) -> Scores:
-    table = part.rows(["record_id", "loss"])
+    is_served = "status" in pq.read_schema(part.path).names
+    columns = ["record_id", "loss", "num_targets", *(["status"] if is_served else [])]
+    table = part.rows(columns)
     is_null = table["loss"].is_null().to_numpy()
+    nums = table["num_targets"].to_pylist()
+    statuses = table["status"].to_pylist() if is_served else [_OK] * len(nums)
     losses = pc.fill_null(table["loss"], 0.0).to_numpy()
     scores = band_scores(losses, ranking.band, ranking.sorted_losses)
     return Scores(
@@ -247,8 +258,17 @@ def _rank_part(part: Part, ranking: _Ranking) -> Scores:
             None if missing else float(score)
             for score, missing in zip(scores, is_null, strict=True)
         ],
-        reasons=[NOTHING_TO_PREDICT if missing else None for missing in is_null],
+        reasons=[
+            _why_null(num, status) if missing else None
+            for missing, num, status in zip(is_null, nums, statuses, strict=True)
+        ],
     )
+
+
+def _why_null(num_targets: int, status: str) -> str:
+    if status != _OK:
+        return status
+    return NOT_FINITE if num_targets else NOTHING_TO_PREDICT
 
 
 def band_scores(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,8 @@ import numpy.typing as npt
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from mira_megatron import layout
+from mira_megatron.baselines.reference_tokens import reference_tokens
 from mira_megatron.baselines.token_windows import Window
 
 _DTYPES = {"auto": "auto", "float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -22,7 +24,7 @@ class ReferenceModel:
 
     def __init__(self, folder: Path, dtype: str) -> None:
         try:
-            self._tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+            self._encode = _encoder(folder)
             model: Any = AutoModelForCausalLM.from_pretrained(
                 folder, dtype=_DTYPES[dtype], local_files_only=True
             )
@@ -40,12 +42,7 @@ class ReferenceModel:
         """Returns the tokens of texts, without any that begin or end a text by themselves."""
         if not texts:
             return []
-        # What looks like a control token in a record is text, as it is for the trainee.
-        encoded = self._tokenizer(
-            list(texts), add_special_tokens=False, split_special_tokens=True, verbose=False
-        )
-        ids: list[list[int]] = encoded["input_ids"]
-        return ids
+        return self._encode(texts)
 
     def losses(self, windows: Sequence[Window]) -> list[npt.NDArray[np.float64]]:
         """Returns the loss of every window's targets in nats, in the order of the windows."""
@@ -79,3 +76,20 @@ class ReferenceModel:
             )
             losses.append(loss.double().cpu().numpy())
         return losses
+
+
+def _encoder(folder: Path) -> Callable[[Sequence[str]], list[list[int]]]:
+    """Returns what encodes texts: the tokenizer.json, or without one what transformers makes."""
+    file = folder / layout.TOKENIZER_FILE
+    if file.is_file():
+        return reference_tokens(file).encode
+    tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+
+    def encode(texts: Sequence[str]) -> list[list[int]]:
+        encoded = tokenizer(
+            list(texts), add_special_tokens=False, split_special_tokens=True, verbose=False
+        )
+        ids: list[list[int]] = encoded["input_ids"]
+        return ids
+
+    return encode

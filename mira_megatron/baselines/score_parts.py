@@ -88,7 +88,9 @@ def uniform_of(record_ids: Sequence[str], purpose: str) -> npt.NDArray[np.float6
     """Returns a number in (0, 1) per record: a hash of `purpose` and id, the same in any order."""
     prefix = f"{purpose}:".encode()
     hashes = [xxhash.xxh3_64_intdigest(prefix + name.encode()) >> 11 for name in record_ids]
-    return (np.array(hashes, np.float64) + 0.5) / 2.0**53
+    uniform = (np.array(hashes, np.float64) + 0.5) / 2.0**53
+    # The highest hash rounds up to 1, where Gumbel noise is infinite.
+    return np.minimum(uniform, 1 - 2.0**-53)
 
 
 def _write_part(task: _Task) -> Counter[str | None]:

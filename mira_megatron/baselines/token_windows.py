@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+
+# Of a text that is seen in part so many characters a token are encoded, and more where it takes
+# more: hundreds of bytes a token would else be spent on what is not looked at.
+_CHARS_PER_TOKEN = 32
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,4 +34,26 @@ def windows_of(ids: Sequence[int], window_tokens: int, stride_tokens: int | None
         window = ids[start : start + window_tokens]
         found.append(Window(ids=window, first_target=end - start))
         end = start + window_tokens
+    return found
+
+
+def encoded_for(
+    texts: Sequence[str],
+    encode: Callable[[Sequence[str]], list[list[int]]],
+    window_tokens: int,
+    stride_tokens: int | None,
+) -> list[list[int]]:
+    """Returns the tokens of texts, of each as many as its windows need, and some more.
+
+    Where a text is cut, tokens may differ from those of the whole: so it is cut far behind them.
+    """
+    if stride_tokens is not None:
+        return encode(texts)
+    most_chars = _CHARS_PER_TOKEN * window_tokens
+    found = encode([text[:most_chars] for text in texts])
+    for number, text in enumerate(texts):
+        num_chars = most_chars
+        while num_chars < len(text) and len(found[number]) < 2 * window_tokens:
+            num_chars *= 2
+            (found[number],) = encode([text[:num_chars]])
     return found

@@ -166,12 +166,17 @@ def _num_missing_parts(run_folder: Path, units: Sequence[Unit]) -> int | None:
     for unit in units:
         if not unit.can_be_shared:
             continue
-        records = read_manifest(run_folder / layout.records(unit.name))
+        records = read_manifest(run_folder / _records_of(unit))
         if records is None:
             return None
         names = [part.path for part in records.parts if part.path.endswith(".parquet")]
         missing += sum(not (run_folder / unit.folder / name).is_file() for name in names)
     return missing
+
+
+def _records_of(unit: Unit) -> str:
+    """Returns the folder of the records whose parts a shared unit's are."""
+    return next(each for each in unit.upstream if each.startswith(layout.records("")))
 
 
 def _after_the_rest(jobs: Sequence[PlannedJob]) -> list[PlannedJob]:

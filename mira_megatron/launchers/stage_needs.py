@@ -109,9 +109,19 @@ def _gpus_of_stage(recipe: Recipe, cluster: Cluster, stage: str) -> int:
         own = _section(recipe, "score")
         entries = recipe.mapping("scorers").values()
         asked = [own, *({**own, **entry} for entry in entries if isinstance(entry, Mapping))]
+    elif stage == "baseline":
+        entries = recipe.mapping("baselines").values()
+        asked = [_as_it_runs(entry) for entry in entries if isinstance(entry, Mapping)]
     else:
         return 0
-    return max(_gpus_of_engine(section, cluster) for section in asked)
+    return max((_gpus_of_engine(section, cluster) for section in asked), default=0)
+
+
+def _as_it_runs(entry: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Returns a baseline's settings with the engine that a perplexity has unless it is told."""
+    if entry.get("method") == "perplexity":
+        return {"engine": _LOCAL_ENGINE, **entry}
+    return entry
 
 
 def _gpus_of_engine(section: Mapping[str, Any], cluster: Cluster) -> int:

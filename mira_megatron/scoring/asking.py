@@ -25,6 +25,7 @@ from mira_megatron.scoring.judge_config import JudgeConfig
 from mira_megatron.scoring.look_ahead import LookAhead
 from mira_megatron.scoring.open_questions import OpenQuestions
 from mira_megatron.scoring.pending import Asker, endpoint_settings
+from mira_megatron.scoring.prompt_losses import PromptLosses
 from mira_megatron.scoring.questions import Parsed, Question, Reply, UnwrittenQuestion
 
 logger = logging.getLogger(__name__)
@@ -39,6 +40,7 @@ async def ask_all(
     seed: int,
     api_key: str | None,
     weights: str | None = None,
+    losses: PromptLosses | None = None,
     store: AnswerStore,
     read: Callable[[Answer], Parsed],
     num_questions: int,
@@ -50,7 +52,8 @@ async def ask_all(
 
     `questions` is gone through in a thread, a few ahead of what is asked: what waits for files or
     counts tokens belongs there. Messages are better left unwritten: two threads that both want
-    Python's lock get in each other's way. `weights` tells models of one name apart. `num_done`
+    Python's lock get in each other's way. `weights` tells models of one name apart. With
+    `losses` a message is windows of tokens, whose losses are asked for. `num_done`
     of the `num_questions` that there are in all were settled before and are not asked. Without
     `asks` no endpoint is needed: what the store does not hold has failed.
 
@@ -61,7 +64,7 @@ async def ask_all(
     `judge.spend_ceiling`. Cancelled, or closed before the last reply, it ends when what is in
     flight is answered and kept; cancelled a second time, at once.
     """
-    asker = Asker(judge, seed=seed, weights=weights)
+    asker = Asker(judge, seed=seed, weights=weights, losses=losses)
     async with LookAhead(iter(questions), _size) as look_ahead:
         asking = OpenQuestions(
             questions=look_ahead,
@@ -99,7 +102,7 @@ async def _asked(
 ) -> AsyncGenerator[Reply, None]:
     """Yields what the endpoints say, or said earlier."""
     told = _Told(tracker)
-    settings = endpoint_settings(asking.judge, api_key)
+    settings = endpoint_settings(asking.judge, api_key, asking.asker.losses)
     async with Endpoints(
         asking.judge.endpoints,
         settings,

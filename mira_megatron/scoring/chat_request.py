@@ -15,6 +15,7 @@ from typing import Any
 import orjson
 
 from mira_megatron.scoring.expected_scores import TOP_LOGPROBS
+from mira_megatron.scoring.prompt_losses import PromptLosses
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,6 +31,7 @@ class EndpointSettings:
     max_retries: int  # attempts after the first; one that no server took (429, 503) is none
     request_fields: Mapping[str, Any] = field(default_factory=dict)  # null leaves a field out
     is_text: bool = False  # a prompt to go on from, at /completions, in place of messages
+    losses: PromptLosses | None = None  # of the prompt are asked for, which is windows of tokens
     has_logprobs: bool = False  # of the likeliest tokens in every place, which a reply must have
     backoff_seconds: float = 0.5  # before the first retry; doubles each time
     # While no endpoint can be reached that could be before, or all say "later" (429, 503): a server

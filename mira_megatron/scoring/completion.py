@@ -102,8 +102,8 @@ def read_completion(
         text=redacted(text, api_key),
         reasoning=redacted(_string(reasoning), api_key),
         finish_reason=redacted(_string(finish_reason), api_key),
-        num_prompt_tokens=_count(counts[0]),
-        num_output_tokens=_count(counts[1]),
+        num_prompt_tokens=counted(counts[0]),
+        num_output_tokens=counted(counts[1]),
         failure=failure,
         failure_detail=shown(_string(refusal) or finished, api_key) if failure else None,
         is_completion=True,
@@ -156,10 +156,11 @@ def redacted(text: str | None, api_key: str | None) -> str | None:
     return text.replace(api_key, "<api key>").replace(escaped, "<api key>")
 
 
-def _string(value: Any) -> str | None:
-    return value if isinstance(value, str) else None
-
-
-def _count(value: Any) -> int | None:
+def counted(value: Any) -> int | None:
+    """Returns a server's count of tokens, None where it is none."""
     is_number = isinstance(value, int) and not isinstance(value, bool)
     return value if is_number and 0 <= value <= _MOST_TOKENS else None
+
+
+def _string(value: Any) -> str | None:
+    return value if isinstance(value, str) else None

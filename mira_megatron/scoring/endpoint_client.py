@@ -24,6 +24,7 @@ from mira_megatron.scoring.http_connections import (
     Outcome,
 )
 from mira_megatron.scoring.http_response import HttpResponse, NotHttpError
+from mira_megatron.scoring.prompt_losses import read_losses
 
 _MAX_BODY_BYTES = 16 << 20  # no chat completion is larger; a longer body is not one
 _READ_BYTES = 1 << 16
@@ -45,6 +46,7 @@ class EndpointClient:
     def __init__(self, settings: EndpointSettings) -> None:
         self._api_key = settings.api_key
         self._needs_logprobs = settings.has_logprobs
+        self._losses = settings.losses
         self._with_key = (
             {} if settings.api_key is None else {"Authorization": f"Bearer {settings.api_key}"}
         )
@@ -75,7 +77,7 @@ class EndpointClient:
             outcome: Outcome = await self._connections_to(url).post(body)
         except (NotSentError, LostError, TimeoutError, NotHttpError) as error:
             outcome = error
-        return self._read(outcome, key)
+        return self._read(outcome, key, body)
 
     def send(
         self, url: URL, body: bytes, key: str, tell: Callable[[Answer | Failure], None]
@@ -84,15 +86,20 @@ class EndpointClient:
 
         False, and nothing done, where that takes a new connection.
         """
-        return self._connections_to(url).send(body, lambda outcome: tell(self._read(outcome, key)))
+        sent = b"" if self._losses is None else body  # else it need not wait for its reply
+        return self._connections_to(url).send(
+            body, lambda outcome: tell(self._read(outcome, key, sent))
+        )
 
-    def _read(self, outcome: Outcome, key: str) -> Answer | Failure:
-        """Returns what a response says, or the failure in place of one."""
+    def _read(self, outcome: Outcome, key: str, sent: bytes) -> Answer | Failure:
+        """Returns what a response to the body `sent` says, or the failure in place of one."""
         api_key = self._api_key
         if isinstance(outcome, HttpResponse):
             received = outcome.body
             if received is None:
                 return Failure(kind="bad_body", detail="longer than 16 MiB", is_maybe_billed=True)
+            if outcome.status == 200 and self._losses is not None:
+                return read_losses(received, sent, key, api_key, self._losses)
             if outcome.status == 200:
                 return read_completion(received, key, api_key, needs_logprobs=self._needs_logprobs)
             return read_error(outcome.status, received, _retry_after_seconds(outcome), api_key)

@@ -13,6 +13,7 @@ from mira_megatron.rubric import rule_judge
 from mira_megatron.rubric.digits import SCORES_REGEX
 from mira_megatron.rubric.prompt_form import FULL, PromptForm
 from mira_megatron.scoring.judge_config import LOCAL_ENGINES, JudgeConfig
+from mira_megatron.scoring.prompt_losses import PromptLosses
 from mira_megatron.shards import file_digest
 
 # Units that have an answer mode say it themselves; the others are for models on this machine.
@@ -31,6 +32,7 @@ class Judge:
     form: PromptForm = FULL
     model_folder: Path | None = None
     weights: str | None = None  # digest of a model that the recipe made itself
+    losses: PromptLosses | None = None  # asked for in place of an answer, of windows of tokens
 
     @property
     def model(self) -> str:

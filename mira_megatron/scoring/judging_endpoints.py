@@ -120,6 +120,7 @@ async def _ask(
             seed=judge.seed,
             api_key=api_key,
             weights=judge.weights,
+            losses=judge.losses,
             store=store,
             read=form.read,
             num_questions=judging.num_records,

@@ -105,6 +105,8 @@ class OpenQuestions:
 
     def _known(self, pending: Pending) -> Answer | None:
         """Returns the answer to what need not be asked, or cannot be."""
+        if pending.known is not None:
+            return pending.known
         if pending.stored_as is None:
             return Answer(
                 key=pending.question.key,
@@ -219,8 +221,14 @@ class OpenQuestions:
         return another if self.asks or is_kept else None
 
     def _no_logprobs(self) -> str:
+        endpoints = ", ".join(self.judge.endpoints)
+        if self.asker.losses is not None:
+            return (
+                f"{self.title}: {endpoints} gave no log-probabilities of the prompt's own tokens "
+                "(prompt_logprobs). Ask a vLLM server, or measure with engine: transformers"
+            )
         return (
-            f"{self.title}: {', '.join(self.judge.endpoints)} gave no log-probabilities, which "
+            f"{self.title}: {endpoints} gave no log-probabilities, which "
             "answer_mode=expected needs: of the 20 likeliest tokens in every place (top_logprobs). "
             "Ask a vLLM server, or score with answer_mode: full"
         )

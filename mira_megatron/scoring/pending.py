@@ -23,6 +23,15 @@ from mira_megatron.scoring.expected_scores import (
     zero_probability,
 )
 from mira_megatron.scoring.judge_config import JudgeConfig
+from mira_megatron.scoring.prompt_losses import (
+    FIELDS,
+    NOTHING_ASKED,
+    PromptLosses,
+    SummedLoss,
+    num_tokens_of,
+    num_windows_of,
+    summed_text,
+)
 from mira_megatron.scoring.question_keys import QuestionKeys, encoded_messages
 from mira_megatron.scoring.questions import Question
 from mira_megatron.scoring.record_seed import record_seed
@@ -55,6 +64,7 @@ class Pending:
     most: Charged
     encoded: bytes  # the JSON of the question's messages
     doubt: Doubt | None = None
+    known: Answer | None = None  # without asking: there is nothing to ask about
 
     def request(self) -> Request:
         """Returns what to send."""
@@ -70,17 +80,29 @@ class Pending:
 class Asker:
     """Makes requests of questions, for one judge."""
 
-    def __init__(self, judge: JudgeConfig, *, seed: int, weights: str | None) -> None:
+    def __init__(
+        self,
+        judge: JudgeConfig,
+        *,
+        seed: int,
+        weights: str | None,
+        losses: PromptLosses | None = None,
+    ) -> None:
         self._judge = judge
+        self.losses = losses
         self._seed = seed
         # What an answer depends on besides what the request says.
         self._more: tuple[object, ...] = () if weights is None else (weights,)
         if judge.answer_mode != "full":
             self._more = (*self._more, judge.answer_mode)
+        if losses is not None:
+            self._more = (*self._more, "prompt_losses", losses.context_tokens)
         self._keys: dict[tuple[int, int], QuestionKeys] = {}  # by most output tokens and attempt
 
     def pending(self, question: Question, num_attempts: int, doubt: Doubt | None = None) -> Pending:
         """Returns the request for a question, or about an answer to it."""
+        if self.losses is not None:
+            return self._windows(question, num_attempts)
         max_tokens = given(self._judge.max_tokens) if doubt is None else 1
         messages: Sequence[dict[str, str]] = question.messages
         if doubt is not None:
@@ -99,6 +121,26 @@ class Asker:
             most=Charged(num_prompt_tokens=len(encoded), num_output_tokens=max_tokens),
             encoded=encoded,
             doubt=doubt,
+        )
+
+    def _windows(self, question: Question, num_attempts: int) -> Pending:
+        """Returns the request for the losses of a record's windows."""
+        content = question.messages[-1]["content"]
+        encoded = content.encode()
+        known = None
+        if content == NOTHING_ASKED:
+            nothing = summed_text(SummedLoss(nats=0.0, num_targets=0))
+            known = Answer(key=question.key, text=nothing)
+        return Pending(
+            question=question,
+            num_attempts=num_attempts,
+            seed=self._seed,
+            stored_as=self._keys_of(given(self._judge.max_tokens), num_attempts).key([encoded]),
+            most=Charged(
+                num_prompt_tokens=num_tokens_of(encoded), num_output_tokens=num_windows_of(encoded)
+            ),
+            encoded=encoded,
+            known=known,
         )
 
     def _keys_of(self, max_tokens: int, num_attempts: int) -> QuestionKeys:
@@ -148,7 +190,9 @@ def stored_answer(answer: Answer, pending: Pending, model: str) -> StoredAnswer:
     return kept(answer, key=pending.stored_as, model=model, charged=charged)
 
 
-def endpoint_settings(judge: JudgeConfig, api_key: str | None) -> EndpointSettings:
+def endpoint_settings(
+    judge: JudgeConfig, api_key: str | None, losses: PromptLosses | None = None
+) -> EndpointSettings:
     """Returns how a judge's endpoints are asked."""
     return EndpointSettings(
         model=given(judge.model),
@@ -159,7 +203,13 @@ def endpoint_settings(judge: JudgeConfig, api_key: str | None) -> EndpointSettin
         timeout_seconds=judge.timeout_seconds,
         max_retries=judge.max_retries,
         patience_seconds=judge.patience_seconds,
-        request_fields={**guided_fields(judge), **judge.request_fields},
+        request_fields={
+            **guided_fields(judge),
+            **({} if losses is None else FIELDS),
+            **judge.request_fields,
+        },
+        is_text=losses is not None,
+        losses=losses,
         has_logprobs=judge.answer_mode == "expected",
         api_key=api_key,
     )

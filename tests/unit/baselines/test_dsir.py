@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +80,22 @@ def test_noise_is_gumbel_and_belongs_to_the_record() -> None:
     assert noise.var() == pytest.approx(np.pi**2 / 6, rel=0.05)
     np.testing.assert_array_equal(gumbel_of(names[::-1], "7:dsir"), noise[::-1])
     assert (gumbel_of(names, "8:dsir") != noise).all()
+
+
+def test_source_of_which_nothing_is_sampled_is_weighed_by_the_others(tmp_path: Path) -> None:
+    settings = {"method": "dsir", "target_sources": ["code"], "fit_fraction": 0.3, **ALL_LONG}
+    texts = {"code": CODE * 3, "single": ["one record alone"]}
+    recipe = recipe_over(tmp_path, texts, {"dsir": settings})
+    recipe = replace(recipe, seed=4)  # its sample does not hold the single record
+    run_baselines(recipe)
+    assert not np.load(recipe.run_folder / "baselines/dsir/counts/single/counts.npy").any()
+    assert scores_of(recipe, "dsir", "single")["one record alone"][0] is not None
+
+
+def test_sample_without_a_record_is_refused(tmp_path: Path) -> None:
+    settings = {"method": "dsir", "target_sources": ["code"], "fit_fraction": 1e-9, **ALL_LONG}
+    with pytest.raises(ValueError, match="no words were counted in the corpus"):
+        run_baselines(recipe_over(tmp_path, {"code": CODE}, {"dsir": settings}))
 
 
 def test_chunks_take_the_length_out_of_the_weight(tmp_path: Path) -> None:

@@ -25,6 +25,17 @@ def test_counts_equal_those_of_the_package(texts: list[str]) -> None:
         np.testing.assert_array_equal(own, their)
 
 
+@settings(deadline=None)
+@given(TEXTS.map("ΑΣ ".join), st.integers(1, 9))
+def test_text_in_pieces_counts_as_whole(text: str, piece_chars: int) -> None:
+    grams = HashedGrams(NUM_BUCKETS)
+    (whole,) = grams.counts_of_words([words_of(text)])
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(hashed_grams, "_PIECE_CHARS", piece_chars)
+        (in_pieces,) = grams.counts([text])
+    np.testing.assert_array_equal(in_pieces, whole)
+
+
 def test_counts_across_batches_and_forgetting_are_the_same(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,10 @@ from baseline_runs import recipe_over, run_baselines, scores_of, table_of
 from hypothesis import given
 from hypothesis import strategies as st
 from tiny_reference import MAX_TOKENS, write_reference
+from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from mira_megatron.baselines.perplexity import NOTHING_TO_PREDICT, band_scores
+from mira_megatron.baselines.perplexity import NOT_FINITE, NOTHING_TO_PREDICT, band_scores
 from mira_megatron.baselines.reference_model import ReferenceModel
 from mira_megatron.baselines.token_windows import windows_of
 
@@ -67,6 +69,15 @@ def test_batch_mates_of_another_length_change_no_loss(reference: Path) -> None:
         np.testing.assert_allclose(loss, alone, atol=1e-4)  # float32 sums in another order
 
 
+def test_tokens_are_those_of_the_models_own_file(reference: Path) -> None:
+    text = "a\n  b<|endoftext|>"
+    stock = Tokenizer.from_file(str(reference / "tokenizer.json"))
+    stock.encode_special_tokens = True
+    (ids,) = ReferenceModel(reference, "float32").encode([text])
+    assert ids == stock.encode(text).ids
+    assert len(ids) == len(text) - 1  # bytes, but for the line end with its blank
+
+
 @given(st.integers(0, 60), st.integers(2, 12), st.data())
 def test_windows_predict_every_token_but_the_first_once(
     num_tokens: int, window_tokens: int, data: st.DataObject
@@ -113,6 +124,22 @@ def test_ends_of_the_losses_are_kept_when_asked_for(
     losses = {text: loss for text, (loss, _) in measured(recipe, "ppl", "texts").items() if loss}
     scores = {text: score for text, (score, _) in scores_of(recipe, "ppl", "texts").items()}
     assert max(losses, key=lambda text: scores[text] or 0.0) == best(losses, key=losses.__getitem__)
+
+
+def test_loss_that_is_no_number_is_null_with_its_reason(tmp_path: Path, reference: Path) -> None:
+    broken = tmp_path / "broken"
+    shutil.copytree(reference, broken)
+    model = AutoModelForCausalLM.from_pretrained(reference)
+    with torch.no_grad():
+        model.lm_head.weight.fill_(float("inf"))
+    model.save_pretrained(broken)
+    settings = {"method": "perplexity", "model": str(broken), "window_tokens": 32}
+    recipe = recipe_over(tmp_path, {"texts": TEXTS}, {"ppl": settings})
+    run_baselines(recipe)
+    assert {loss for loss, _ in measured(recipe, "ppl", "texts").values()} == {None}
+    scores = scores_of(recipe, "ppl", "texts")
+    assert scores["a"] == (None, NOTHING_TO_PREDICT)
+    assert {scores[text] for text in TEXTS if len(text) > 1} == {(None, NOT_FINITE)}
 
 
 def test_median_is_of_the_whole_scope(tmp_path: Path, reference: Path) -> None:

@@ -10,14 +10,16 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
 _END = "<|endoftext|>"
+# A line end and a blank: one token as the file cuts words, two as Qwen2Tokenizer does.
+_INDENT = "ĊĠ"
 MAX_TOKENS = 64
 
 
 def write_reference(folder: Path) -> Path:
-    """Writes a Qwen2 of one layer whose tokens are bytes, and returns its folder."""
+    """Writes a Qwen2 of one layer whose tokens are bytes and one pair, and returns its folder."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    vocabulary = {token: number for number, token in enumerate([*alphabet, _END])}
-    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
+    vocabulary = {token: number for number, token in enumerate([*alphabet, _INDENT, _END])}
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[(_INDENT[0], _INDENT[1])]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     written: Any = PreTrainedTokenizerFast

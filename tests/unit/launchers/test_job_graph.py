@@ -125,6 +125,39 @@ def test_engine_decides_the_gpus_of_an_element_and_those_its_cpus(tmp_path: Path
     assert (jobs["ingest"].needs.gpus, jobs["ingest"].needs.cpus) == (0, 128)
 
 
+DATAMAN = "method: dataman, temperature: 0, top_p: 1, max_tokens: 29"
+LOSSES = "method: perplexity, model: m"
+
+
+@pytest.mark.parametrize(
+    ("entries", "gpus", "is_array"),
+    [
+        ("{a: {method: random}, b: {method: dsir, target_sources: [modules]}}", 0, False),
+        (f"{{a: {{method: random}}, b: {{{LOSSES}}}}}", 1, False),
+        (f"{{b: {{{DATAMAN}, engine: vllm, model_path: m, tensor_parallel_size: 4}}}}", 4, True),
+        (f"{{b: {{{DATAMAN}, engine: endpoint, model: m, endpoints: [http://a/v1]}}}}", 0, True),
+        (f"{{b: {{{DATAMAN}, engine: transformers, model_path: m}}, c: {{{LOSSES}}}}}", 1, True),
+    ],
+)
+def test_baselines_have_the_gpus_of_their_models(
+    tmp_path: Path, entries: str, gpus: int, is_array: bool
+) -> None:
+    cluster = one_machine(gpus_per_node=8, gpu="h200")
+    arm = "arms={mira_group: {score: smoke, scope: group}, other: {score: b, scope: source}}"
+    jobs = jobs_by_name(smoke(tmp_path, f"baselines={entries}", arm), cluster)
+    assert jobs["baseline"].needs.gpus == gpus
+    assert ("baseline-rest" in jobs) == is_array
+    last = "baseline-rest" if is_array else "baseline"
+    assert last in jobs["select"].after_ok
+
+
+def test_array_of_a_baseline_has_as_many_elements_as_parts_are_missing(ingested: Path) -> None:
+    entries = f"{{b: {{{DATAMAN}, engine: endpoint, model: m, endpoints: [http://a/v1]}}}}"
+    jobs = jobs_by_name(smoke(ingested, *SMALL, f"baselines={entries}"), one_machine(array_cap=64))
+    num_parts = len(list(ingested.glob("records/*/part-*.parquet")))
+    assert jobs["baseline"].elements == num_parts
+
+
 @pytest.mark.parametrize(
     ("resources", "told"),
     [

@@ -47,6 +47,11 @@ def test_words_on_sharing_that_go_together_are_taken(words: list[str]) -> None:
     checked(*words)
 
 
+@pytest.mark.parametrize("stage", ["label", "reliability", "score", "baseline"])
+def test_stage_with_shared_units_takes_the_word_of_its_array(stage: str) -> None:
+    assert command_parser().parse_args([stage, "mine.yaml", "--share"]).share
+
+
 @pytest.mark.parametrize("before", ["pass", "signal.signal(2, signal.SIG_IGN)", "_block()"])
 @pytest.mark.parametrize(("told", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_worker_told_to_end_is_interrupted_whatever_it_inherited(
