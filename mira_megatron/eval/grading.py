@@ -4,8 +4,9 @@ Writes  verdicts.jsonl, append-only, one line per verdict; a torn last line is d
         run. A shard writes a file of its own (grade_shards.py), and the run without a shard takes
         what they hold into verdicts.jsonl.
 
-A verdict is known by task, sample, program and grader. Time limits and failures of this machine are
-kept for the reader; failures of this machine are graded again.
+A verdict is known by task, sample, program and grader, and holds for the task as it was: another
+test or gold program is graded again. Time limits and failures of this machine are kept for the
+reader; failures of this machine are graded again.
 """
 
 from __future__ import annotations
@@ -125,9 +126,16 @@ def _usable(
 ) -> dict[tuple[str, int, str], list[Verdict]]:
     """Returns by task, sample and program what need not be graded again; later verdicts win."""
     found: dict[tuple[str, int, str], dict[str, Verdict]] = {}
+    digests = dict.fromkeys(benchmark.task_ids, "")
     for verdict in verdicts:
+        task_id = verdict.task_id
+        if task_id not in digests:
+            continue
+        digests[task_id] = digests[task_id] or benchmark.task_digest(task_id)
         is_ours = (
-            verdict.grader == benchmark.grader and verdict.benchmark in benchmark.verdict_names
+            verdict.grader == benchmark.grader
+            and verdict.benchmark in benchmark.verdict_names
+            and verdict.task_digest == digests[task_id]
         )
         if is_ours and verdict.isolation >= level and verdict.status is not Status.INFRA:
             place = (verdict.task_id, verdict.sample, verdict.code_digest)
@@ -244,6 +252,7 @@ def _verdicts(
             code_digest=code_digest,
             grader=benchmark.grader,
             isolation=judgment.isolation,
+            task_digest=benchmark.task_digest(task_id),
         )
         for name, (status, detail) in judgment.statuses.items()
     ]

@@ -67,6 +67,7 @@ class Verdict:
     code_digest: str  # of the program, "" where there is none
     grader: str  # name and version, "mbpp/1"
     isolation: int  # the sandbox's level
+    task_digest: str = ""  # of the task as it was; "" where something else says so
 
     @property
     def is_pass(self) -> bool:

@@ -41,6 +41,7 @@ class ByText:
     grader: str = "by_text/1"
     verdict_names: tuple[str, ...] = ("by_text", "by_text_plus")
     judged: list[str] = field(default_factory=list)
+    tests: str = ""
 
     @property
     def task_ids(self) -> list[str]:
@@ -55,7 +56,7 @@ class ByText:
         )
 
     def task_digest(self, task_id: str) -> str:
-        return task_id
+        return f"{task_id} {self.tests}"
 
     def judge(self, sandbox: object, task_id: str, code: str) -> Judgment:
         self.judged.append(code)
@@ -288,3 +289,12 @@ def test_a_line_that_another_process_is_writing_stays(tmp_path: Path) -> None:
     with held_lock(tmp_path / ".verdicts.lock", ""):
         assert len(all_verdicts(tmp_path)) == 3
     assert path.read_bytes() == written
+
+
+def test_a_task_with_other_tests_is_judged_again(tmp_path: Path) -> None:
+    graded_shard(ByText(), tmp_path, 0, "pass", "pass")
+    graded(ByText(), tmp_path, "pass")
+    for count in (1, 0):
+        benchmark = ByText(tests="assert False")
+        result = graded(benchmark, tmp_path, "pass")
+        assert (len(benchmark.judged), result.num_resumed) == (count, 1 - count)
