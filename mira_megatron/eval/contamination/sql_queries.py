@@ -55,18 +55,26 @@ class QueryHit:
 
 
 def query_hashes(text: str, dialect: str = "sqlite") -> QueryHashes | None:
-    """Returns the hashes of a query; None for what is too short, or no query at all."""
+    """Returns the hashes of a query; None for what is too short or too deep, or no query at all."""
     tree = _parsed(text, dialect)
     if tree is None:
         return None
-    _number_aliases(tree)
-    exact = _written(tree, dialect)
+    try:
+        exact, masked = _forms(tree, dialect)
+    except (SqlglotError, RecursionError):  # what can be parsed may still be too deep to write
+        return None
     if len(text_tokens(exact)) < MIN_TOKENS:
         return None
+    return QueryHashes(exact=_hash("exact", exact), masked=_hash("masked", masked))
+
+
+def _forms(tree: Any, dialect: str) -> tuple[str, str]:
+    """Returns the forms with literals and without, in which the tree is left."""
+    _number_aliases(tree)
+    exact = _written(tree, dialect)
     for literal in list(tree.find_all(exp.Literal)):
         literal.replace(exp.Placeholder())
-    masked = _written(tree, dialect)
-    return QueryHashes(exact=_hash("exact", exact), masked=_hash("masked", masked))
+    return exact, _written(tree, dialect)
 
 
 def tables_of(text: str, dialect: str = "sqlite") -> frozenset[str]:

@@ -85,3 +85,8 @@ def test_the_place_of_a_query_is_told_in_characters() -> None:
 def test_text_that_only_looks_like_sql_is_passed_over() -> None:
     text = "Select one from singer and join them with (((( 'an open quote from singer"
     assert surfaces(text * 50) == []
+
+
+def test_a_text_too_deep_to_be_a_query_is_passed_over() -> None:
+    deep = f"select {'a.' * 1500}a from singer join concert on x = y\n\n"
+    assert surfaces(f"{deep}{GOLD}") == ["query", "masked_query"]
