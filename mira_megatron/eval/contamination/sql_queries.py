@@ -34,6 +34,8 @@ _FROM = re.compile(r"\bfrom[\s\\n]+[\"'`\[\\]*(\w+)", re.IGNORECASE)
 _COMMON_TABLE = re.compile(
     r"\bwith[\s\\n]+(?:recursive[\s\\n]+)?\w+[\s\\n]+as[\s\\n]*\(", re.IGNORECASE
 )
+# The last ones are sqlglot's own slips over texts that are no SQL: one record must not end a scan.
+_NO_QUERY = (SqlglotError, RecursionError, AttributeError, LookupError, TypeError, ValueError)
 _ESCAPED_SPACE, _ESCAPED_QUOTE = re.compile(r"\\+[nrt]"), re.compile(r"\\+\"")
 
 
@@ -61,7 +63,7 @@ def query_hashes(text: str, dialect: str = "sqlite") -> QueryHashes | None:
         return None
     try:
         exact, masked = _forms(tree, dialect)
-    except (SqlglotError, RecursionError):  # what can be parsed may still be too deep to write
+    except _NO_QUERY:  # what can be parsed may still be too deep to write
         return None
     if len(text_tokens(exact)) < MIN_TOKENS:
         return None
@@ -127,7 +129,7 @@ def _ends(text: str, start: int) -> list[int]:
 def _parsed(text: str, dialect: str) -> Any:
     try:
         tree = sqlglot.parse_one(text, read=dialect)
-    except (SqlglotError, RecursionError):
+    except _NO_QUERY:
         return None
     return tree if isinstance(tree, exp.Query) else None
 
