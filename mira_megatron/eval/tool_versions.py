@@ -42,7 +42,7 @@ def language_digest(language: Language) -> str:
 
     Raises ValueError where a tool is missing here.
     """
-    parts = []
+    parts: list[str | bytes] = []
     for tool, path in zip(language.tools, language.found_tools().values(), strict=True):
         is_program = tool in language.commands
         parts += [
