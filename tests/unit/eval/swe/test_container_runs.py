@@ -97,6 +97,16 @@ def test_run_whose_time_was_up_is_made_again_with_more_time_alone(
     assert ran(tmp_path / "logs", run, seconds=90) == Counter(there=1)
 
 
+@pytest.mark.parametrize(("name", "end"), [("docker", "failed"), ("apptainer", "ran")])
+def test_killed_client_of_an_engine_is_no_fault_of_the_patch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, end: str
+) -> None:
+    install_engine(tmp_path / "bin", name, monkeypatch)
+    engine = tmp_path / "bin" / name
+    engine.write_text(engine.read_text().replace('echo "applied" >&2', "kill -9 $$"))
+    assert ran(tmp_path / "logs", a_run(RIGHT), engine=Engine(name=name))[end] == 1
+
+
 def test_apptainer_ends_with_the_process_that_began_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
