@@ -30,9 +30,12 @@ _ENDS = (
     re.compile(r"\\?\"|;|```|\n\s*\n|\Z"),
     re.compile(r"\n|\\n|;|\Z"),
 )
-_FROM = re.compile(r"\bfrom[\s\\n]+[\"'`\[\\]*(\w+)", re.IGNORECASE)
+# White space as it is, or escaped. It shares no character with a name: a table may begin with n,
+# and patterns whose parts overlap take hours over a line of such letters.
+_GAP = r"(?:\s|\\+[nrt])+"
+_FROM = re.compile(rf"\bfrom{_GAP}(?:\\*[\"'`\[])*(\w+)", re.IGNORECASE)
 _COMMON_TABLE = re.compile(
-    r"\bwith[\s\\n]+(?:recursive[\s\\n]+)?\w+[\s\\n]+as[\s\\n]*\(", re.IGNORECASE
+    rf"\bwith{_GAP}(?:recursive{_GAP})?\w+{_GAP}as(?:\s|\\+[nrt])*\(", re.IGNORECASE
 )
 # The last ones are sqlglot's own slips over texts that are no SQL: one record must not end a scan.
 _NO_QUERY = (SqlglotError, RecursionError, AttributeError, LookupError, TypeError, ValueError)
