@@ -150,16 +150,17 @@ def _usable(
 
 def all_verdicts(output: Path) -> list[Verdict]:
     """Returns what a folder holds, of all graders: what shards left, then verdicts.jsonl."""
-    files = _others(output, output / VERDICTS_FILE)
-    shards = [verdict for path in files for verdict in _read(path)]
-    return [*shards, *read_verdicts(output / VERDICTS_FILE)]
+    path = output / VERDICTS_FILE
+    # Whoever asks holds no lock: a torn line may be one that another process is writing.
+    files = [*_others(output, path), *([path] if path.exists() else [])]
+    return [verdict for file in files for verdict in _read(file)]
 
 
 def read_verdicts(path: Path) -> list[Verdict]:
     """Returns the verdicts of a file, the later one where a key is there twice.
 
-    A torn last line, of a run that was killed, is cut off. Raises ValueError with file and line for
-    any other line that is no verdict.
+    A torn last line, of a run that was killed, is cut off: only whoever holds the file's lock may
+    ask. Raises ValueError with file and line for any other line that is no verdict.
     """
     if not path.exists():
         return []

@@ -12,6 +12,7 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,8 @@ from mira_megatron.eval.mbpp_oracles import ANY_ANSWER, expected_value, is_right
 from mira_megatron.eval.mbpp_prompts import mbpp_prompt
 from mira_megatron.eval.sandbox import values
 from mira_megatron.eval.sandbox.contract import Limits, Sandbox
+from mira_megatron.eval.sandbox.interpreter import system_interpreter
+from mira_megatron.eval.tool_versions import said_version
 from mira_megatron.eval.verdicts import Extraction, Form, Judgment, Sample, Status, digest
 
 GRADER = "mbpp/1"
@@ -125,7 +128,11 @@ class Mbpp:
 
     def task_digest(self, task_id: str) -> str:
         """Returns what a kept verdict depends on beside the program and the grader."""
-        return self.tasks[task_id].digest
+        return digest(self.tasks[task_id].digest, self._python)
+
+    @cached_property
+    def _python(self) -> bytes:
+        return said_version(system_interpreter().path)
 
     def gold(self, task_id: str) -> str:
         """Returns a program that must pass."""

@@ -12,6 +12,7 @@ import re
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from mira_megatron.eval.benchmark import Prompt, Style
@@ -19,6 +20,7 @@ from mira_megatron.eval.language_probes import PROBES
 from mira_megatron.eval.languages import LANGUAGES, Language
 from mira_megatron.eval.multipl_e_answers import multipl_e_chat, program_in_answer
 from mira_megatron.eval.sandbox.contract import Job, Limits, Outcome, Sandbox
+from mira_megatron.eval.tool_versions import language_digest
 from mira_megatron.eval.verdicts import Extraction, Form, Judgment, Sample, Status, digest
 
 GRADER = "multipl_e/1"
@@ -91,8 +93,15 @@ class MultiplE:
         return Extraction(code=text.removesuffix(task.tests))
 
     def task_digest(self, task_id: str) -> str:
-        """Returns what a kept verdict depends on beside the program and the grader."""
-        return self.tasks[task_id].digest
+        """Returns what a kept verdict depends on beside the program and the grader.
+
+        Raises ValueError where a tool of the language is missing here.
+        """
+        return digest(self.tasks[task_id].digest, self._tools)
+
+    @cached_property
+    def _tools(self) -> str:
+        return language_digest(self.language)
 
     def gold(self, task_id: str) -> str | None:
         """Returns None: the translations come without solutions."""

@@ -1,9 +1,15 @@
-"""What a language's tools say of themselves inside the sandbox that programs will run in."""
+"""What a language's tools say of themselves: inside the sandbox that programs will run in, for a
+reader, and outside of it for what kept verdicts are known by.
+"""
 
 from __future__ import annotations
 
+import subprocess
+from pathlib import Path
+
 from mira_megatron.eval.languages import Language
 from mira_megatron.eval.sandbox.contract import Job, Limits, Sandbox
+from mira_megatron.eval.verdicts import digest
 
 _LIMITS = Limits(
     wall_seconds=60,
@@ -29,3 +35,26 @@ def tool_versions(sandbox: Sandbox, language: Language) -> dict[str, str]:
             )
         versions[command] = first_line
     return versions
+
+
+def language_digest(language: Language) -> str:
+    """Returns what verdicts depend on: another compiler or library gives another verdict.
+
+    Raises ValueError where a tool is missing here.
+    """
+    parts: list[str | bytes] = []
+    for tool, path in zip(language.tools, language.found_tools().values(), strict=True):
+        is_program = tool in language.commands
+        parts += [
+            tool,
+            said_version(path, language.version_word) if is_program else path.read_bytes(),
+        ]
+    return digest(*parts)
+
+
+def said_version(program: Path | str, word: str = "--version") -> bytes:
+    """Returns what a program that is installed here says its version is."""
+    said = subprocess.run(
+        [program, word], stdin=subprocess.DEVNULL, capture_output=True, check=False, cwd="/"
+    )
+    return said.stdout + said.stderr

@@ -9,7 +9,11 @@ from collections.abc import Sequence
 
 from mira_megatron.eval.contamination.items import Item, TextForm
 
-_TOKEN = re.compile(rb"\\[nrt]|\\|[0-9A-Za-z_\x80-\xff]+|[^\x00-\x20\x7f]")
+_SPACE = rb"(?:\xc2[\x85\xa0]|\xe2\x80[\x80-\xbf]|\xe2\x81[\x80-\xaf]|\xe3\x80\x80|\xef\xbb\xbf)"
+_TOKEN = re.compile(
+    rb"\\[nrt]|\\|%s|(?:(?!%s)[0-9A-Za-z_\x80-\xff])+|[^\x00-\x20\x7f]" % (_SPACE, _SPACE)
+)
+_SKIPPED = re.compile(rb"\\|" + _SPACE)
 _NUM_TOKENS = {TextForm.CODE: 10, TextForm.SQL: 8, TextForm.PROSE: 13}
 _MIN_LETTERED, _MIN_NGRAMS = 3, 10
 _SHAPE_TOKENS = 20
@@ -21,7 +25,7 @@ def plain_tokens(text: str) -> list[tuple[bytes, int, int]]:
     """Returns every token as it is compared, with its bytes."""
     found = []
     for match in _TOKEN.finditer(text.encode()):
-        if match[0].startswith(b"\\"):
+        if _SKIPPED.match(match[0]):
             continue
         token = match[0].lower() if match[0].isascii() else _ascii_lower(match[0])
         found.append((re.sub(rb"['`]", b'"', token), match.start(), match.end()))

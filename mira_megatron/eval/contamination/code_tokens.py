@@ -3,7 +3,9 @@
 A token is a run of letters, digits, `_` and bytes of other alphabets, or one other character.
 White space parts tokens and is none; so do a backslash and the n, r or t behind it, so that code
 inside of JSON has the tokens of the code itself. ASCII letters are lower-cased, and the three
-quotes are one character: neither tells a copy from what it was copied from.
+quotes are one character: neither tells a copy from what it was copied from. Unicode's spaces and
+its general punctuation (curly quotes, dashes, characters without width) are white space, too: web
+pages put them where an original has a space or a quote.
 
 Everything is arithmetic modulo 2**64 on arrays, without a loop over documents or tokens. The hash
 of bytes b[s:e] is sum(T[b[i]] * B**i) * B**-s, a difference of two running sums; B is odd, and so
@@ -106,6 +108,7 @@ def tokens_of(content_B: U8, document_start_D: I64 | None = None) -> Tokens:
     # bytes.translate is several times as fast as an index by an array of bytes.
     class_B = np.frombuffer(content_B.tobytes().translate(_CLASS), dtype=np.uint8).copy()
     _space_escapes(content_B, class_B, starts_D)
+    _space_characters(content_B, class_B)
     is_word_B = class_B == _WORD
     follows_word_B = np.zeros(len(content_B) + 1, dtype=np.bool_)
     follows_word_B[1:] = is_word_B
@@ -170,3 +173,19 @@ def _space_escapes(content_B: U8, class_B: U8, document_start_D: I64) -> None:
         behind = behind[is_escape]
         is_first = np.isin(behind, document_start_D)
         class_B[behind[~is_first]] = _SPACE
+
+
+def _space_characters(content_B: U8, class_B: U8) -> None:
+    """Makes what Unicode knows as spaces or general punctuation white space, in place."""
+    if len(content_B) == 0 or content_B.max() < 0x80:
+        return
+    second_B, third_B = content_B[1:], content_B[2:]
+    row_C = np.flatnonzero(content_B[:-1] == 0xC2)
+    row_C = row_C[np.isin(second_B[row_C], (0x85, 0xA0))]
+    class_B[row_C[:, None] + np.arange(2)] = _SPACE
+    row_C = np.flatnonzero(np.isin(content_B[:-2], (0xE2, 0xE3, 0xEF)))
+    code_C = content_B[row_C].astype(np.int64) << 16
+    code_C |= second_B[row_C].astype(np.int64) << 8 | third_B[row_C]
+    is_space_C = (code_C >= 0xE28080) & (code_C <= 0xE281AF)  # U+2000 to U+206F
+    is_space_C |= (code_C == 0xE38080) | (code_C == 0xEFBBBF)
+    class_B[row_C[is_space_C, None] + np.arange(3)] = _SPACE

@@ -31,7 +31,7 @@ from mira_megatron.written_numbers import grouped
 
 logger = logging.getLogger(__name__)
 
-SCAN_VERSION = 1  # of everything between the bytes of a record and a score
+SCAN_VERSION = 2  # of everything between the bytes of a record and a score
 _SCRATCH = ".scratch"
 
 

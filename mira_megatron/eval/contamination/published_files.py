@@ -146,12 +146,21 @@ def _livecodebench(benchmark: str, rows: Iterator[LocatedRow]) -> Iterator[Item]
         )
 
 
-def _text_to_sql(benchmark: str, rows: Iterator[LocatedRow]) -> Iterator[Item]:
+def _spider(benchmark: str, rows: Iterator[LocatedRow]) -> Iterator[Item]:
+    return _text_to_sql("spider", benchmark, rows)
+
+
+def _bird(benchmark: str, rows: Iterator[LocatedRow]) -> Iterator[Item]:
+    return _text_to_sql("bird", benchmark, rows)
+
+
+def _text_to_sql(kind: str, benchmark: str, rows: Iterator[LocatedRow]) -> Iterator[Item]:
     for number, row in enumerate(rows):
         query = row.text("SQL", "query")
         yield _item(
             benchmark,
-            str(row.fields.get("question_id", number)),
+            # As grading names them: scores on clean tasks are found by these ids.
+            f"{kind}/{row.fields.get('question_id', number)}",
             (Kind.PROMPT, TextForm.PROSE, row.text("question")),
             (Kind.SOLUTION, TextForm.SQL, query),
             # Several questions ask for the same query, one behind the other.
@@ -186,8 +195,8 @@ READERS: Mapping[str, Reader] = {
     "multipl_e": _multipl_e,
     "bigcodebench": _bigcodebench,
     "livecodebench": _livecodebench,
-    "spider": _text_to_sql,
-    "bird": _text_to_sql,
+    "spider": _spider,
+    "bird": _bird,
     "swe_multilingual": _swe,
 }
 

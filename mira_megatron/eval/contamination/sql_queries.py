@@ -30,10 +30,15 @@ _ENDS = (
     re.compile(r"\\?\"|;|```|\n\s*\n|\Z"),
     re.compile(r"\n|\\n|;|\Z"),
 )
-_FROM = re.compile(r"\bfrom[\s\\n]+[\"'`\[\\]*(\w+)", re.IGNORECASE)
+# White space as it is, or escaped. It shares no character with a name: a table may begin with n,
+# and patterns whose parts overlap take hours over a line of such letters.
+_GAP = r"(?:\s|\\+[nrt])+"
+_FROM = re.compile(rf"\bfrom{_GAP}(?:\\*[\"'`\[])*(\w+)", re.IGNORECASE)
 _COMMON_TABLE = re.compile(
-    r"\bwith[\s\\n]+(?:recursive[\s\\n]+)?\w+[\s\\n]+as[\s\\n]*\(", re.IGNORECASE
+    rf"\bwith{_GAP}(?:recursive{_GAP})?\w+{_GAP}as(?:\s|\\+[nrt])*\(", re.IGNORECASE
 )
+# The last ones are sqlglot's own slips over texts that are no SQL: one record must not end a scan.
+_NO_QUERY = (SqlglotError, RecursionError, AttributeError, LookupError, TypeError, ValueError)
 _ESCAPED_SPACE, _ESCAPED_QUOTE = re.compile(r"\\+[nrt]"), re.compile(r"\\+\"")
 
 
@@ -55,18 +60,26 @@ class QueryHit:
 
 
 def query_hashes(text: str, dialect: str = "sqlite") -> QueryHashes | None:
-    """Returns the hashes of a query; None for what is too short, or no query at all."""
+    """Returns the hashes of a query; None for what is too short or too deep, or no query at all."""
     tree = _parsed(text, dialect)
     if tree is None:
         return None
-    _number_aliases(tree)
-    exact = _written(tree, dialect)
+    try:
+        exact, masked = _forms(tree, dialect)
+    except _NO_QUERY:  # what can be parsed may still be too deep to write
+        return None
     if len(text_tokens(exact)) < MIN_TOKENS:
         return None
+    return QueryHashes(exact=_hash("exact", exact), masked=_hash("masked", masked))
+
+
+def _forms(tree: Any, dialect: str) -> tuple[str, str]:
+    """Returns the forms with literals and without, in which the tree is left."""
+    _number_aliases(tree)
+    exact = _written(tree, dialect)
     for literal in list(tree.find_all(exp.Literal)):
         literal.replace(exp.Placeholder())
-    masked = _written(tree, dialect)
-    return QueryHashes(exact=_hash("exact", exact), masked=_hash("masked", masked))
+    return exact, _written(tree, dialect)
 
 
 def tables_of(text: str, dialect: str = "sqlite") -> frozenset[str]:
@@ -119,7 +132,7 @@ def _ends(text: str, start: int) -> list[int]:
 def _parsed(text: str, dialect: str) -> Any:
     try:
         tree = sqlglot.parse_one(text, read=dialect)
-    except (SqlglotError, RecursionError):
+    except _NO_QUERY:
         return None
     return tree if isinstance(tree, exp.Query) else None
 

@@ -4,12 +4,14 @@ Writes  LOGS/<instance>/<digest>.log, what the evaluation printed, for the offic
         LOGS/<instance>/<digest>.json, last: how the run ended; the run is finished once it is there
 
 The digest is of image, evaluation script and patch, so another patch is another run, and a run that
-is there is not made again. What the engine could not do leaves nothing: the same command does it.
+is there is not made again, unless its time was up and it may live longer this time. What the
+engine could not do leaves nothing: the same command does it.
 """
 
 from __future__ import annotations
 
 import codecs
+import json
 import logging
 import os
 import secrets
@@ -82,7 +84,7 @@ def run_patches(
     `seconds` bounds each container's life, `max_log_bytes` what it may print.
     """
     bounds = _Bounds(seconds=seconds, log_bytes=max_log_bytes)
-    left = [run for run in runs if not run.end_path(logs).exists()]
+    left = [run for run in runs if not _is_finished(run, logs, seconds)]
     counts = Counter(there=len(runs) - len(left))
     stop = threading.Event()
     with ThreadPoolExecutor(workers) as pool:
@@ -98,6 +100,18 @@ def run_patches(
                 future.cancel()
             raise
     return counts
+
+
+def _is_finished(run: PatchRun, logs: Path, seconds: float) -> bool:
+    """Returns whether a run is there that as many seconds would not change."""
+    path = run.end_path(logs)
+    try:
+        end = json.loads(path.read_bytes())
+        return not end["is_timed_out"] or end["max_seconds"] >= seconds
+    except FileNotFoundError:
+        return False
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path}: {error!r}; remove it, and run the same again") from error
 
 
 def _run(run: PatchRun, engine: Engine, logs: Path, bounds: _Bounds, stop: threading.Event) -> str:
@@ -128,6 +142,8 @@ def _run(run: PatchRun, engine: Engine, logs: Path, bounds: _Bounds, stop: threa
         if ended.why:
             with (folder / "log").open("ab") as file:
                 file.write(f"\n\n{ended.why}\n".encode())
+        # What says that a run is finished must not stand beside the log of another one.
+        run.end_path(logs).unlink(missing_ok=True)
         os.replace(folder / "log", log)
         content: dict[str, Any] = {
             "instance_id": run.instance_id,
@@ -138,6 +154,7 @@ def _run(run: PatchRun, engine: Engine, logs: Path, bounds: _Bounds, stop: threa
             "is_patch_refused": ended.exit_code == PATCH_REFUSED,
             "is_timed_out": ended.is_timed_out,
             "why": ended.why,
+            "max_seconds": bounds.seconds,
             "seconds": round(time.monotonic() - started, 1),
             "said": said,
         }

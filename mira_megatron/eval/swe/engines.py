@@ -14,7 +14,7 @@ ENGINES = ("docker", "podman", "apptainer")
 FOLDER = "/mira"
 PATCH_FILE, EVALUATION_FILE, SCRIPT_FILE = "patch.diff", "eval.sh", "run.sh"
 PATCH_REFUSED, NO_TESTBED = 90, 91  # exit codes of run.sh
-_KILLED = (-9, 128 + 9)  # for its memory, most likely, which is the patch's doing
+_KILLED = 128 + 9  # in the container, for its memory most likely, which is the patch's doing
 
 # The ways to apply a patch and their order are those of swebench 5; a refused one may leave parts
 # behind, so the tree is reset between them.
@@ -80,9 +80,11 @@ class Engine:
     def is_engines_failure(self, exit_code: int) -> bool:
         """Returns whether the engine itself failed: no image, no daemon, no room.
 
-        That says nothing about the patch.
+        That says nothing about the patch. Nor does the death of a client, here outside: only
+        apptainer's process is the container's own.
         """
-        return exit_code not in (0, PATCH_REFUSED, *_KILLED)
+        is_own_death = self.name == "apptainer" and exit_code == -9
+        return exit_code not in (0, PATCH_REFUSED, _KILLED) and not is_own_death
 
     def _apptainer_image(self, image: str) -> str:
         return f"docker://{image}" if self.images is None else str(self.images / image_file(image))

@@ -112,6 +112,17 @@ def test_another_grader_asks_for_regrade_and_shows_what_flips(
     assert main(words) == 0
 
 
+def test_corrected_tests_of_a_task_change_its_verdict(
+    sandbox: Sandbox, tmp_path: Path, words: list[str]
+) -> None:
+    assert main(words) == 0
+    write_mbpp(tmp_path / "tasks.jsonl", ADD, {**HALF, "plus_input": [[1]]})
+    assert main(words) == 0
+    results = json.loads((tmp_path / "out/results.json").read_text())
+    assert results["scores"]["mbpp_plus"]["pass@1"] == 100.0
+    assert results["num_resumed"] == 1
+
+
 def test_shards_give_no_score_and_together_the_same(
     sandbox: Sandbox, tmp_path: Path, words: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:

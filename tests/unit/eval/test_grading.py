@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from mira_megatron.eval.benchmark import Prompt, Style
 from mira_megatron.eval.grade_shards import Shard
-from mira_megatron.eval.grading import Graded, grade, read_verdicts
+from mira_megatron.eval.grading import Graded, all_verdicts, grade, read_verdicts
 from mira_megatron.eval.sandbox.contract import Job, Outcome, SandboxError
 from mira_megatron.eval.verdicts import (
     Extraction,
@@ -294,3 +294,22 @@ def test_a_file_that_another_process_writes_is_refused(tmp_path: Path) -> None:
     ):
         graded(ByText(), tmp_path, "pass")
     assert statuses(graded(ByText(), tmp_path, "pass")) == ["pass", "pass"]
+
+
+def test_a_line_that_another_process_is_writing_stays(tmp_path: Path) -> None:
+    graded(ByText(), tmp_path, "pass", "fail")
+    path = tmp_path / "verdicts.jsonl"
+    written = path.read_bytes()[:-10]
+    path.write_bytes(written)
+    with held_lock(tmp_path / ".verdicts.lock", ""):
+        assert len(all_verdicts(tmp_path)) == 3
+    assert path.read_bytes() == written
+
+
+def test_verdicts_of_shards_on_other_data_are_no_verdicts(tmp_path: Path) -> None:
+    graded_shard(ByText(), tmp_path, 0, "pass", "pass")
+    graded(ByText(), tmp_path, "pass")
+    for count in (1, 0):
+        benchmark = ByText(data="dev_20251106")
+        result = graded(benchmark, tmp_path, "pass")
+        assert (len(benchmark.judged), result.num_resumed) == (count, 1 - count)

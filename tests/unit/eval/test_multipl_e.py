@@ -134,9 +134,28 @@ def test_translations_of_one_task_share_a_cluster() -> None:
 
 
 def test_tests_decide_the_digest(tmp_path: Path) -> None:
-    first = MultiplE(write_multipl_e(tmp_path / "tasks.jsonl", "js"), "js")
+    first = MultiplE(write_multipl_e(tmp_path / "tasks.jsonl", "sh"), "sh")
     entry = json.loads((tmp_path / "tasks.jsonl").read_text())
     other = MultiplE(
-        write_lines(tmp_path / "other.jsonl", [{**entry, "tests": entry["tests"] + ";"}]), "js"
+        write_lines(tmp_path / "other.jsonl", [{**entry, "tests": entry["tests"] + ";"}]), "sh"
     )
     assert first.task_digest(MULTIPL_E_TASK) != other.task_digest(MULTIPL_E_TASK)
+
+
+def test_versions_of_tools_and_libraries_decide_the_digest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tool, library = tmp_path / "own-compiler", tmp_path / "own.jar"
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    write_multipl_e(tmp_path / "tasks.jsonl", "sh")
+
+    def task_digest(version: int, content: str) -> str:
+        tool.write_text(f"#!/bin/sh\n[ $1 = --version ] && echo {version}\n")
+        tool.chmod(0o755)
+        library.write_text(content)
+        benchmark = MultiplE(tmp_path / "tasks.jsonl", "sh")
+        benchmark.language = replace(LANGUAGES["sh"], tools=("own-compiler", str(library)))
+        return benchmark.task_digest(MULTIPL_E_TASK)
+
+    assert len({task_digest(1, "a"), task_digest(2, "a"), task_digest(1, "b")}) == 3
+    assert task_digest(1, "a") == task_digest(1, "a")

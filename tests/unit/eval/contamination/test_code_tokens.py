@@ -16,7 +16,8 @@ from mira_megatron.eval.contamination.code_tokens import (
     tokens_of,
 )
 
-TEXTS = st.text(st.sampled_from("aAbnrt_09 \n\t\\'\"`(.é文"), max_size=60)
+SPACES = "\xa0\u2019\u206f\u2070\u3000\ufeff"
+TEXTS = st.text(st.sampled_from("aAbnrt_09 \n\t\\'\"`(.é文" + SPACES), max_size=60)
 
 
 @given(TEXTS)
@@ -70,3 +71,11 @@ def test_upper_case_and_quotes_make_no_difference_and_underscores_do() -> None:
     left, right = text_tokens("Select 'x'"), text_tokens('SELECT "X"')
     assert left.hash_T.tolist() == right.hash_T.tolist()
     assert text_tokens("max_len").hash_T.tolist() != text_tokens("maxlen").hash_T.tolist()
+
+
+def test_a_web_pages_spaces_and_quotes_hide_no_copy() -> None:
+    text = "He doesn't return x - 1, and that is why the rest of it fails"
+    page = text.replace("'", "\u2019").replace(" ", "\xa0").replace("return", "\u200breturn")
+    assert text_tokens(page).words().hash_T.tolist() == text_tokens(text).words().hash_T.tolist()
+    indented = SOLUTION.replace("    ", "\xa0 \xa0 ")
+    assert text_tokens(indented).hash_T.tolist() == text_tokens(SOLUTION).hash_T.tolist()

@@ -10,9 +10,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from eval_files import ADD, MULTIPL_E, write_lines, write_mbpp, write_multipl_e
+from sql_files import write_bird, write_spider
 
 from mira_megatron.eval.contamination.items import TRAIN, Item, Kind, TextForm
 from mira_megatron.eval.contamination.published_files import READERS, read_items
+from mira_megatron.eval.sql.tasks import load_bird, load_spider
 
 PATCH = "--- a/x.py\n+++ b/x.py\n@@ -1 +1,2 @@\n-old = 1\n+new = 2\n+++count\n same\n"
 ROWS: Mapping[str, tuple[dict[str, Any], dict[tuple[Kind, TextForm], str]]] = {
@@ -136,7 +138,17 @@ def test_questions_of_one_query_are_one_cluster(tmp_path: Path) -> None:
     rows = [fields, {**fields, "query": "select  count(*) from pets"}, {**fields, "db_id": "x"}]
     first, second, third = read_items("spider", "spider", write_lines(tmp_path / "a.jsonl", rows))
     assert first.cluster == second.cluster != third.cluster
-    assert [first.task_id, second.task_id, third.task_id] == ["0", "1", "2"]
+    assert [first.task_id, second.task_id, third.task_id] == ["spider/0", "spider/1", "spider/2"]
+
+
+def test_questions_have_the_ids_that_they_are_graded_by(tmp_path: Path) -> None:
+    queries = ["SELECT 1", "SELECT 2"]
+    for kind, write, load in (
+        ("spider", write_spider, load_spider),
+        ("bird", write_bird, load_bird),
+    ):
+        path = write(tmp_path, queries)
+        assert [item.task_id for item in read_items(kind, "bench", path)] == list(load(path))
 
 
 @pytest.mark.parametrize("kind", [*ROWS, "mbpp", "multipl_e"])

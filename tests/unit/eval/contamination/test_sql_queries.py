@@ -85,3 +85,27 @@ def test_the_place_of_a_query_is_told_in_characters() -> None:
 def test_text_that_only_looks_like_sql_is_passed_over() -> None:
     text = "Select one from singer and join them with (((( 'an open quote from singer"
     assert surfaces(text * 50) == []
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        f"select {'a.' * 1500}a from singer join concert on x = y",
+        "select { : } not from singer where or exists interval : with partition over",
+    ],
+    ids=["too deep to be written", "a slip of the parser"],
+)
+def test_a_text_that_no_parser_takes_is_passed_over(broken: str) -> None:
+    assert surfaces(f"{broken}\n\n{GOLD}") == ["query", "masked_query"]
+
+
+def test_a_table_whose_name_begins_with_an_n_is_found() -> None:
+    gold = "SELECT name, population FROM nation WHERE region_id = 3 AND population > 1000"
+    known = Item(benchmark="bird", task_id="1", cluster="x", query=gold)
+    found = [hit["surface"] for hit in hits([known], [gold, json.dumps({"sql": f"\n{gold}"})])]
+    assert found == ["query", "masked_query"] * 2
+
+
+def test_a_long_line_of_one_letter_does_not_hold_up_a_scan() -> None:
+    line = "n" * 20_000
+    assert surfaces(f"with \\{line} from \\{line} from singer; {GOLD}") == ["query", "masked_query"]

@@ -84,6 +84,29 @@ def test_container_that_takes_too_long_is_killed_by_its_name(tmp_path: Path, cal
     assert killed == ["kill", started[started.index("--name") + 1]]
 
 
+def test_run_whose_time_was_up_is_made_again_with_more_time_alone(
+    tmp_path: Path, called: Path
+) -> None:
+    run, engine = a_run(SLOW), tmp_path / "bin/docker"
+    ran(tmp_path / "logs", run, seconds=1)
+    assert ran(tmp_path / "logs", run, seconds=1) == Counter(there=1)
+    engine.write_text(engine.read_text().replace("exec sleep 300", "exit 0"))
+    assert ran(tmp_path / "logs", run, seconds=60) == Counter(there=0, ran=1)
+    assert not end_of(run, tmp_path / "logs")["is_timed_out"]
+    assert "Timeout" not in run.log_path(tmp_path / "logs").read_text()
+    assert ran(tmp_path / "logs", run, seconds=90) == Counter(there=1)
+
+
+@pytest.mark.parametrize(("name", "end"), [("docker", "failed"), ("apptainer", "ran")])
+def test_killed_client_of_an_engine_is_no_fault_of_the_patch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, end: str
+) -> None:
+    install_engine(tmp_path / "bin", name, monkeypatch)
+    engine = tmp_path / "bin" / name
+    engine.write_text(engine.read_text().replace('echo "applied" >&2', "kill -9 $$"))
+    assert ran(tmp_path / "logs", a_run(RIGHT), engine=Engine(name=name))[end] == 1
+
+
 def test_apptainer_ends_with_the_process_that_began_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
