@@ -47,10 +47,10 @@ def main() -> int:
         return 1
     figure = {
         "name": "dsir_weights",
-        "ours": num_mb / seconds,
-        "peer": num_mb / package_seconds,
+        "ours": round(num_mb / seconds, 2),
+        "peer": round(num_mb / package_seconds, 2),
         "unit": "MB/s",
-        "ratio": package_seconds / seconds,
+        "ratio": round(package_seconds / seconds, 2),
         "bar": BAR,
     }
     print(json.dumps(figure))
