@@ -56,7 +56,8 @@ eval-env:
 	tests/environments/eval.sh
 
 smoke-browser: $(READY) browser
-	$(BIN)/python -m pytest -m integration tests/integration/test_report_page.py
+	$(BIN)/python -m pytest -m integration tests/integration/test_report_page.py \
+	    tests/integration/test_comparison_page.py
 
 smoke-vllm: $(READY) vllm
 	$(BIN)/python -m pytest -m integration tests/integration/test_vllm_teacher.py \
