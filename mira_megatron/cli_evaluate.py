@@ -9,6 +9,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from mira_megatron.cli_grade import add_grading, add_suite
 from mira_megatron.cli_words import Commands, add_log_level, add_workers
 from mira_megatron.endpoints import api_key
 
@@ -17,7 +18,7 @@ def add_evaluate(commands: Commands[argparse.ArgumentParser]) -> None:
     """Adds `evaluate`."""
     text = "ask endpoints for the answers to a suite's benchmarks, and grade them in a sandbox"
     command = commands.add_parser("evaluate", help=text, description=text)
-    command.add_argument("suite", type=Path, metavar="SUITE", help="a YAML file, see eval/suites/")
+    add_suite(command)
     command.add_argument(
         "--endpoint",
         action="append",
@@ -36,14 +37,7 @@ def add_evaluate(commands: Commands[argparse.ArgumentParser]) -> None:
         "--benchmark", action="append", default=[], metavar="NAME", help="only this; may be several"
     )
     command.add_argument("--limit", type=int, metavar="N", help="only the first tasks of each")
-    command.add_argument("--data-folder", type=Path, metavar="DIR", help="default: the suite's")
-    command.add_argument(
-        "--cache",
-        type=Path,
-        metavar="DIR",
-        help="gold values and verdicts by content, to be shared by checkpoints "
-        "(default: OUTPUT/cache)",
-    )
+    add_grading(command)
     command.add_argument(
         "--api-key-env", metavar="VAR", help="the environment variable that holds the key"
     )
@@ -60,18 +54,6 @@ def add_evaluate(commands: Commands[argparse.ArgumentParser]) -> None:
         default=600.0,
         metavar="SECONDS",
         help="of one attempt at an answer (default: 600)",
-    )
-    command.add_argument(
-        "--min-isolation",
-        type=int,
-        default=3,
-        metavar="LEVEL",
-        help="of the sandbox, as measured here; below it nothing is run (default: 3)",
-    )
-    command.add_argument(
-        "--no-controls",
-        action="store_true",
-        help="do not look first whether gold and known-bad programs get their verdicts here",
     )
     only = command.add_mutually_exclusive_group()
     only.add_argument("--generate-only", action="store_true", help="run no program")

@@ -17,38 +17,13 @@ def add_grade(commands: Commands[argparse.ArgumentParser]) -> None:
     """Adds `grade`."""
     text = "grade predictions made elsewhere, in a benchmark's own format, inside a sandbox"
     command = commands.add_parser("grade", help=text, description=text)
-    command.add_argument("suite", type=Path, metavar="SUITE", help="a YAML file, see eval/suites/")
-    command.add_argument("--benchmark", required=True, metavar="NAME", help="one of the suite's")
-    which = command.add_mutually_exclusive_group(required=True)
-    which.add_argument("--predictions", type=Path, metavar="FILE")
-    which.add_argument(
-        "--generations", type=Path, metavar="FILE", help="a generations.jsonl of mira evaluate"
-    )
+    _add_samples(command)
     command.add_argument(
         "--output", required=True, type=Path, metavar="DIR", help="verdicts.jsonl, results.json"
     )
-    command.add_argument("--data-folder", type=Path, metavar="DIR", help="default: the suite's")
-    command.add_argument(
-        "--cache",
-        type=Path,
-        metavar="DIR",
-        help="gold values and verdicts by content, to be shared by checkpoints "
-        "(default: OUTPUT/cache)",
-    )
-    command.add_argument(
-        "--min-isolation",
-        type=int,
-        default=3,
-        metavar="LEVEL",
-        help="of the sandbox, as measured here; below it nothing is run (default: 3)",
-    )
+    add_grading(command)
     command.add_argument(
         "--subset", action="store_true", help="tasks without a prediction are left out of the score"
-    )
-    command.add_argument(
-        "--no-controls",
-        action="store_true",
-        help="do not look first whether gold and known-bad programs get their verdicts here",
     )
     command.add_argument(
         "--regrade",
@@ -65,21 +40,59 @@ def add_grade(commands: Commands[argparse.ArgumentParser]) -> None:
     add_log_level(command)
 
 
-def add_export_predictions(commands: Commands[argparse.ArgumentParser]) -> None:
-    """Adds `export-predictions`."""
-    text = "write predictions or generations as a benchmark's official tool reads them"
-    command = commands.add_parser("export-predictions", help=text, description=text)
+def add_grading(command: argparse.ArgumentParser) -> None:
+    """Adds the words of every command that runs programs."""
+    add_data_folder(command)
+    command.add_argument(
+        "--cache",
+        type=Path,
+        metavar="DIR",
+        help="gold values and verdicts by content, to be shared by checkpoints "
+        "(default: OUTPUT/cache)",
+    )
+    command.add_argument(
+        "--min-isolation",
+        type=int,
+        default=3,
+        metavar="LEVEL",
+        help="of the sandbox, as measured here; below it nothing is run (default: 3)",
+    )
+    command.add_argument(
+        "--no-controls",
+        action="store_true",
+        help="do not look first whether gold and known-bad programs get their verdicts here",
+    )
+
+
+def add_suite(command: argparse.ArgumentParser) -> None:
+    """Adds the suite."""
     command.add_argument("suite", type=Path, metavar="SUITE", help="a YAML file, see eval/suites/")
+
+
+def add_data_folder(command: argparse.ArgumentParser) -> None:
+    """Adds where the suite's data lie."""
+    command.add_argument("--data-folder", type=Path, metavar="DIR", help="default: the suite's")
+
+
+def _add_samples(command: argparse.ArgumentParser) -> None:
+    add_suite(command)
     command.add_argument("--benchmark", required=True, metavar="NAME", help="one of the suite's")
     which = command.add_mutually_exclusive_group(required=True)
     which.add_argument("--predictions", type=Path, metavar="FILE")
     which.add_argument(
         "--generations", type=Path, metavar="FILE", help="a generations.jsonl of mira evaluate"
     )
+
+
+def add_export_predictions(commands: Commands[argparse.ArgumentParser]) -> None:
+    """Adds `export-predictions`."""
+    text = "write predictions or generations as a benchmark's official tool reads them"
+    command = commands.add_parser("export-predictions", help=text, description=text)
+    _add_samples(command)
     command.add_argument(
         "--output", required=True, type=Path, metavar="PATH", help="a file; of MultiPL-E a folder"
     )
-    command.add_argument("--data-folder", type=Path, metavar="DIR", help="default: the suite's")
+    add_data_folder(command)
     add_log_level(command)
 
 

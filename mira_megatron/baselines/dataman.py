@@ -17,7 +17,6 @@ form, under its own name, as all fourteen scores.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -44,15 +43,13 @@ from mira_megatron.baselines.score_parts import Part, Scores, write_scores
 from mira_megatron.baselines.trained_text import trained_text
 from mira_megatron.config import Recipe, typed
 from mira_megatron.corpus.recipe_sources import recipe_sources
-from mira_megatron.manifest import Counts
 from mira_megatron.records import Record
 from mira_megatron.rubric import rule_judge
 from mira_megatron.rubric.views import View
 from mira_megatron.scoring.completion import Answer
 from mira_megatron.scoring.judge import Judge, judge_fingerprint, make_judge
 from mira_megatron.scoring.judge_config import JudgeConfig, check_has_model
-from mira_megatron.scoring.judged_parts import all_parts
-from mira_megatron.scoring.judging import judge_parts
+from mira_megatron.scoring.judging import judge_source
 from mira_megatron.scoring.questions import Reply, explained, failure_status
 from mira_megatron.shards import file_digest, write_parquet
 from mira_megatron.stage import Unit, WorkResult, Workspace
@@ -202,18 +199,7 @@ def dataman_units(
 
 def ask(workspace: Workspace, settings: AskSettings) -> WorkResult:
     """Writes the answers about one source's records."""
-    parts = all_parts(workspace, settings.source)
-    form = settings.form
-    judged = judge_parts(workspace, parts, form, form.judge, workspace.sharing)
-    outcomes: Counter[str] = sum(judged, Counter())
-    return WorkResult(
-        counts=Counts(
-            num_in=outcomes.total(),
-            num_out=outcomes.total(),
-            totals=dict(sorted(outcomes.items())),
-        ),
-        rows={part.output.name: part.num_records for part in parts},
-    )
+    return judge_source(workspace, settings.source, settings.form, settings.form.judge)
 
 
 def take_overall(workspace: Workspace, answers: str) -> WorkResult:

@@ -11,7 +11,6 @@ Writes  baselines/<name>/losses/<source>/part-*.parquet (SERVED_LOSS_SCHEMA)
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,14 +25,12 @@ from mira_megatron.baselines.token_windows import encoded_for, windows_of
 from mira_megatron.baselines.trained_text import trained_text
 from mira_megatron.config import Recipe
 from mira_megatron.corpus.recipe_sources import recipe_sources
-from mira_megatron.manifest import Counts
 from mira_megatron.records import Record
 from mira_megatron.rubric.views import View
 from mira_megatron.scoring.completion import Answer
 from mira_megatron.scoring.judge import Judge, make_judge
 from mira_megatron.scoring.judge_config import JudgeConfig
-from mira_megatron.scoring.judged_parts import all_parts
-from mira_megatron.scoring.judging import judge_parts
+from mira_megatron.scoring.judging import judge_source
 from mira_megatron.scoring.prompt_losses import (
     PromptLosses,
     SummedLoss,
@@ -167,16 +164,7 @@ def served_loss_units(
 
 def ask(workspace: Workspace, settings: ServedSettings) -> WorkResult:
     """Writes the losses of one source's records; ValueError where too many requests fail."""
-    parts = all_parts(workspace, settings.source)
-    judged = judge_parts(workspace, parts, settings.form, settings.judge, workspace.sharing)
-    outcomes: Counter[str] = sum(judged, Counter())
-    num_records = outcomes.total()
-    return WorkResult(
-        counts=Counts(
-            num_in=num_records, num_out=num_records, totals=dict(sorted(outcomes.items()))
-        ),
-        rows={part.output.name: part.num_records for part in parts},
-    )
+    return judge_source(workspace, settings.source, settings.form, settings.judge)
 
 
 def _tokenizer_file(recipe: Recipe, config: PerplexityConfig, where: str) -> Path:

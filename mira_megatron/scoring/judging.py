@@ -16,6 +16,7 @@ import pyarrow as pa
 from mira_megatron.endpoints import api_key as api_key_of
 from mira_megatron.launchers.claimed_parts import finish, ours
 from mira_megatron.launchers.sharing import Sharing
+from mira_megatron.manifest import Counts
 from mira_megatron.progress import track
 from mira_megatron.rubric.views import ViewMaker
 from mira_megatron.scoring.ceilings import Ceilings
@@ -26,13 +27,14 @@ from mira_megatron.scoring.judged_parts import (
     Form,
     JudgedPart,
     Judging,
+    all_parts,
     outcomes_of,
     records_of,
 )
 from mira_megatron.scoring.judging_endpoints import ask_endpoints
 from mira_megatron.scoring.judging_here import judge_here, only_reply
 from mira_megatron.shards import map_shards
-from mira_megatron.stage import Workspace
+from mira_megatron.stage import WorkResult, Workspace
 
 # In which section of a recipe a stage's judge stands; else it is `score`.
 _SECTIONS = {"discover": "teacher", "label": "teacher", "baseline": "baselines"}
@@ -91,6 +93,21 @@ def judge_parts(
     if sharing is not None or is_checked:
         _check_usable(parts, judging)
     return [outcomes_of(part.output) for part in parts]
+
+
+def judge_source(workspace: Workspace, source: str, form: Form[Any], judge: Judge) -> WorkResult:
+    """Has all records of a source judged, and returns what a stage reports of it."""
+    parts = all_parts(workspace, source)
+    judged = judge_parts(workspace, parts, form, judge, workspace.sharing)
+    outcomes: Counter[str] = sum(judged, Counter())
+    return WorkResult(
+        counts=Counts(
+            num_in=outcomes.total(),
+            num_out=outcomes.total(),
+            totals=dict(sorted(outcomes.items())),
+        ),
+        rows={part.output.name: part.num_records for part in parts},
+    )
 
 
 def _api_key(workspace: Workspace, judge: Judge) -> str | None:

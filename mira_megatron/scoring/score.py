@@ -11,16 +11,13 @@ Keeps   part names, ids and order of the input; one row per record, failures inc
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass
 
 from mira_megatron import layout
 from mira_megatron.config import Recipe
 from mira_megatron.grouping.source_groups import SourceGroup, source_groups
-from mira_megatron.manifest import Counts
 from mira_megatron.scoring.group_scorer import GroupScorer, group_scorer, rating_form
-from mira_megatron.scoring.judged_parts import all_parts
-from mira_megatron.scoring.judging import judge_parts
+from mira_megatron.scoring.judging import judge_source
 from mira_megatron.scoring.mode_agreement import check_mode, mode_units
 from mira_megatron.scoring.retest import retest_units
 from mira_megatron.stage import Unit, WorkResult, Workspace
@@ -82,14 +79,4 @@ def score(workspace: Workspace, settings: ScoreSettings) -> WorkResult:
     """Writes the ratings of one source; ValueError where its answer mode agrees too little."""
     check_mode(workspace.run.folder, settings.scorer)
     form = rating_form(workspace, settings.scorer)
-    parts = all_parts(workspace, settings.source)
-    judged = judge_parts(workspace, parts, form, form.judge, workspace.sharing)
-    outcomes: Counter[str] = sum(judged, Counter())
-    return WorkResult(
-        counts=Counts(
-            num_in=outcomes.total(),
-            num_out=outcomes.total(),
-            totals=dict(sorted(outcomes.items())),
-        ),
-        rows={part.output.name: part.num_records for part in parts},
-    )
+    return judge_source(workspace, settings.source, form, form.judge)
