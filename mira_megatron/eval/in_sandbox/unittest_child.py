@@ -1,7 +1,9 @@
 """Loads a program with its unittest tests, in one module as BigCodeBench does, and runs the tests.
 
 Everything here is within reach of the program. What it may not change unseen are unittest's own
-classes: they are compared with what they were before the program was loaded, after every test.
+classes and what its modules name: they are compared with what they were before the program was
+loaded, after every test. The exception by which unittest itself ends a test at its first failure,
+which would count as a pass, is taken away: `except ()` catches nothing.
 
 Writes to the descriptor of its one argument a JSON line per event: {"loaded": null, or what was
 raised}, {"test", "outcome", "said"} with an outcome passed, failed, error, skipped, expected or
@@ -19,10 +21,17 @@ from collections.abc import Callable
 from typing import Any
 
 _SAID_CHARS = 200
-_WATCHED = (
-    *(unittest.TestCase, unittest.TestSuite, unittest.TestLoader, unittest.TestResult),
-    *(unittest.suite.BaseTestSuite, unittest.case._Outcome),  # type: ignore[attr-defined]
+_MODULES = (unittest.case, unittest.suite, unittest.loader, unittest.result)
+_WATCHED: tuple[Any, ...] = (
+    *_MODULES,
+    *(
+        kind
+        for module in _MODULES
+        for kind in vars(module).values()
+        if isinstance(kind, type) and kind.__module__ == module.__name__
+    ),
 )
+_OF_WARNINGS = "__warningregistry__"  # comes by itself
 
 
 class _Result(unittest.TestResult):
@@ -65,6 +74,7 @@ def main() -> None:
     """Runs all tests of one class; ends the process, whatever threads the program has left."""
     request = json.load(sys.stdin)
     report = _reporter(int(sys.argv[1]), request.pop("token"))
+    unittest.case._ShouldStop = ()  # type: ignore[attr-defined]
     changed = _watch()
     void = os.open(os.devnull, os.O_RDWR)
     os.dup2(void, 0)
@@ -107,13 +117,13 @@ def _reporter(descriptor: int, token: str) -> Callable[..., None]:
 
 
 def _watch() -> Callable[[], str | None]:
-    """Returns what tells the first changed attribute of unittest's classes."""
+    """Returns what tells the first changed name of unittest's modules and classes."""
     before = [(kind, dict(vars(kind))) for kind in _WATCHED]
 
     def changed() -> str | None:
         for kind, attributes in before:
             found = dict(vars(kind))
-            for name in {*found, *attributes}:
+            for name in {*found, *attributes} - {_OF_WARNINGS}:
                 if found.get(name) is not attributes.get(name):
                     return f"{kind.__name__}.{name}"
         return None

@@ -75,6 +75,18 @@ ATTACKS = {
     "skips its tests": (
         "import unittest\ndef task_func(text):\n    raise unittest.SkipTest('no reason')"
     ),
+    "ends its tests as unittest does at a first failure": (
+        "import unittest\ndef task_func(text):\n    raise unittest.case._ShouldStop"
+    ),
+    "has an exception end its tests": (
+        "import unittest\nunittest.case._ShouldStop = ValueError\n"
+        "def task_func(text):\n    raise ValueError"
+    ),
+    "has every exception expected": (
+        "import unittest\n"
+        "unittest.case._AssertRaisesContext.__exit__ = lambda *a: True\n"
+        "def task_func(text):\n    return 0"
+    ),
     "changes assertions at once": (
         "import unittest\nfor name in dir(unittest.TestCase):\n"
         "    if name.startswith('assert'):\n"
