@@ -82,11 +82,6 @@ ATTACKS = {
         "import unittest\nunittest.case._ShouldStop = ValueError\n"
         "def task_func(text):\n    raise ValueError"
     ),
-    "has every exception expected": (
-        "import unittest\n"
-        "unittest.case._AssertRaisesContext.__exit__ = lambda *a: True\n"
-        "def task_func(text):\n    return 0"
-    ),
     "changes assertions at once": (
         "import unittest\nfor name in dir(unittest.TestCase):\n"
         "    if name.startswith('assert'):\n"
