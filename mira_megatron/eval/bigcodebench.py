@@ -12,8 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from mira_megatron.eval.answers.fences import code_in_answer
-from mira_megatron.eval.answers.python_code import sanitized
+from mira_megatron.eval.answers.python_program import python_program
 from mira_megatron.eval.benchmark import Prompt, Style
 from mira_megatron.eval.bigcodebench_data import BcbOptions, bcb_files, load_tasks
 from mira_megatron.eval.bigcodebench_prompts import bcb_prompt
@@ -24,7 +23,7 @@ from mira_megatron.eval.exec_environment import (
 )
 from mira_megatron.eval.sandbox.contract import Limits, Sandbox
 from mira_megatron.eval.unittest_runs import run_with_tests
-from mira_megatron.eval.verdicts import Extraction, Form, Judgment, Sample, Verdict, digest
+from mira_megatron.eval.verdicts import Extraction, Judgment, Sample, Verdict, digest
 
 GRADER = "bigcodebench/1"
 FULL, HARD = "bigcodebench_full", "bigcodebench_hard"
@@ -79,25 +78,12 @@ class BigCodeBench:
         )
 
     def extract(self, sample: Sample) -> Extraction:
-        """Returns the calibrated program. Predictions are taken as they are; what an endpoint sent
-        is sanitized as the publisher does it.
-        """
-        if not sample.text.strip():
-            return Extraction(code=None, reason="empty")
+        """Returns the calibrated program."""
         task = self.tasks[sample.task_id]
-        match sample.form:
-            case Form.PROGRAM:
-                found = Extraction(code=sample.text)
-            case Form.COMPLETION:
-                found = Extraction(code=task.complete_prompt + sample.text)
-            case Form.ANSWER:
-                found = code_in_answer(sample.text, ("python", "py", "python3"), allow_bare=True)
-        program = found.code
-        if program is not None and sample.is_raw:
-            program = sanitized(program, task.entry_point)
-        if program is None:
-            return Extraction(code=None, reason=found.reason or "unparsable")
-        return Extraction(code=f"{self.calibration(sample.task_id)}{program}")
+        found = python_program(sample, task.complete_prompt, task.entry_point)
+        if found.code is None:
+            return found
+        return Extraction(code=f"{self.calibration(sample.task_id)}{found.code}")
 
     def calibration(self, task_id: str) -> str:
         """Returns what the publisher's script puts before every solution."""

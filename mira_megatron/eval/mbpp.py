@@ -16,8 +16,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from mira_megatron.eval.answers.fences import code_in_answer
-from mira_megatron.eval.answers.python_code import sanitized
+from mira_megatron.eval.answers.python_program import python_program
 from mira_megatron.eval.benchmark import Prompt, Style
 from mira_megatron.eval.grouped_calls import Call, CallStatus, call_groups
 from mira_megatron.eval.kept_results import keep_json
@@ -28,7 +27,7 @@ from mira_megatron.eval.sandbox import values
 from mira_megatron.eval.sandbox.contract import Limits, Sandbox
 from mira_megatron.eval.sandbox.interpreter import system_interpreter
 from mira_megatron.eval.tool_versions import said_version
-from mira_megatron.eval.verdicts import Extraction, Form, Judgment, Sample, Status, digest
+from mira_megatron.eval.verdicts import Extraction, Judgment, Sample, Status, digest
 
 GRADER = "mbpp/1"
 BASE, PLUS = "mbpp", "mbpp_plus"
@@ -107,24 +106,9 @@ class Mbpp:
         return mbpp_prompt(self.tasks[task_id].prompt, style, has_prefill=self._has_prefill)
 
     def extract(self, sample: Sample) -> Extraction:
-        """Returns the program: a completion stands behind its prompt.
-
-        Predictions are taken as they are; what an endpoint sent is sanitized as EvalPlus does it.
-        """
-        if not sample.text.strip():
-            return Extraction(code=None, reason="empty")
+        """Returns the program: a completion stands behind its prompt."""
         task = self.tasks[sample.task_id]
-        match sample.form:
-            case Form.PROGRAM:
-                found = Extraction(code=sample.text)
-            case Form.COMPLETION:
-                found = Extraction(code=task.prompt + sample.text)
-            case Form.ANSWER:
-                found = code_in_answer(sample.text, ("python", "py", "python3"), allow_bare=True)
-        if found.code is None or not sample.is_raw:
-            return found
-        program = sanitized(found.code, task.entry_point)
-        return Extraction(code=program, reason=None if program else "unparsable")
+        return python_program(sample, task.prompt, task.entry_point)
 
     def task_digest(self, task_id: str) -> str:
         """Returns what a kept verdict depends on beside the program and the grader."""
