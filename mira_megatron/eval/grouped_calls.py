@@ -20,8 +20,9 @@ from typing import Any
 
 from mira_megatron.eval import in_sandbox
 from mira_megatron.eval.sandbox import values
-from mira_megatron.eval.sandbox.contract import Job, Limits, Outcome, Sandbox
+from mira_megatron.eval.sandbox.contract import Limits, Outcome, Sandbox
 from mira_megatron.eval.sandbox.interpreter import Interpreter, system_interpreter
+from mira_megatron.eval.sandbox.script_job import script_job
 
 LOAD_SECONDS = 20.0  # for a program to define its functions
 _START_SECONDS = 10.0  # for the sandbox and the interpreter
@@ -94,16 +95,8 @@ def call_groups(
         "load_seconds": LOAD_SECONDS,
     }
     interpreter = interpreter or system_interpreter()
-    job = Job(
-        argv=(interpreter.path, "-B", "-s", _SCRIPT.name),
-        files=_scripts(),
-        stdin=json.dumps(request).encode(),
-        limits=replace(limits, wall_seconds=limits.wall_seconds + _START_SECONDS),
-        read_only=interpreter.read_only,
-        # Gold and samples must see a set of strings in the same order; so Python is not started
-        # with -I, which would not look at this.
-        environment={"PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1"},
-    )
+    longer = replace(limits, wall_seconds=limits.wall_seconds + _START_SECONDS)
+    job = script_job(interpreter, _SCRIPT.name, _scripts(), request, longer)
     outcome = sandbox.run(job)
     if outcome.exit_code != 0 and not outcome.is_timed_out and not outcome.is_out_of_memory:
         # What makes the calls has died itself: this machine had no process left to give, or the

@@ -17,8 +17,9 @@ from functools import cache
 from pathlib import Path
 
 from mira_megatron.eval import in_sandbox
-from mira_megatron.eval.sandbox.contract import Job, Limits, Outcome, Sandbox
+from mira_megatron.eval.sandbox.contract import Limits, Outcome, Sandbox
 from mira_megatron.eval.sandbox.interpreter import Interpreter, system_interpreter
+from mira_megatron.eval.sandbox.script_job import script_job
 
 _SCRIPT = Path(in_sandbox.__file__).parent / "run_on_inputs.py"
 _START_SECONDS = 10.0  # for the sandbox, the interpreter and the modules
@@ -79,15 +80,8 @@ def run_on_inputs(
         "wait_seconds": wait_seconds or cpu_seconds * _WAITING_FACTOR,
         "output_bytes": min(_OUTPUT_BYTES, limits.file_bytes),
     }
-    job = Job(
-        argv=(interpreter.path, "-B", "-s", _SCRIPT.name),
-        files=_scripts(),
-        stdin=json.dumps(request).encode(),
-        limits=replace(limits, wall_seconds=limits.wall_seconds + _START_SECONDS),
-        read_only=interpreter.read_only,
-        # The order of a set of texts is the same in every run; -I would not look at this.
-        environment={"PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1"},
-    )
+    longer = replace(limits, wall_seconds=limits.wall_seconds + _START_SECONDS)
+    job = script_job(interpreter, _SCRIPT.name, _scripts(), request, longer)
     outcome = sandbox.run(job)
     return Runs(runs=_runs(outcome, len(inputs), cpu_seconds), outcome=outcome)
 

@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from mira_megatron.eval import in_sandbox
-from mira_megatron.eval.sandbox.contract import Job, Limits, Outcome, Sandbox
+from mira_megatron.eval.sandbox.contract import Limits, Outcome, Sandbox
 from mira_megatron.eval.sandbox.interpreter import Interpreter
+from mira_megatron.eval.sandbox.script_job import script_job
 from mira_megatron.eval.verdicts import Status
 
 TEST_CLASS = "TestCases"
@@ -89,16 +90,7 @@ def run_with_tests(
         "class": TEST_CLASS,
         "source": f"{program}\n{tests}",
     }
-    outcome = sandbox.run(
-        Job(
-            argv=(interpreter.path, "-B", "-s", _DRIVER.name),
-            files=_scripts(),
-            stdin=json.dumps(request).encode(),
-            limits=limits,
-            read_only=interpreter.read_only,
-            environment={"PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1"},
-        )
-    )
+    outcome = sandbox.run(script_job(interpreter, _DRIVER.name, _scripts(), request, limits))
     status, detail = _status_of(outcome, nonce, tests, limits)
     return Ran(status=status, detail=detail, outcome=outcome)
 
