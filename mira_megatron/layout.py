@@ -158,12 +158,18 @@ def instruct(arm: str) -> str:
     return f"instruct/{arm}"
 
 
+def evaluation(model: str) -> str:
+    """Returns the folder of a model's answers to the benchmarks and their verdicts."""
+    return f"eval/{model}"
+
+
 _UNIT_FOLDERS = frozenset(
     {
         "anchors",
         "baselines",
         "blends",
         "checkpoints",
+        "eval",
         "groups",
         "held_out",
         "instruct",
