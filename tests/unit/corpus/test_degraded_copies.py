@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +20,8 @@ from mira_megatron.corpus.ingest import units
 from mira_megatron.corpus.renderers import render
 from mira_megatron.corpus.sources import SourceConfig
 from mira_megatron.manifest import Manifest
-from mira_megatron.records import Anchor, Record, records_from_table
-from mira_megatron.rubric.prompts import score_prompt
-from mira_megatron.rubric.views import record_view
+from mira_megatron.records import Record, records_from_table
+from mira_megatron.rubric.views import ViewMaker
 from mira_megatron.stage import Resources, Run, run_unit
 
 ALL = {"degraded_copies": 4, "degradations": list(WAYS)}
@@ -137,7 +138,7 @@ def test_ingest_with_copies_leaves_the_real_records_as_they_were(tmp_path: Path)
     records, manifest = ingested(recipe_of(tmp_path, rows, run="with", **ALL))
     assert [record for record in records if not is_copy(record)] == without
     # Three texts stand there twice: the copies of the second are those of the first.
-    assert manifest.counts.dropped == {"copy_not_new": 12, "copy_unchanged": 1} or True
+    assert manifest.counts.dropped["copy_not_new"] >= 12
     ids = [record.record_id for record in records]
     assert len(set(ids)) == len(ids)
     assert len({record.text for record in records}) == len(records) - 3
@@ -165,10 +166,10 @@ def test_ingest_samples_real_records_and_takes_their_copies_along(tmp_path: Path
 
 
 def test_ingest_holds_copies_to_the_limits_of_records(tmp_path: Path) -> None:
-    rows = [{"text": f"{n} " + "word " * 10} for n in range(4)]
-    limits = {"min_chars": 40, "max_chars": 60}
+    rows = [{"text": " ".join(f"word{n}{i}" for i in range(9))} for n in range(4)]
+    limits = {"min_chars": 50, "max_chars": 70}  # each text has 62
     records, manifest = ingested(recipe_of(tmp_path, rows, **limits, **ALL))
-    assert all(40 <= record.num_chars <= 60 for record in records)
+    assert all(50 <= record.num_chars <= 70 for record in records)
     assert manifest.counts.dropped == {"copy_under_min_chars": 4, "copy_over_max_chars": 4}
 
 
@@ -192,6 +193,17 @@ def test_copies_do_not_depend_on_workers_files_or_the_order_of_ways(tmp_path: Pa
     backwards = {"degraded_copies": 2.0, "degradations": list(reversed(WAYS))}
     other, _ = ingested(recipe_of(tmp_path, rows[::-1], "agent", run="three", **backwards))
     assert {r.record_id: r.text for r in other} == {r.record_id: r.text for r in first}
+
+
+def test_judges_are_shown_nothing_that_tells_a_copy(tmp_path: Path) -> None:
+    records, _ = ingested(recipe_of(tmp_path, rows_of("qa", 4), "qa", **ALL))
+    maker = ViewMaker(None, None)
+    for copy in filter(is_copy, records):
+        shown = maker.view(copy)
+        assert shown == maker.view(replace(copy, meta=None))
+        assert shown.text == copy.payload
+        assert "degraded" not in shown.text
+        assert re.fullmatch("[0-9a-f]{32}", copy.record_id)
 
 
 def test_source_without_the_option_is_fingerprinted_as_before_there_was_one() -> None:
