@@ -24,8 +24,8 @@ from mira_megatron.records import Record, records_from_table
 from mira_megatron.rubric.views import ViewMaker
 from mira_megatron.stage import Resources, Run, run_unit
 
-ALL = {"degraded_copies": 4, "degradations": list(WAYS)}
-HALF = {"degraded_copies": 2.0, "degradations": list(WAYS)}
+ALL: dict[str, Any] = {"degraded_copies": 4, "degradations": list(WAYS)}
+HALF: dict[str, Any] = {"degraded_copies": 2.0, "degradations": list(WAYS)}
 
 
 def texts(num: int) -> list[str]:
@@ -148,7 +148,7 @@ def test_ingest_with_copies_leaves_the_real_records_as_they_were(tmp_path: Path)
 
 def test_ingest_writes_no_copy_that_says_what_a_real_record_says(tmp_path: Path) -> None:
     two = [{"text": "one\ntwo"}, {"text": "two\none"}]
-    shuffled = {"degraded_copies": 1, "degradations": ["shuffled"]}
+    shuffled: dict[str, Any] = {"degraded_copies": 1, "degradations": ["shuffled"]}
     records, manifest = ingested(recipe_of(tmp_path, two, **shuffled))
     assert [record.text for record in records] == ["one\ntwo", "two\none"]
     assert manifest.counts.dropped == {"copy_not_new": 2}
@@ -167,7 +167,7 @@ def test_ingest_samples_real_records_and_takes_their_copies_along(tmp_path: Path
 
 def test_ingest_holds_copies_to_the_limits_of_records(tmp_path: Path) -> None:
     rows = [{"text": " ".join(f"word{n}{i}" for i in range(9))} for n in range(4)]
-    limits = {"min_chars": 50, "max_chars": 70}  # each text has 62
+    limits: dict[str, Any] = {"min_chars": 50, "max_chars": 70}  # each text has 62
     records, manifest = ingested(recipe_of(tmp_path, rows, **limits, **ALL))
     assert all(50 <= record.num_chars <= 70 for record in records)
     assert manifest.counts.dropped == {"copy_under_min_chars": 4, "copy_over_max_chars": 4}
@@ -190,7 +190,7 @@ def test_copies_do_not_depend_on_workers_files_or_the_order_of_ways(tmp_path: Pa
     recipe = recipe_of(tmp_path, rows, "agent", run="two", **HALF)
     _, again = ingested(recipe, workers=3)
     assert [part.digest for part in again.parts] == [part.digest for part in manifest.parts]
-    backwards = {"degraded_copies": 2.0, "degradations": list(reversed(WAYS))}
+    backwards: dict[str, Any] = {"degraded_copies": 2.0, "degradations": list(reversed(WAYS))}
     other, _ = ingested(recipe_of(tmp_path, rows[::-1], "agent", run="three", **backwards))
     assert {r.record_id: r.text for r in other} == {r.record_id: r.text for r in first}
 
@@ -207,7 +207,7 @@ def test_judges_are_shown_nothing_that_tells_a_copy(tmp_path: Path) -> None:
 
 
 def test_source_without_the_option_is_fingerprinted_as_before_there_was_one() -> None:
-    plain = {"format": "text_tree", "family": "text", "paths": ["x"]}
+    plain: dict[str, Any] = {"format": "text_tree", "family": "text", "paths": ["x"]}
     names = fingerprinted(SourceConfig(**plain)).keys()
     assert not names & {"degraded_copies", "degradations"}
     asked = SourceConfig(**plain, degraded_copies=1, degradations=["shuffled"])

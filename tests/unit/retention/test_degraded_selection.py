@@ -18,9 +18,12 @@ from mira_megatron.ablation.degraded import REAL, degraded_markdown, kept_degrad
 from mira_megatron.config import Recipe, load_recipe
 from mira_megatron.corpus import ingest
 from mira_megatron.corpus.degradation import WAYS
+from mira_megatron.explain.located_records import locate
+from mira_megatron.explain.same_texts import copies_that_bar
 from mira_megatron.manifest import Counts
 from mira_megatron.records import RECORD_SCORE_SCHEMA
 from mira_megatron.report.outcomes import read_arm
+from mira_megatron.retention.decisions import Decision
 from mira_megatron.retention.documents import read_documents
 from mira_megatron.retention.keep_masks import read_keep_mask
 from mira_megatron.retention.selection import units
@@ -59,8 +62,8 @@ def write_scores(workspace: Workspace, settings: None) -> WorkResult:
 
 def recipe_of(folder: Path, texts: Mapping[str, list[str]], **of_one: Any) -> Recipe:
     for source, lines in texts.items():
-        rows = b"".join(orjson.dumps({"text": text}) + b"\n" for text in lines)
-        (folder / f"{source}.jsonl").write_bytes(rows)
+        content = b"".join(orjson.dumps({"text": text}) + b"\n" for text in lines)
+        (folder / f"{source}.jsonl").write_bytes(content)
     rows = {"format": "jsonl", "family": "text", "fields": {"text": "text"}, "group": "text-all"}
     values = {
         "run_folder": str(folder / "run"),
@@ -222,6 +225,30 @@ def test_an_arm_that_goes_without_another_takes_no_copy_of_what_that_one_keeps(
     assert first
     assert second
     assert not first & second
+
+
+def test_a_copy_is_told_which_held_out_document_bars_it(chosen: Recipe) -> None:
+    certificate = orjson.loads(
+        (chosen.run_folder / layout.keep("drop") / layout.CERTIFICATE).read_bytes()
+    )
+    barred = {"parent": 0, "own": 0}
+    rows = [row for source in ("one", "two") for row in rows_of(chosen, source)]
+    held_out = {row["text_hash"] for row in rows if row["is_validation"]}
+    for row in rows_of(chosen, "one"):
+        own = xxhash.xxh3_128_digest(row["text"].encode())
+        by = {row["text_hash"], own} & held_out
+        if not row["meta"] or not by:
+            continue
+        located = locate(chosen, row["record_id"], source="one")
+        found = copies_that_bar(
+            chosen.run_folder, certificate, located, Decision.DUPLICATE_OF_HELD_OUT
+        )
+        ids = {
+            each["record_id"] for each in rows if each["is_validation"] and each["text_hash"] in by
+        }
+        assert {each.record_id for each in found} == ids
+        barred["parent" if row["text_hash"] in held_out else "own"] += 1
+    assert min(barred.values()) >= 3
 
 
 def workspace_of(recipe: Recipe) -> Workspace:
