@@ -174,13 +174,22 @@ def _needed(config_class: type[Any]) -> list[str]:
 def fingerprinted(config: Any) -> dict[str, Any]:
     """Returns the fields of a config that decide bytes.
 
-    A field declared with metadata {"execution": True} (endpoints, time limits) is left out.
+    A field declared with metadata {"execution": True} (endpoints, time limits) is left out, and one
+    with {"younger": True} while it has its default: units finished before there was such a setting
+    stay finished.
     """
     return {
         field.name: getattr(config, field.name)
         for field in dataclasses.fields(config)
         if not field.metadata.get("execution", False)
+        and not (field.metadata.get("younger", False) and _has_default(config, field))
     }
+
+
+def _has_default(config: Any, field: dataclasses.Field[Any]) -> bool:
+    factory = field.default_factory
+    default = field.default if factory is dataclasses.MISSING else factory()
+    return bool(getattr(config, field.name) == default)
 
 
 def nearest(key: str, valid: typing.Iterable[str]) -> str:

@@ -14,6 +14,7 @@ TENSORBOARD = "tensorboard"  # no unit's folder: its files hold times
 # Files that more than one stage knows by name.
 TOKENIZER_FILE = "tokenizer.json"
 DATASET = "dataset.json"  # in tokens(source)
+COPIES = "degraded_copies.parquet"  # in tokens(source), where the source has copies
 CERTIFICATE = "selection.json"  # in keep(arm)
 FLIPS = "flips.parquet"  # in sensitivity(arm)
 BLEND = "blend.json"  # in blend(arm)

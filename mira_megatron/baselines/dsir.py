@@ -199,6 +199,11 @@ def _file_unit(
     if not isinstance(descriptor, Mapping):
         raise ValueError(f"{here}: {descriptor!r}, expected a descriptor, as under `sources`")
     source = source_from_mapping(descriptor, here)
+    if source.degraded_copies:
+        raise ValueError(
+            f"{here}: degraded_copies={source.degraded_copies}, but a target is what good records "
+            "look like. Leave degraded_copies out."
+        )
     settings = CountSettings(
         num_buckets=config.num_buckets, config=source, folder=recipe.path.parent
     )

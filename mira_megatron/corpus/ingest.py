@@ -6,20 +6,20 @@ Writes  records/<source>/part-*.parquet (records.RECORD_SCHEMA); dropped.jsonl: 
 Keeps   file and row order; ids and part boundaries do not depend on the number of workers
 
 Workers turn shards of files into staged rows; one ordered pass then numbers exact duplicates,
-draws the sample that `max_records` asks for, and cuts the parts. Memory holds one part per worker
-and about 100 bytes per row.
+draws the sample that `max_records` asks for, and cuts the parts. Degraded copies (sources.py) stand
+behind their record, share its fate in the sample, and change neither id nor order of the others.
+Memory holds one part per worker and about 100 bytes per row.
 """
 
 from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -32,6 +32,7 @@ from mira_megatron.config import Recipe, fingerprinted
 from mira_megatron.corpus.raw_digests import raw_files_digest
 from mira_megatron.corpus.recipe_sources import recipe_sources
 from mira_megatron.corpus.sources import SourceConfig, input_shards, resolve_files
+from mira_megatron.corpus.staged_rows import KeptRows, kept_rows
 from mira_megatron.corpus.staging import DROPPED, PART_BYTES, ShardReport, ShardTask, stage_shard
 from mira_megatron.manifest import Counts
 from mira_megatron.records import RECORD_SCHEMA
@@ -110,35 +111,31 @@ def ingest(workspace: Workspace, settings: IngestSettings) -> WorkResult:
     for report in reports:
         dropped.update(report.dropped)
     num_rows = sum(report.num_rows for report in reports)
+    num_copies = sum(report.num_copies for report in reports)
     _write_dropped(workspace, len(reports))
     _check_bad_fraction(workspace, settings, num_rows, sum(r.num_malformed for r in reports))
     staged = [workspace.scratch / part for report in reports for part in report.parts]
-    ordinals, is_kept = _duplicates_and_sample(staged, settings.source_config.max_records)
-    if not is_kept.all():
-        dropped["not_sampled"] = int((~is_kept).sum())
-    rows = _write_parts(workspace.folder, settings, staged, ordinals, is_kept)
+    config = settings.source_config
+    with_copies = config.degraded_copies > 0
+    kept = kept_rows(staged, config.max_records, with_copies=with_copies)
+    dropped.update(kept.dropped)
+    rows = _write_parts(workspace.folder, settings, staged, kept)
     if not rows:
         raise ValueError(
             f"source {settings.source}: no records left of {num_rows:,} rows "
             f"({dict(dropped)}). Check `fields` and the limits of its descriptor."
         )
     return WorkResult(
-        counts=_counts(num_rows, sum(rows.values()), dropped, ordinals, is_kept), rows=rows
-    )
-
-
-def _counts(
-    num_rows: int,
-    num_records: int,
-    dropped: Counter[str],
-    ordinals: npt.NDArray[np.int64],
-    is_kept: npt.NDArray[np.bool_],
-) -> Counts:
-    return Counts(
-        num_in=num_rows,
-        num_out=num_records,
-        dropped=dict(sorted(dropped.items())),
-        totals={"exact_duplicates": int((ordinals[is_kept] > 0).sum())},
+        counts=Counts(
+            num_in=num_rows + num_copies,
+            num_out=sum(rows.values()),
+            dropped=dict(sorted(dropped.items())),
+            totals={
+                "exact_duplicates": int((kept.ordinals_R[kept.is_kept_R] > 0).sum()),
+                **({"degraded_copies": kept.num_copies} if with_copies else {}),
+            },
+        ),
+        rows=rows,
     )
 
 
@@ -164,43 +161,14 @@ def record_id(source: str, content_hash: str, ordinal: int) -> str:
     return identity if ordinal == 0 else f"{identity}-{ordinal}"
 
 
-def _duplicates_and_sample(
-    staged: Sequence[Path], max_records: int | None
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
-    """Returns per staged row: how many equal rows came before it, and whether it is kept.
-
-    The sample is the `max_records` rows with the smallest content hash: it does not depend on file
-    order, and a growing source changes it as little as possible.
-    """
-    hashes = [_hashes(path) for path in staged]
-    high_low = np.concatenate(hashes) if hashes else np.empty((0, 2), dtype=np.uint64)
-    order = np.lexsort((high_low[:, 1], high_low[:, 0]))
-    ordered = high_low[order]
-    is_first = np.ones(len(order), dtype=bool)
-    is_first[1:] = (ordered[1:] != ordered[:-1]).any(axis=1)
-    positions = np.arange(len(order))
-    run_starts = np.maximum.accumulate(np.where(is_first, positions, 0))
-    ordinals = np.empty(len(order), dtype=np.int64)
-    ordinals[order] = positions - run_starts
-    is_kept = np.zeros(len(order), dtype=bool)
-    is_kept[order[:max_records]] = True
-    return ordinals, is_kept
-
-
-def _hashes(path: Path) -> npt.NDArray[np.uint64]:
-    column = pq.read_table(path, columns=["content_hash"])["content_hash"].to_pylist()
-    return np.frombuffer(bytes.fromhex("".join(column)), dtype=">u8").reshape(-1, 2)
-
-
 def _write_parts(
     folder: Path,
     settings: IngestSettings,
     staged: Iterable[Path],
-    ordinals: npt.NDArray[np.int64],
-    is_kept: npt.NDArray[np.bool_],
+    kept: KeptRows,
 ) -> dict[str, int]:
     rows: dict[str, int] = {}
-    records = _numbered(settings.source, staged, ordinals, is_kept)
+    records = _numbered(settings.source, staged, kept)
     for index, table in enumerate(_recut(records, settings.config.records_per_part)):
         name = part_name(index)
         rows[name] = table.num_rows
@@ -209,28 +177,25 @@ def _write_parts(
     return rows
 
 
-def _numbered(
-    source: str,
-    staged: Iterable[Path],
-    ordinals: npt.NDArray[np.int64],
-    is_kept: npt.NDArray[np.bool_],
-) -> Iterator[pa.Table]:
+def _numbered(source: str, staged: Iterable[Path], kept: KeptRows) -> Iterator[pa.Table]:
     start = 0
     for path in staged:
         table = pq.read_table(path)
         here = slice(start, start + table.num_rows)
         start += table.num_rows
-        kept = table.filter(pa.array(is_kept[here]))
-        hashes = kept["content_hash"].to_pylist()
+        is_kept = kept.is_kept_R[here]
+        ordinals = kept.ordinals_R[here][is_kept].tolist()
+        table = table.filter(pa.array(is_kept))
+        hashes = table["content_hash"].to_pylist()
         ids = [
             record_id(source, content, ordinal)
-            for content, ordinal in zip(hashes, ordinals[here][is_kept[here]].tolist(), strict=True)
+            for content, ordinal in zip(hashes, ordinals, strict=True)
         ]
         columns = {
             "record_id": pa.array(ids, pa.string()),
             "source": pa.array([source] * len(ids), pa.string()),
         }
-        yield with_columns(kept, columns, RECORD_SCHEMA)
+        yield with_columns(table, columns, RECORD_SCHEMA)
 
 
 def _recut(tables: Iterable[pa.Table], records_per_part: int) -> Iterator[pa.Table]:

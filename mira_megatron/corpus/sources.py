@@ -18,6 +18,7 @@ from typing import Any
 import orjson
 
 from mira_megatron.config import check_name, load_yaml, typed
+from mira_megatron.corpus.degradation import WAYS
 from mira_megatron.corpus.renderers import FIELDS_BY_FAMILY
 from mira_megatron.records import FAMILIES
 
@@ -37,6 +38,8 @@ FAMILY_BY_FILE_FORMAT: Mapping[str, str] = {
     "python_docstring_qa": "qa",
     "python_doctest_traces": "agent",
 }
+# What the meta of a degraded copy says: how it was spoiled, and its parent's text by its hash.
+DEGRADED, DERIVED_FROM = "degraded", "derived_from"
 FILES_PER_SHARD = 64  # small files: enough work to be worth sending to another process
 
 # Placeholder at the start of a path -> its name in sysconfig.
@@ -67,6 +70,9 @@ class SourceConfig:
     subset: str | None = None  # Hugging Face only, as are the next two
     split: str | None = None
     revision: str | None = None
+    # Mean number of spoiled copies beside each record, and in which ways (corpus/degradation.py).
+    degraded_copies: float = field(default=0.0, metadata={"younger": True})
+    degradations: list[str] = field(default_factory=list, metadata={"younger": True})
 
     def __post_init__(self) -> None:
         _check_choice("format", self.format, SUFFIXES_BY_FORMAT)
@@ -74,6 +80,7 @@ class SourceConfig:
         self._check_fields()
         self._check_limits()
         self._check_hugging_face()
+        self._check_degraded_copies()
         if not self.paths and not self.optional_paths:
             raise ValueError("paths=[] names no file; give files, folders or globs")
         prefix = self.family.replace("_", "-")
@@ -132,6 +139,24 @@ class SourceConfig:
                     f"{name}={getattr(self, name)!r} is for format 'huggingface' only, "
                     f"not {self.format!r}; leave it out"
                 )
+
+    def _check_degraded_copies(self) -> None:
+        for way in self.degradations:
+            _check_choice("degradations", way, WAYS)
+        if len(set(self.degradations)) < len(self.degradations):
+            raise ValueError(f"degradations={self.degradations!r} names a way twice")
+        if not 0 <= self.degraded_copies <= len(self.degradations):
+            raise ValueError(
+                f"degraded_copies={self.degraded_copies} must be in [0, {len(self.degradations)}]: "
+                "a record gets at most one copy in each way that degradations names, of "
+                f"{', '.join(WAYS)}"
+            )
+        taken = sorted({DEGRADED, DERIVED_FROM} & set(self.meta_fields))
+        if self.degraded_copies and taken:
+            raise ValueError(
+                f"meta_fields={self.meta_fields!r}: with degraded_copies, {' and '.join(taken)} in "
+                "the meta of a record says that it is a copy; leave it out"
+            )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -15,6 +15,7 @@ import pyarrow as pa
 import xxhash
 
 from mira_megatron.atomic_files import replacing, write_json
+from mira_megatron.corpus.degraded_copies import degraded_copies
 from mira_megatron.corpus.readers import BadRow, Row, read_rows
 from mira_megatron.corpus.sources import SourceConfig, SourceFile
 from mira_megatron.records import RECORD_SCHEMA
@@ -27,7 +28,10 @@ PART_BYTES = 16 << 20
 
 _STAGED_FIELDS = ("content_hash", "family", "text", "payload", "meta", "control_spans")
 STAGED_SCHEMA = pa.schema(
-    [RECORD_SCHEMA.field(name) for name in (*_STAGED_FIELDS, "num_chars", "origin")]
+    [
+        *(RECORD_SCHEMA.field(name) for name in (*_STAGED_FIELDS, "num_chars", "origin")),
+        pa.field("is_copy", pa.bool_(), nullable=False),  # of the nearest row above that is none
+    ]
 )
 
 
@@ -50,6 +54,7 @@ class ShardReport:
     dropped: dict[str, int]
     num_malformed: int
     parts: tuple[str, ...]
+    num_copies: int = 0  # degraded ones, those that were dropped included
 
 
 def stage_shard(task: ShardTask) -> ShardReport:
@@ -59,7 +64,7 @@ def stage_shard(task: ShardTask) -> ShardReport:
         loaded = orjson.loads(report_path.read_bytes())
         return ShardReport(**{**loaded, "parts": tuple(loaded["parts"])})
     dropped: Counter[str] = Counter()
-    num_rows = num_malformed = 0
+    num_rows = num_malformed = num_copies = 0
     writer = _StagedWriter(task)
     with (
         replacing(task.staging / f"shard-{task.index:05d}.{DROPPED}") as path,
@@ -74,6 +79,13 @@ def stage_shard(task: ShardTask) -> ShardReport:
                 dropped_file.write(orjson.dumps(entry, option=orjson.OPT_APPEND_NEWLINE))
             if reason is None and isinstance(row, Row):
                 writer.add(row)
+                for copy in degraded_copies(task.source_config, row):
+                    num_copies += 1
+                    reason = _copy_drop_reason(task.source_config, copy)
+                    if reason is None and copy is not None:
+                        writer.add(copy, is_copy=True)
+                    elif reason is not None:
+                        dropped[reason] += 1
             elif reason is not None:
                 dropped[reason] += 1
     report = ShardReport(
@@ -81,6 +93,7 @@ def stage_shard(task: ShardTask) -> ShardReport:
         dropped=dict(dropped),
         num_malformed=num_malformed,
         parts=tuple(writer.close()),
+        num_copies=num_copies,
     )
     write_json(report_path, {name: getattr(report, name) for name in report.__slots__})
     return report
@@ -98,6 +111,11 @@ def _drop_reason(config: SourceConfig, row: Row | BadRow) -> str | None:
     return None
 
 
+def _copy_drop_reason(config: SourceConfig, copy: Row | None) -> str | None:
+    reason = "unchanged" if copy is None else _drop_reason(config, copy)
+    return None if reason is None else f"copy_{reason}"
+
+
 class _StagedWriter:
     """Cuts the rows of one shard into staged parts."""
 
@@ -107,7 +125,7 @@ class _StagedWriter:
         self._num_bytes = 0
         self._parts: list[str] = []
 
-    def add(self, row: Row) -> None:
+    def add(self, row: Row, *, is_copy: bool = False) -> None:
         """Takes one row, and writes a part when it is full."""
         self._rows.append(
             {
@@ -121,6 +139,7 @@ class _StagedWriter:
                 "control_spans": row.control_spans,
                 "num_chars": len(row.text),
                 "origin": row.origin,
+                "is_copy": is_copy,
             }
         )
         self._num_bytes += sum(

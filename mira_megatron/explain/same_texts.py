@@ -1,4 +1,4 @@
-"""Which documents bar a record because they hold the same text.
+"""Which documents bar a record because they hold the same text, or what it is a degraded copy of.
 
 Reads   tokens/<source>/*.records.parquet of every source of the arm, keep/<other arm>/
 
@@ -21,6 +21,7 @@ from mira_megatron.explain.located_records import LocatedRecord, over_row_groups
 from mira_megatron.provenance.traced_records import read_rows
 from mira_megatron.retention.decisions import Decision
 from mira_megatron.retention.keep_masks import read_keep_mask
+from mira_megatron.tokenization.degraded_documents import copies_beside
 from mira_megatron.tokenization.token_dataset import read_token_dataset
 
 MAX_COPIES = 10  # told; one is enough to bar a record
@@ -28,7 +29,7 @@ MAX_COPIES = 10  # told; one is enough to bar a record
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Copy:
-    """Another document of the same text."""
+    """Another document of the same text, or of the parent's where the record is degraded."""
 
     record_id: str
     source: str
@@ -48,8 +49,7 @@ def copies_that_bar(
         return ()
     assert located.prefix is not None
     assert located.document is not None
-    own = read_rows([located.prefix.documents], np.array([located.document]), ["text_hash"])
-    text_hash = own["text_hash"][0]
+    texts = _texts(located.prefix.documents, located.document)
     prefixes = [
         prefix
         for source in certificate["sources"]
@@ -57,7 +57,7 @@ def copies_that_bar(
     ]
 
     def look(number: int, first: int, rows: pa.Table) -> list[tuple[int, int, bool]]:
-        same = np.flatnonzero(pc.equal(rows["text_hash"], text_hash).to_numpy())
+        same = np.flatnonzero(pc.is_in(rows["text_hash"], texts).to_numpy())
         held_out = rows["is_validation"].take(pa.array(same)).to_pylist()
         return [
             (number, first + row, is_held_out)
@@ -92,3 +92,13 @@ def copies_that_bar(
                 )
             )
     return tuple(copies)
+
+
+def _texts(documents: Path, document: int) -> pa.Array:
+    """Returns the hashes of a document's text: of a degraded copy its parent's and its own."""
+    texts = read_rows([documents], np.array([document]), ["text_hash"])["text_hash"]
+    copies = copies_beside(documents)
+    if copies is None:
+        return texts.combine_chunks()
+    own = copies.filter(pc.equal(copies["document"], document))["own_text_hash"]
+    return pa.concat_arrays([*texts.chunks, *own.chunks])

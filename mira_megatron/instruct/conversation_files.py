@@ -29,6 +29,7 @@ class Told:
     source: str
     text: str
     control_spans: tuple[int, ...]
+    is_degraded: bool = False  # a copy of a record, spoiled on purpose
 
     @property
     def text_hash(self) -> bytes:

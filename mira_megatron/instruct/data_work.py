@@ -38,6 +38,7 @@ from mira_megatron.instruct.instruct_data import InstructDataSettings
 from mira_megatron.manifest import Counts
 from mira_megatron.shards import read_part
 from mira_megatron.stage import WorkResult, Workspace
+from mira_megatron.tokenization.degraded_documents import read_copies
 from mira_megatron.tokenization.tokenizer import RecordEncoder, whole_text_tokenizer
 
 _BATCH = 256  # conversations encoded at once
@@ -65,7 +66,8 @@ def instruct_data(workspace: Workspace, settings: InstructDataSettings) -> WorkR
     seen: set[bytes] = set()
     for told in _told(workspace, settings):
         reason = _reason(told, held_out, seen)
-        seen.add(told.text_hash)
+        if not told.is_degraded:
+            seen.add(told.text_hash)
         if reason is None:
             candidates.append(told)
         else:
@@ -132,10 +134,15 @@ def _told(workspace: Workspace, settings: InstructDataSettings) -> Iterator[Told
     """Yields the conversations of all sources, then of all files, in their order."""
     columns = ["record_id", "text", "control_spans"]
     for source in settings.config.sources or ():
+        start = 0
+        table = read_copies(workspace, source)
+        copies = set() if table is None else set(table["document"].to_pylist())
         for path, part in workspace.upstream_parts(layout.records(source), ".parquet"):
-            for row in read_part(path, part.digest, columns).to_pylist():
+            rows = read_part(path, part.digest, columns).to_pylist()
+            for number, row in enumerate(rows, start=start):
                 row["control_spans"] = tuple(row["control_spans"])
-                yield Told(source=source, **row)
+                yield Told(source=source, is_degraded=number in copies, **row)
+            start += len(rows)
     for file in settings.files:
         yield from file_conversations(file)
 
@@ -143,6 +150,8 @@ def _told(workspace: Workspace, settings: InstructDataSettings) -> Iterator[Told
 def _reason(told: Told, held_out: set[bytes], seen: set[bytes]) -> str | None:
     if not segments(told.text, told.control_spans):
         return "no_answer"
+    if told.is_degraded:
+        return "degraded_copy"
     if told.text_hash in held_out:
         return "held_out"
     return "duplicate" if told.text_hash in seen else None

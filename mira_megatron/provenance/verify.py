@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from mira_megatron import layout
 from mira_megatron.provenance.counted_documents import (
@@ -59,6 +58,7 @@ from mira_megatron.provenance.verify_report import (
     VerifyReport,
     repetition_notes,
 )
+from mira_megatron.tokenization.degraded_documents import copies_beside, is_text_of
 from mira_megatron.tokenization.index_file import (
     SequenceIndex,
     read_index,
@@ -321,11 +321,18 @@ class _ArmProof:
             is_listed_D & is_held_out, "held-out documents are trained on", "none"
         )
         listed = np.flatnonzero(is_listed_D)
+        copies = copies_beside(entry.token_prefix.documents)
         texts = documents["text_hash"].take(pa.array(listed))
         for is_in, what in (
-            (_is_in(texts, held_out) & ~is_held_out[listed], "copies of held-out documents are"),
+            (
+                is_text_of(documents, copies, held_out)[listed] & ~is_held_out[listed],
+                "copies of held-out documents are",
+            ),
             *(
-                (_is_in(texts, other), f"documents, or copies of those, of phase {arm} are")
+                (
+                    is_text_of(documents, None, other)[listed],
+                    f"documents, or copies of those, of phase {arm} are",
+                )
                 for arm, other in self.earlier
             ),
         ):
@@ -350,8 +357,3 @@ def _tail(prefix: TokenPrefix, unread_D: npt.NDArray[np.int64]) -> tuple[TailDoc
         TailDocument(record_id=record_id, num_tokens_unseen=int(unread_D[number]))
         for number, record_id in zip(numbers, record_ids(prefix, numbers), strict=True)
     )
-
-
-def _is_in(texts: pa.ChunkedArray, others: pa.ChunkedArray) -> npt.NDArray[np.bool_]:
-    is_in: npt.NDArray[np.bool_] = pc.is_in(texts, others).to_numpy()
-    return is_in

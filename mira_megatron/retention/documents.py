@@ -16,6 +16,7 @@ from mira_megatron import layout
 from mira_megatron.retention.keep_masks import read_keep_mask
 from mira_megatron.shards import read_part
 from mira_megatron.stage import Workspace
+from mira_megatron.tokenization.degraded_documents import is_text_of, read_copies
 from mira_megatron.tokenization.token_dataset import TokenDataset, read_token_dataset
 
 logger = logging.getLogger(__name__)
@@ -46,7 +47,7 @@ def read_documents(workspace: Workspace, sources: Iterable[str]) -> dict[str, pa
     """Returns per source its documents table, with a column `repeats_held_out`.
 
     That column is true where the text is that of a held-out document of any source, which includes
-    the held-out documents themselves.
+    the held-out documents themselves, and for every degraded copy of such a document.
     """
     columns = ["record_id", "num_tokens", "is_validation", "text_hash"]
     tables = {source: documents_table(workspace, source, columns) for source in sources}
@@ -55,7 +56,10 @@ def read_documents(workspace: Workspace, sources: Iterable[str]) -> dict[str, pa
         [chunk for column in held_out for chunk in column.chunks], pa.binary(16)
     )
     return {
-        source: table.append_column("repeats_held_out", pc.is_in(table["text_hash"], hashes))
+        source: table.append_column(
+            "repeats_held_out",
+            pa.array(is_text_of(table, read_copies(workspace, source), hashes)),
+        )
         for source, table in tables.items()
     }
 

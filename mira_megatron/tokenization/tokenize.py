@@ -5,6 +5,8 @@ Writes  tokenizer/tokenizer.json
         tokens/<source>/<source>-<digest8>.{bin,idx}: one document per record, in record order,
         EOD appended; .records.parquet beside them: row i describes document i (DOCUMENT_SCHEMA)
         tokens/<source>/dataset.json: counts, EOD id, vocabulary, the prefix and its fingerprint
+        tokens/<source>/degraded_copies.parquet: of a source that has degraded copies, which
+        documents they are (degraded_documents.py)
 
 The prefix carries the unit's fingerprint: other tokens never lie under a name that a view links to.
 Held-out documents are chosen here, once, by the hash of the text alone; no arm ever trains on one.
@@ -27,6 +29,7 @@ from mira_megatron.manifest import Counts
 from mira_megatron.records import DOCUMENT_SCHEMA
 from mira_megatron.shards import file_digest, map_shards, read_part, with_columns, write_parquet
 from mira_megatron.stage import Unit, WorkResult, Workspace
+from mira_megatron.tokenization.degraded_documents import write_copies
 from mira_megatron.tokenization.held_out import choose_held_out
 from mira_megatron.tokenization.index_file import records_path
 from mira_megatron.tokenization.plain_encoders import BACKENDS
@@ -91,19 +94,26 @@ class TokenizeSettings:
 
     source: str
     config: TokenizeConfig
+    has_copies: bool  # degraded ones, known by their records' meta
 
 
 def units(recipe: Recipe) -> list[Unit]:
     """Returns the tokenizer's unit and one per source."""
     config = recipe.section("tokenize", TokenizeConfig)
-    sources = list(recipe_sources(recipe))
+    sources = recipe_sources(recipe)
     unknown = sorted(set(config.train_on or ()) - set(sources))
     if config.tokenizer is None and unknown:
         raise ValueError(
             f"{recipe.path}: tokenize.train_on names {', '.join(unknown)}, which is no source. "
             f"Sources: {', '.join(sources)}."
         )
-    return [_tokenizer_unit(recipe, config), *(_source_unit(config, name) for name in sources)]
+    return [
+        _tokenizer_unit(recipe, config),
+        *(
+            _source_unit(config, name, has_copies=source.degraded_copies > 0)
+            for name, (source, _) in sources.items()
+        ),
+    ]
 
 
 def _tokenizer_unit(recipe: Recipe, config: TokenizeConfig) -> Unit:
@@ -125,7 +135,7 @@ def _tokenizer_unit(recipe: Recipe, config: TokenizeConfig) -> Unit:
     )
 
 
-def _source_unit(config: TokenizeConfig, source: str) -> Unit:
+def _source_unit(config: TokenizeConfig, source: str, *, has_copies: bool) -> Unit:
     own = ("eod_token", "validation_fraction", "validation_max_tokens")
     return Unit(
         stage="tokenize",
@@ -135,7 +145,7 @@ def _source_unit(config: TokenizeConfig, source: str) -> Unit:
         config={name: value for name, value in fingerprinted(config).items() if name in own},
         upstream=(layout.records(source), layout.TOKENIZER),
         work="mira_megatron.tokenization.tokenize:tokenize",
-        settings=TokenizeSettings(source=source, config=config),
+        settings=TokenizeSettings(source=source, config=config, has_copies=has_copies),
     )
 
 
@@ -197,7 +207,10 @@ def tokenize(workspace: Workspace, settings: TokenizeSettings) -> WorkResult:
         left = tasks[len(joiner.reports) :]
         for shard in map_shards(encode_part, left, workers=workers, title=title):
             joiner.add(shard)
-        documents = _documents(read_documents(shards), settings.config)
+        documents = read_documents(shards)
+        if settings.has_copies:
+            documents = write_copies(workspace, settings.source, documents)
+        documents = _documents(documents, settings.config)
         tokens = documents["num_tokens"].to_numpy()
         joiner.finish(path_prefix, tokens, encoder.token_dtype)
     write_parquet(records_path(path_prefix), documents)

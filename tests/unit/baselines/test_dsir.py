@@ -146,6 +146,21 @@ def test_settings_that_are_wrong_are_named(
     assert message in str(refused.value)
 
 
+def test_target_with_degraded_copies_is_refused(tmp_path: Path) -> None:
+    descriptor = {
+        "format": "jsonl",
+        "family": "text",
+        "paths": ["target.jsonl"],
+        "fields": {"text": "body"},
+        "degraded_copies": 1,
+        "degradations": ["shuffled"],
+    }
+    settings = {"method": "dsir", "targets": {"t": descriptor}}
+    recipe = recipe_over(tmp_path, {"code": CODE}, {"dsir": settings})
+    with pytest.raises(ValueError, match=r"targets\.t: degraded_copies=1\.0"):
+        run_baselines(recipe)
+
+
 def test_target_with_a_broken_row_is_refused_by_line(tmp_path: Path) -> None:
     target = tmp_path / "target.jsonl"
     target.write_text('{"body": "fine"}\n{"body": ')

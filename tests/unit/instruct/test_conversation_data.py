@@ -16,7 +16,7 @@ from instruct_runs import PAIRS, make_data, recipe_of, write_lines
 from tokenizers import Tokenizer
 
 from mira_megatron import layout
-from mira_megatron.config import Recipe
+from mira_megatron.config import Recipe, load_recipe
 from mira_megatron.distill.chatml import END, START
 from mira_megatron.distill.packed_dataset import TokenSample
 from mira_megatron.instruct import instruct_data, instruct_sft
@@ -85,6 +85,20 @@ def test_every_pair_that_is_not_held_out_is_on_one_side(tmp_path: Path) -> None:
     facts = orjson.loads((recipe.run_folder / layout.INSTRUCT_DATA / FACTS).read_bytes())
     assert facts["num_training"] == len(training)
     assert facts["num_answer_tokens"] > 4 * len(training)
+
+
+def test_degraded_copies_are_on_no_side(tmp_path: Path) -> None:
+    plain = recipe_of(tmp_path)
+    make_data(plain)
+    option = ["sources.quiz.degraded_copies=1", "sources.quiz.degradations=[shuffled]"]
+    recipe = load_recipe(plain.path, [f"run_folder={tmp_path / 'other'}", *option])
+    manifest = make_data(recipe)
+    num_copies = manifest.counts.dropped["degraded_copy"]
+    assert 30 <= num_copies <= len(PAIRS)
+    assert dropped(recipe).count(("quiz", "degraded_copy")) == num_copies
+    assert manifest.counts.num_in == len(PAIRS) + num_copies
+    for side in (TRAINING, VALIDATION):
+        assert texts(recipe, side) == texts(plain, side)
 
 
 def test_a_text_that_another_source_holds_out_is_in_no_arm(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from arm_folders import (
     SEQUENCE_LENGTH,
@@ -25,6 +26,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 from token_datasets import EOD, VOCAB_SIZE, write_with_megatron
 
+from mira_megatron import layout
 from mira_megatron.atomic_files import link_relative, write_json
 from mira_megatron.provenance.listed_documents import (
     expected_sequences,
@@ -36,6 +38,8 @@ from mira_megatron.provenance.replay import DataRequest, PrefixBlend
 from mira_megatron.provenance.verify import verify
 from mira_megatron.provenance.verify_foreign import verify_foreign
 from mira_megatron.provenance.verify_report import PrefixReport, VerifyReport, print_verify
+from mira_megatron.shards import write_parquet
+from mira_megatron.tokenization.degraded_documents import COPY_SCHEMA
 from mira_megatron.tokenization.index_file import (
     SequenceIndex,
     bin_path,
@@ -132,6 +136,18 @@ def test_verify_names_held_out_documents_and_copies_of_them_in_training(tmp_path
     found = whats(verify(tmp_path, ["half"], seed=3))
     assert "held-out documents are trained on left/4 left/10" in found
     assert "copies of held-out documents are trained on right/5" in found
+
+
+def test_verify_names_a_degraded_copy_that_says_what_a_held_out_document_says(
+    tmp_path: Path,
+) -> None:
+    write_run(tmp_path, {"left": [replace(LEFT, texts={10: 77})], "right": [RIGHT]})
+    (documents,) = tmp_path.glob("tokens/right/*.records.parquet")
+    said = [number.to_bytes(16, "big") for number in (77, 78)]
+    copies = {"document": [5, 4], "degraded": ["shuffled"] * 2, "own_text_hash": said}
+    write_parquet(documents.with_name(layout.COPIES), pa.table(copies, schema=COPY_SCHEMA))
+    found = verify(tmp_path, ["half"], seed=3)
+    assert whats(found).endswith("copies of held-out documents are trained on right/5")
 
 
 def test_verify_names_copies_of_texts_held_out_in_a_source_outside_the_blend(
