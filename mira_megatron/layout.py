@@ -163,10 +163,19 @@ def evaluation(model: str) -> str:
     return f"eval/{model}"
 
 
+def contamination(source: str) -> str:
+    """Returns the folder of what a source's records hold of the benchmarks.
+
+    Not contamination/<source>: there `mira decontaminate` writes, a folder per suite.
+    """
+    return f"benchmark_hits/{source}"
+
+
 _UNIT_FOLDERS = frozenset(
     {
         "anchors",
         "baselines",
+        "benchmark_hits",
         "blends",
         "checkpoints",
         "eval",

@@ -1,8 +1,8 @@
 """Numbers of arms with intervals, and differences to a reference with tests.
 
 Two things are drawn anew in every resample, both with replacement: what models were measured on
-(documents, tasks), which stands for all of its kind, and the seeds, which stand for all trainings of
-an arm. All arms get the same draws, so differences are paired by document or task, and by seed.
+(documents, tasks), which stands for all of its kind, and the seeds, which stand for all trainings
+of an arm. All arms get the same draws, so differences are paired by document or task, and by seed.
 
 An arm's interval is the percentiles of its resamples. A difference to the reference is held to
 Student's t with one degree of freedom less than seeds: documents are many, but that two trainings
@@ -79,7 +79,6 @@ class Measured:
     without_spread: AbstractSet[str]  # names of which too little was measured for an interval
     is_lower_better: bool
     families: Sequence[Sequence[str]]  # of names that are corrected together
-
 
 
 def arms_numbers(
