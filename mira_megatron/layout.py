@@ -10,6 +10,7 @@ REPORT = "report"
 ABLATION = "ablation"
 INSTRUCT_DATA = "instruct_data/every_arm"
 TENSORBOARD = "tensorboard"  # no unit's folder: its files hold times
+COST = "cost"  # likewise
 
 # Files that more than one stage knows by name.
 TOKENIZER_FILE = "tokenizer.json"

@@ -39,10 +39,10 @@ def write(folder: Path, **changes: Any) -> Path:
         rows = [{"text": f"{source} text number {number}"} for number in range(8)]
         rows[3]["text"] += SOLUTION if source == "code" else ""
         write_lines(folder / f"{source}.jsonl", rows)
-    source = {"format": "jsonl", "family": "text", "fields": {"text": "text"}}
+    descriptor = {"format": "jsonl", "family": "text", "fields": {"text": "text"}}
     content = {
         "run_folder": str(folder / "run"),
-        "sources": {name: {**source, "paths": [f"{name}.jsonl"]} for name in ("wiki", "code")},
+        "sources": {name: {**descriptor, "paths": [f"{name}.jsonl"]} for name in ("wiki", "code")},
         "ingest": {"records_per_part": 5, "max_bad_fraction": 0},
         "eval": {"suite": "suite.yaml", "benchmarks": ["mbpp"]},
         "ablation": {},
