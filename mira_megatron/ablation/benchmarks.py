@@ -35,7 +35,7 @@ from mira_megatron.eval.comparison.outputs import Evaluation, Outcome
 from mira_megatron.eval.comparison.pairs import FAMILIES
 from mira_megatron.eval.comparison.protocol import grouped_by_values
 from mira_megatron.eval.comparison.scores import PERCENT, averaged
-from mira_megatron.eval.comparison.table import AVERAGES, BENCHMARKS, MACRO, leaves, title_of
+from mira_megatron.eval.comparison.table import AVERAGES, BENCHMARKS, MACRO, MICRO, leaves, title_of
 from mira_megatron.eval.statistics.intervals import Interval
 from mira_megatron.eval.statistics.resampling import (
     ClusteredScores,
@@ -232,8 +232,10 @@ def _missing_averages(
     """Returns why there is no macro average, and no average of what was graded in part."""
     found = {}
     for name in AVERAGES:
-        of = list(leaves(name))
-        lacking = [title_of(leaf) for leaf in of if leaf not in graded]
+        if name == MICRO:
+            continue  # lacks what the macro average lacks
+        of = BENCHMARKS if name == MACRO else AVERAGES[name]
+        lacking = [title_of(each) for each in of if not _is_whole(each, graded)]
         is_begun = name == MACRO or len(lacking) < len(of)
         if name not in formed and lacking and is_begun:
             found[name] = f"{len(lacking)} of {len(of)} missing: {', '.join(lacking)}"

@@ -6,6 +6,7 @@ from mira_megatron.ablation.benchmarks import Benchmarks
 from mira_megatron.ablation.contaminated import ArmHits, Hits
 from mira_megatron.ablation.estimates import Estimate, Gap
 from mira_megatron.ablation.table import DIGITS, POINT_DIGITS, AblationTable
+from mira_megatron.eval.comparison.table import title_of
 from mira_megatron.eval.comparison.written import points_text
 from mira_megatron.eval.contamination.items import DEFAULT_THRESHOLD
 from mira_megatron.report.arm_overlap import MAX_LANGUAGE_RECORDS
@@ -91,7 +92,7 @@ def benchmark_notes(table: AblationTable) -> list[str]:
     benchmarks = table.benchmarks
     if benchmarks is None:
         return []
-    notes = [f"{name}: {reason}." for name, reason in benchmarks.missing.items()]
+    notes = [f"{title_of(name)}: {reason}." for name, reason in benchmarks.missing.items()]
     if any(benchmarks.num_left_out.values()):
         notes.append(
             "Tasks left out: in some model their verdict says nothing about the program, so they "
