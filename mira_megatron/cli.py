@@ -24,7 +24,7 @@ from rich.text import Text
 
 from mira_megatron import layout
 from mira_megatron.atomic_files import NO_SPACE
-from mira_megatron.cli_ablate import run_ablate
+from mira_megatron.cli_ablate import ABLATION, run_ablate, run_table
 from mira_megatron.cli_cluster import run_doctor, run_job, submit_recipe
 from mira_megatron.cli_compare import run_compare
 from mira_megatron.cli_decontaminate import run_decontaminate
@@ -173,6 +173,9 @@ def _run(arguments: argparse.Namespace) -> int:
     )
     if arguments.command == "ablate":
         return run_ablate(console, recipe, resources)
+    if arguments.command == ABLATION:
+        run_table(console, recipe, resources)
+        return 0
     run_stages(recipe, stages, resources, reparses=arguments.reparse, only=arguments.only)
     if arguments.command == "run":
         summary.print_summary(console, recipe)

@@ -42,6 +42,7 @@ STAGE_HELP = {
     "adopt": "existing .bin/.idx, with ids and scores -> sources, read-only",
     "select": "record scores + token budget -> keep masks and certificate",
     "sensitivity": "undecided reliability cells, flipped -> what each would change in the keep set",
+    "contamination": "records + the benchmarks of eval -> what of them each record has",
     "blend": "keep masks -> what Megatron reads, per split",
     "midtrain": "blend -> a short megatron-core training run",
     "held-out": "trained arms + held-out documents -> bits per byte of each",

@@ -10,6 +10,7 @@ REPORT = "report"
 ABLATION = "ablation"
 INSTRUCT_DATA = "instruct_data/every_arm"
 TENSORBOARD = "tensorboard"  # no unit's folder: its files hold times
+COST = "cost"  # likewise
 
 # Files that more than one stage knows by name.
 TOKENIZER_FILE = "tokenizer.json"
@@ -164,10 +165,19 @@ def evaluation(model: str) -> str:
     return f"eval/{model}"
 
 
+def contamination(source: str) -> str:
+    """Returns the folder of what a source's records hold of the benchmarks.
+
+    Not contamination/<source>: there `mira decontaminate` writes, a folder per suite.
+    """
+    return f"benchmark_hits/{source}"
+
+
 _UNIT_FOLDERS = frozenset(
     {
         "anchors",
         "baselines",
+        "benchmark_hits",
         "blends",
         "checkpoints",
         "eval",

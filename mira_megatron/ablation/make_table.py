@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 
 import orjson
@@ -16,19 +17,20 @@ from mira_megatron.ablation.ablation import (
     units,
     without_lost,
 )
+from mira_megatron.ablation.benchmarks import Benchmarks, arms_scores
 from mira_megatron.ablation.bits import HeldOut, arms_bits
-from mira_megatron.ablation.table import AblationTable, ArmRow, table_json
-from mira_megatron.ablation.written import (
-    page_html,
-    table_csv,
-    table_latex,
-    table_markdown,
-)
+from mira_megatron.ablation.contaminated import ArmHits, arm_hits, read_hits
+from mira_megatron.ablation.estimates import ArmNumbers
+from mira_megatron.ablation.machine_files import table_csv, table_latex
+from mira_megatron.ablation.markdown import table_markdown
+from mira_megatron.ablation.page import page_html
+from mira_megatron.ablation.table import AblationTable, ArmRow, arm_numbers, table_json
 from mira_megatron.atomic_files import write_bytes, write_json
 from mira_megatron.config import Recipe
+from mira_megatron.eval.comparison.outputs import read_evaluation
 from mira_megatron.eval.statistics.resampling import Resampling
 from mira_megatron.manifest import Counts
-from mira_megatron.report.arm_overlap import Drift, drift, overlaps
+from mira_megatron.report.arm_overlap import Drift, drift, overlaps, read_languages
 from mira_megatron.report.outcomes import JudgedArm, read_arm
 from mira_megatron.report.training_course import read_course
 from mira_megatron.retention.documents import read_documents
@@ -85,34 +87,76 @@ def surviving_markdown(recipe: Recipe, lost: AbstractSet[str]) -> str | None:
 def read_table(workspace: Workspace, settings: AblationSettings) -> AblationTable:
     """Returns the table of a run's finished units."""
     held_out = read_held_out(workspace, settings)
+    resampling = Resampling(num_resamples=settings.resamples, seed=settings.seed)
     numbers = arms_bits(
         held_out,
         {arm.name: arm.models for arm in settings.arms},
         reference=settings.reference,
-        resampling=Resampling(num_resamples=settings.resamples, seed=settings.seed),
+        resampling=resampling,
     )
-    judged = _judged(workspace, settings)
-    drifts = {arm: drift(each, {}, {}) for arm, each in judged.items()}
-    return AblationTable(
-        recipe_name=settings.recipe_name,
-        reference=settings.reference,
-        seeds=settings.seeds,
-        resamples=settings.resamples,
-        num_documents={group: held_out.num_documents(group) for group in held_out.groups},
-        arms=tuple(
+    benchmarks, scores = _scores(workspace, settings, resampling)
+    documents = read_documents(workspace, settings.groups)
+    judged = {
+        arm.name: read_arm(workspace, arm.name, documents)
+        for arm in settings.arms
+        if arm.score is not None
+    }
+    languages = read_languages(workspace, list(settings.families), documents, settings.seed)
+    drifts = {arm: drift(each, settings.families, languages) for arm, each in judged.items()}
+    rows = []
+    for arm in settings.arms:
+        of_scores, score_gaps = arm_numbers(scores.get(arm.name))
+        rows.append(
             ArmRow(
                 arm=arm.name,
                 tokens_kept=_tokens_kept(judged.get(arm.name)),
                 num_steps=_num_steps(workspace, arm),
                 mean_length=_mean_length(drifts.get(arm.name)),
                 mean_length_of_candidates=_mean_length_of_candidates(drifts.get(arm.name)),
-                bits=numbers[arm.name].bits,
+                bits=numbers[arm.name].values,
                 gaps=numbers[arm.name].gaps,
+                scores=of_scores,
+                score_gaps=score_gaps,
             )
-            for arm in settings.arms
-        ),
+        )
+    return AblationTable(
+        recipe_name=settings.recipe_name,
+        reference=settings.reference,
+        seeds=settings.seeds,
+        resamples=settings.resamples,
+        num_documents={group: held_out.num_documents(group) for group in held_out.groups},
+        benchmarks=benchmarks,
+        arms=tuple(rows),
         overlaps=tuple(overlaps(list(judged.values()))),
+        drifts=tuple(drifts.values()),
+        contamination=_contamination(workspace, settings, list(judged.values())),
     )
+
+
+def _scores(
+    workspace: Workspace, settings: AblationSettings, resampling: Resampling
+) -> tuple[Benchmarks | None, dict[str, ArmNumbers]]:
+    """Returns what was graded, and the scores of the arms that were evaluated."""
+    arms = {arm.name: arm.evaluated for arm in settings.arms if arm.evaluated}
+    if not arms:
+        return None, {}
+    models = dict.fromkeys(model for of_arm in arms.values() for model in of_arm.values())
+    folder = workspace.run.folder
+    return arms_scores(
+        {model: read_evaluation(folder / layout.evaluation(model)) for model in models},
+        arms,
+        reference=settings.reference if settings.reference in arms else None,
+        resampling=resampling,
+    )
+
+
+def _contamination(
+    workspace: Workspace, settings: AblationSettings, judged: Sequence[JudgedArm]
+) -> tuple[ArmHits, ...] | None:
+    if settings.scanned is None:
+        return None
+    hits = read_hits(workspace, settings.scanned)
+    return tuple(arm_hits(arm, hits) for arm in judged)
 
 
 def read_held_out(workspace: Workspace, settings: AblationSettings) -> HeldOut:
@@ -152,15 +196,6 @@ def _documents(workspace: Workspace, model: str) -> pa.Table:
     parts = workspace.upstream_parts(layout.held_out(model), DOCUMENTS)
     ((path, part),) = parts
     return read_part(path, part.digest, ["source", "record_id", "num_bytes", "nats"])
-
-
-def _judged(workspace: Workspace, settings: AblationSettings) -> dict[str, JudgedArm]:
-    documents = read_documents(workspace, settings.groups)
-    return {
-        arm.name: read_arm(workspace, arm.name, documents)
-        for arm in settings.arms
-        if arm.score is not None
-    }
 
 
 def _tokens_kept(judged: JudgedArm | None) -> int | None:

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from mira_megatron.ablation.bits import MEAN, Estimate, Gap
+from mira_megatron.ablation.benchmarks import Benchmarks
+from mira_megatron.ablation.bits import MEAN
+from mira_megatron.ablation.contaminated import ArmHits
+from mira_megatron.ablation.estimates import (
+    ALIKE,
+    BETTER,
+    WORSE,
+    ArmNumbers,
+    Estimate,
+    Gap,
+)
 from mira_megatron.eval.comparison.written import p_text
-from mira_megatron.report.arm_overlap import Overlap
+from mira_megatron.report.arm_overlap import Drift, Overlap
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 DIGITS = 4  # of bits per byte
+POINT_DIGITS = 2  # of percent
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -25,6 +36,8 @@ class ArmRow:
     mean_length_of_candidates: float | None
     bits: Mapping[str, Estimate]  # by source group, and their mean
     gaps: Mapping[str, Gap]  # to the reference, by the same names
+    scores: Mapping[str, Estimate]  # percent, by benchmark and average; empty: not evaluated
+    score_gaps: Mapping[str, Gap]  # percent points
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,8 +49,11 @@ class AblationTable:
     seeds: tuple[int, ...]
     resamples: int
     num_documents: Mapping[str, int]  # held out, by source group
+    benchmarks: Benchmarks | None  # None: the recipe evaluates nothing
     arms: tuple[ArmRow, ...]
     overlaps: tuple[Overlap, ...]
+    drifts: tuple[Drift, ...]
+    contamination: tuple[ArmHits, ...] | None  # None: no benchmarks were looked for
 
     @property
     def names(self) -> list[str]:
@@ -45,13 +61,28 @@ class AblationTable:
         return [*self.num_documents, MEAN]
 
     @property
-    def compared(self) -> list[ArmRow]:
-        """Returns the arms that are compared with the reference."""
-        return [row for row in self.arms if row.gaps]
+    def gaps(self) -> list[tuple[str, Mapping[str, Gap]]]:
+        """Returns the arms that are compared with the reference by their bits per byte."""
+        return [(row.arm, row.gaps) for row in self.arms if row.gaps]
+
+    @property
+    def gap_titles(self) -> dict[str, str]:
+        """Returns what these gaps are of, with a title each: the mean first."""
+        return {name: name for name in (MEAN, *self.num_documents)}
+
+    @property
+    def score_gaps(self) -> list[tuple[str, Mapping[str, Gap]]]:
+        """Returns the arms that are compared with the reference by their scores."""
+        return [(row.arm, row.score_gaps) for row in self.arms if row.score_gaps]
+
+
+def arm_numbers(numbers: ArmNumbers | None) -> tuple[Mapping[str, Estimate], Mapping[str, Gap]]:
+    """Returns values and gaps of an arm, both empty where it has none."""
+    return ({}, {}) if numbers is None else (numbers.values, numbers.gaps)
 
 
 def findings(table: AblationTable) -> list[str]:
-    """Returns what the means over groups say, in sentences."""
+    """Returns what the means over groups and the benchmarks' headline say, in sentences."""
     if table.reference is None:
         return ["No arm is the reference, so nothing is tested. Name one as ablation.reference."]
     if len(table.seeds) < 2:
@@ -59,35 +90,56 @@ def findings(table: AblationTable) -> list[str]:
             "Each arm was trained with one seed: what two trainings of one arm differ by is not "
             "known, so no difference is tested. Give ablation.seeds at least three."
         ]
-    tested = [(row.arm, row.gaps[MEAN]) for row in table.compared]
+    found = _found(
+        [(arm, gaps[MEAN]) for arm, gaps in table.gaps],
+        table.reference,
+        f"by {{:.{DIGITS}f}} bits per byte",
+        "",
+        "a source holds out fewer than two documents",
+    )
+    benchmarks = table.benchmarks
+    if benchmarks is None:
+        return found
+    if benchmarks.headline is None:
+        return [*found, "Benchmarks: no task whose verdict is known, so nothing is compared."]
+    headline = benchmarks.headline
+    return found + _found(
+        [(arm, gaps[headline]) for arm, gaps in table.score_gaps],
+        table.reference,
+        f"by {{:.{POINT_DIGITS}f}} points",
+        f" on benchmarks ({benchmarks.titles[headline]})",
+        "no spread over seeds and tasks to test against",
+    )
+
+
+def _found(
+    tested: Sequence[tuple[str, Gap]], reference: str, much: str, where: str, why_not: str
+) -> list[str]:
+    """Returns a sentence per arm that differs, and one each of those that do not or may."""
     found = [
-        f"{arm} is {gap.verdict} than {table.reference} by {abs(gap.value):.{DIGITS}f} bits per "
-        f"byte (p {_is(gap)})."
+        f"{arm} is {gap.verdict} than {reference}{where} {much.format(abs(gap.value))} "
+        f"(p {_is(gap)})."
         for arm, gap in tested
-        if gap.verdict in ("better", "worse")
+        if gap.verdict in (BETTER, WORSE)
     ]
-    alike = [arm for arm, gap in tested if gap.verdict == "no significant difference"]
+    alike = [arm for arm, gap in tested if gap.verdict == ALIKE]
     if alike:
-        found.append(f"No significant difference from {table.reference}: {', '.join(alike)}.")
+        found.append(f"No significant difference from {reference}{where}: {', '.join(alike)}.")
     untested = [arm for arm, gap in tested if gap.p is None]
     if untested:
-        found.append(
-            f"Not tested, a source holds out fewer than two documents: {', '.join(untested)}."
-        )
+        found.append(f"Not tested{where}, {why_not}: {', '.join(untested)}.")
     return found
 
 
 def table_json(table: AblationTable) -> dict[str, Any]:
     """Returns every number as JSON has it."""
     content = asdict(table)
-    for row, found in zip(table.arms, content["arms"], strict=True):
-        for name, gap in row.gaps.items():
-            found["gaps"][name]["verdict"] = gap.verdict
     for pair, found in zip(table.overlaps, content["overlaps"], strict=True):
         found["jaccard"] = pair.jaccard
     return {
         "schema_version": SCHEMA_VERSION,
         "unit": "bits per byte",
+        "unit_of_scores": "percent",
         **content,
         "findings": findings(table),
     }

@@ -28,6 +28,8 @@ from mira_megatron.stage import Run, Unit, unit_state
 
 # Arms are trained beside each other, each by a job of its own.
 _JOB_PER_UNIT = ("midtrain", "held-out", "instruct-sft")
+# What is said of all arms is said of those that are whole where one failed.
+WHATEVER_BECAME = ("ablation",)
 REST = "-rest"
 
 
@@ -77,7 +79,7 @@ def job_graph(recipe: Recipe, cluster: Cluster) -> list[PlannedJob]:
         if of_job[0].stage in unfounded:
             before |= {each for each in left if left[each][0].stage == "group"}
         jobs += _jobs(recipe, cluster, name, of_job, tuple(each for each in left if each in before))
-    return _without_implied(_after_the_rest(jobs))
+    return [_whatever_became(job) for job in _without_implied(_after_the_rest(jobs))]
 
 
 def job_file(
@@ -185,6 +187,13 @@ def _after_the_rest(jobs: Sequence[PlannedJob]) -> list[PlannedJob]:
     return [
         replace(job, after_ok=tuple(final.get(each, each) for each in job.after_ok)) for job in jobs
     ]
+
+
+def _whatever_became(job: PlannedJob) -> PlannedJob:
+    """Returns a job that waits for the end of others, good or bad, where its stage is such."""
+    if job.stage not in WHATEVER_BECAME:
+        return job
+    return replace(job, after_ok=(), after_any=(*job.after_ok, *job.after_any))
 
 
 def _without_implied(jobs: Sequence[PlannedJob]) -> list[PlannedJob]:

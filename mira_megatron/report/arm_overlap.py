@@ -63,6 +63,7 @@ class Drift:
     candidates: Lengths
     kept: Lengths
     families: tuple[tuple[str, float, float], ...]  # name, share of candidates, share of kept
+    sources: tuple[tuple[str, float, float], ...]  # likewise
     languages: tuple[tuple[str, float, float], ...]  # likewise, estimated; empty: none named
 
 
@@ -99,17 +100,19 @@ def drift(
     """
     lengths, kept_lengths = [], []
     of_family: tuple[Counter[str], Counter[str]] = (Counter(), Counter())
+    of_source: tuple[Counter[str], Counter[str]] = (Counter(), Counter())
     of_language: tuple[Counter[str], Counter[str]] = (Counter(), Counter())
     for judged in arm.sources:
         is_candidate_D, is_kept_D = is_candidate(judged), judged.outcomes_D == Outcome.KEPT
         lengths.append(judged.tokens_D[is_candidate_D])
         kept_lengths.append(judged.tokens_D[is_kept_D])
         family = families.get(judged.source, "adopted, family unknown")
-        for is_member_D, by_family, by_language in zip(
-            (is_candidate_D, is_kept_D), of_family, of_language, strict=True
+        for is_member_D, by_family, by_source, by_language in zip(
+            (is_candidate_D, is_kept_D), of_family, of_source, of_language, strict=True
         ):
             tokens = int(judged.tokens_D[is_member_D].sum())
             by_family[family] += tokens
+            by_source[judged.source] += tokens
             rows, named = languages.get(judged.source, (np.empty(0, dtype=np.int64), []))
             _add_languages(by_language, judged.tokens_D, is_member_D, tokens, rows, named)
     has_languages = any(name != NO_LANGUAGE for name in of_language[0])
@@ -118,6 +121,7 @@ def drift(
         candidates=_lengths(lengths),
         kept=_lengths(kept_lengths),
         families=_shares(*of_family),
+        sources=_shares(*of_source),
         languages=_shortened(_shares(*of_language)) if has_languages else (),
     )
 

@@ -27,9 +27,8 @@ Result = TypeVar("Result")
 
 # recipes/smoke.yaml adopts nothing (test_adopted_corpus.py does), has no other method's scores, and
 # compares no arms (test_train_from_base.py does).
-STAGES = tuple(
-    stage for stage in STAGE_MODULES if stage not in ("adopt", "baseline", "held-out", "ablation")
-)
+_NOT_IN_SMOKE = ("adopt", "baseline", "held-out", "contamination", "ablation")
+STAGES = tuple(stage for stage in STAGE_MODULES if stage not in _NOT_IN_SMOKE)
 SMOKE = Path(__file__).parents[2] / "recipes" / "smoke.yaml"
 # What turns the rule judge into an endpoint; nothing answers there.
 OTHER_JUDGE = (
@@ -62,7 +61,7 @@ SMALL = (
     "instruct_sft.training.log_interval=1",
 )
 # Beside a run's units: who is at work, digests of raw files, and logs with times.
-_NO_PART = (".locks", ".raw_digests", layout.TENSORBOARD)
+_NO_PART = (".locks", ".raw_digests", layout.TENSORBOARD, layout.COST)
 # What a manifest says about when, where and by what it was made; no part depends on it.
 _CIRCUMSTANCES = ("seconds", "code", "packages", "reused_from")
 _TIMEOUT_SECONDS = 300

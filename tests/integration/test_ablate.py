@@ -70,6 +70,7 @@ def test_every_model_is_measured_and_the_table_is_printed(compared: tuple[Path, 
     run = path.parent / "run"
     assert tuple(sorted(each.name for each in (run / "held_out").iterdir())) == MODELS
     assert (run / "ablation/table.md").read_text() in said
+    assert (run / "cost/cost.md").read_text() in said
     rows = list(csv.DictReader((run / "ablation/table.csv").open()))
     bits = {
         row["arm"]: float(row["bits_per_byte"])
@@ -110,6 +111,11 @@ def test_arm_that_fails_leaves_the_others_and_is_named(
     assert "| random | " in failed.output
     assert "| broken | " not in failed.output
     assert (run / "ablation/table.md").read_text() in compared[1]
+    # As the last job of a submitted recipe does, which waits for the end of all arms.
+    told = mira("ablation", path)
+    assert_refused(told, "Not finished: ", "midtrain broken", "Of the arms that are whole")
+    assert "| random | " in told.output
+    assert "| broken | " not in told.output
     mended = write_recipe(
         tmp_path, finished_run, arms={"broken": {**BROKEN, "budget_tokens": 80_000}}
     )

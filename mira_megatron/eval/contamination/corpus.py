@@ -96,7 +96,7 @@ def scan_corpus(
     workers: int,
 ) -> Scan:
     """Returns the hits of every part; those of an earlier scan for the same are read, not made."""
-    digest = _needles_digest(items, max_items)
+    digest = needles_digest(items, max_items)
     folder = output / _SCRATCH / f"needles-{digest}"
     if not has_needles(folder):
         save_needles(build_needles(items, max_items), folder)
@@ -130,7 +130,7 @@ def scan_corpus(
     )
 
 
-def _needles_digest(items: Sequence[Item], max_items: int) -> str:
+def needles_digest(items: Sequence[Item], max_items: int) -> str:
     """Returns the digest of everything beside a part's bytes that its hits depend on."""
     settings = {
         "version": SCAN_VERSION,

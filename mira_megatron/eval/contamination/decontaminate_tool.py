@@ -26,6 +26,7 @@ from mira_megatron.eval.contamination.findings import Findings, findings_of
 from mira_megatron.eval.contamination.item_records import ITEMS_FILE, ItemStatus, write_items
 from mira_megatron.eval.contamination.items import MIN_SCORE, TEST, TRAIN
 from mira_megatron.eval.contamination.published_files import data_files, read_items
+from mira_megatron.eval.contamination.source_hits import MAX_ITEMS
 from mira_megatron.eval.suite import Suite, load_suite
 from mira_megatron.file_lock import held_lock
 from mira_megatron.manifest import code_version
@@ -37,8 +38,6 @@ from mira_megatron.written_tables import terminal_table
 logger = logging.getLogger(__name__)
 
 HITS_FILE, KEEP_FILE, SUMMARY_FILE = "hits.parquet", "keep.parquet", "summary.json"
-# An n-gram of more items than this is boilerplate.
-MAX_ITEMS = 10
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -75,7 +75,7 @@ def data_files(path: Path) -> list[Path]:
     if not files:
         raise FileNotFoundError(
             f"{path}: no such data file; name the folder that has it with --data-folder, or leave "
-            "this benchmark out with --benchmark"
+            "this benchmark out with --benchmark (in a recipe: eval.data_folder, eval.benchmarks)"
         )
     return files
 

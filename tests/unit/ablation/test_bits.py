@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mira_megatron.ablation.bits import MEAN, ArmBits, HeldOut, arms_bits, student_p
+from mira_megatron.ablation.bits import MEAN, HeldOut, arms_bits
+from mira_megatron.ablation.estimates import ArmNumbers, student_p
 from mira_megatron.eval.statistics.resampling import Resampling
 
 LN2 = math.log(2)
@@ -39,7 +40,7 @@ def two_arms(
     second: Sequence[Sequence[float]],
     sizes: Sequence[float],
     resampling: Resampling = FEW,
-) -> dict[str, ArmBits]:
+) -> dict[str, ArmNumbers]:
     """Returns two arms of one source, the second the reference; their bits by seed."""
     bits = {f"a{seed}": {"s": of} for seed, of in enumerate(first)}
     bits |= {f"b{seed}": {"s": of} for seed, of in enumerate(second)}
@@ -58,20 +59,20 @@ def test_groups_add_up_their_sources_and_the_mean_is_unweighted() -> None:
         {"g": ["x", "y"], "h": ["z"]},
     )
     found = arms_bits(held_out, {"m": {1: "m"}}, reference=None, resampling=FEW)["m"]
-    assert found.bits["g"].value == pytest.approx(200 / 100)
-    assert found.bits["h"].value == pytest.approx(40 / 10)
-    assert found.bits[MEAN].value == pytest.approx(3.0)
+    assert found.values["g"].value == pytest.approx(200 / 100)
+    assert found.values["h"].value == pytest.approx(40 / 10)
+    assert found.values[MEAN].value == pytest.approx(3.0)
     assert found.gaps == {}
     # One document of a source says nothing of the others.
-    assert found.bits["g"].interval is None
-    assert found.bits[MEAN].interval is None
-    assert found.bits["h"].interval is not None
+    assert found.values["g"].interval is None
+    assert found.values[MEAN].interval is None
+    assert found.values["h"].interval is not None
 
 
 def test_value_is_the_mean_over_seeds() -> None:
     found = two_arms([[10, 20], [30, 40]], [[10, 10], [10, 10]], [10, 10])
-    assert found["a"].bits["s"].by_seed == pytest.approx((1.5, 3.5))
-    assert found["a"].bits["s"].value == pytest.approx(2.5)
+    assert found["a"].values["s"].by_seed == pytest.approx((1.5, 3.5))
+    assert found["a"].values["s"].value == pytest.approx(2.5)
     assert found["a"].gaps["s"].value == pytest.approx(1.5)
     assert found["b"].gaps == {}
 
@@ -131,7 +132,7 @@ def test_arm_that_is_the_reference_in_all_but_name_does_not_differ() -> None:
 
 
 def test_documents_of_few_bytes_do_not_blow_up_the_interval() -> None:
-    found = two_arms([[3.0, 4000.0]], [[3.0, 4000.0]], [1, 1000])["b"].bits["s"]
+    found = two_arms([[3.0, 4000.0]], [[3.0, 4000.0]], [1, 1000])["b"].values["s"]
     assert found.interval is not None
     assert -10 < found.interval.low < found.value < found.interval.high < 20
 
@@ -189,7 +190,7 @@ def test_difference_is_of_the_values_and_lies_in_its_interval(
         Resampling(num_resamples=100, seed=0),
     )
     gap = found["a"].gaps["s"]
-    values = [found[arm].bits["s"].value for arm in "ab"]
+    values = [found[arm].values["s"].value for arm in "ab"]
     assert values == pytest.approx([sum(each) / sum(sizes) for each in (first, second)])
     assert gap.value == pytest.approx(values[0] - values[1])
     assert gap.interval is not None

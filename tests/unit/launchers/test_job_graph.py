@@ -14,6 +14,7 @@ from mira_megatron.pipeline import run_stages
 from mira_megatron.stage import Resources
 
 SERVER = Server(commands=(("serve",),), health_urls=("http://127.0.0.1:8000/health",))
+MODELS = ("a", "a.seed2", "b", "b.seed2", "mira_group", "mira_group.seed2")
 SMALL = (
     'sources.modules.paths=["{stdlib}/json/*.py"]',
     'sources.questions.paths=["{stdlib}/json/*.py"]',
@@ -65,6 +66,19 @@ def test_distilled_scorer_is_waited_for_by_who_asks_it(tmp_path: Path) -> None:
     own = "score={engine: transformers, max_tokens: 256, answer_mode: expected}"
     jobs = jobs_by_name(smoke(tmp_path, own))
     assert jobs["score"].after_ok == jobs["reliability"].after_ok == ("distill",)
+
+
+def test_table_of_arms_waits_for_the_end_of_what_it_reads_however_that_ended(
+    tmp_path: Path,
+) -> None:
+    arms = "arms={a: {score: smoke, scope: group}, b: {score: smoke, scope: source}}"
+    jobs = jobs_by_name(smoke(tmp_path, arms, "ablation={seeds: [1, 2]}"))
+    assert waits(jobs)["ablation"] == (
+        (),
+        tuple(f"held-out-{model}" for model in MODELS),
+    )
+    # What it waits for still has to end well for whoever reads it.
+    assert jobs["held-out-a"].after_ok == ("midtrain-a",)
 
 
 def test_arms_are_trained_by_jobs_of_their_own_with_names_that_differ(tmp_path: Path) -> None:
