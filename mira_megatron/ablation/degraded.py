@@ -17,10 +17,6 @@ from mira_megatron.report.outcomes import JudgedArm, JudgedSource, Outcome
 from mira_megatron.report.score_bins import is_candidate
 from mira_megatron.stage import Workspace
 from mira_megatron.tokenization.degraded_documents import read_copies
-from mira_megatron.written_numbers import grouped, percent
-from mira_megatron.written_tables import markdown_table, markdown_text
-
-REAL = "real records"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,38 +46,6 @@ def kept_degraded(workspace: Workspace, arms: Sequence[JudgedArm]) -> tuple[Degr
     if not any(found is not None for found in ways.values()):
         return ()
     return tuple(_row(arm, way, ways) for arm in arms for way in (None, *present) if arm.sources)
-
-
-def degraded_markdown(rows: Sequence[DegradedRow]) -> list[str]:
-    """Returns the section of a Markdown page; nothing where there is no row."""
-    if not rows:
-        return []
-    return [
-        "## Degraded copies kept",
-        "",
-        "Copies spoiled on purpose, and the real records of the same sources. Such defects are "
-        "easier to see than natural ones.",
-        "",
-        *markdown_table(
-            ["arm", "of", "candidates", "kept", "tokens of candidates", "tokens kept"],
-            [
-                [
-                    markdown_text(row.arm),
-                    markdown_text(row.way or REAL),
-                    grouped(row.num_candidates),
-                    _kept(row.num_kept, row.num_candidates),
-                    grouped(row.tokens_candidates),
-                    _kept(row.tokens_kept, row.tokens_candidates),
-                ]
-                for row in rows
-            ],
-        ),
-        "",
-    ]
-
-
-def _kept(num: int, candidates: int) -> str:
-    return f"{grouped(num)} ({percent(num, candidates)})"
 
 
 def _ways(workspace: Workspace, source: str) -> dict[str, npt.NDArray[np.int64]] | None:

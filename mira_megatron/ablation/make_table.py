@@ -20,6 +20,7 @@ from mira_megatron.ablation.ablation import (
 from mira_megatron.ablation.benchmarks import Benchmarks, arms_scores
 from mira_megatron.ablation.bits import HeldOut, arms_bits
 from mira_megatron.ablation.contaminated import ArmHits, arm_hits, read_hits
+from mira_megatron.ablation.degraded import kept_degraded
 from mira_megatron.ablation.estimates import ArmNumbers
 from mira_megatron.ablation.machine_files import table_csv, table_latex
 from mira_megatron.ablation.markdown import table_markdown
@@ -129,6 +130,7 @@ def read_table(workspace: Workspace, settings: AblationSettings) -> AblationTabl
         arms=tuple(rows),
         overlaps=tuple(overlaps(list(judged.values()))),
         drifts=tuple(drifts.values()),
+        degraded=kept_degraded(workspace, list(judged.values())),
         contamination=_contamination(workspace, settings, list(judged.values())),
     )
 

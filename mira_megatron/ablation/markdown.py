@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from mira_megatron.ablation.estimates import Gap
 from mira_megatron.ablation.table import DIGITS, POINT_DIGITS, AblationTable, findings
 from mira_megatron.ablation.words import (
+    DEGRADED_BASIS,
     NO_LANGUAGES,
     basis_text,
     benchmark_notes,
@@ -15,6 +16,8 @@ from mira_megatron.ablation.words import (
     change_text,
     contamination_basis_text,
     contamination_notes,
+    degraded_texts,
+    degraded_titles,
     documents_text,
     gap_interval_text,
     gap_text,
@@ -44,6 +47,7 @@ def table_markdown(table: AblationTable) -> str:
         "",
         *_differences(table),
         *_benchmarks(table),
+        *_degraded(table),
         *_overlaps(table),
         *_lengths(table),
         *_shares(table, "languages"),
@@ -133,6 +137,14 @@ def _benchmarks(table: AblationTable) -> list[str]:
         *_gap_rows(table.score_gaps, benchmarks.titles, POINT_DIGITS),
         "",
     ]
+
+
+def _degraded(table: AblationTable) -> list[str]:
+    if not table.degraded:
+        return []
+    rows = [[markdown_text(arm), *texts] for arm, texts in degraded_texts(table.degraded).items()]
+    headings = ["arm", *degraded_titles(table.degraded)]
+    return ["## Degraded copies kept", "", DEGRADED_BASIS, "", *markdown_table(headings, rows), ""]
 
 
 def _overlaps(table: AblationTable) -> list[str]:

@@ -9,6 +9,7 @@ from typing import Any
 from mira_megatron.ablation.benchmarks import Benchmarks
 from mira_megatron.ablation.bits import MEAN
 from mira_megatron.ablation.contaminated import ArmHits
+from mira_megatron.ablation.degraded import DegradedRow
 from mira_megatron.ablation.estimates import (
     ALIKE,
     BETTER,
@@ -53,6 +54,7 @@ class AblationTable:
     arms: tuple[ArmRow, ...]
     overlaps: tuple[Overlap, ...]
     drifts: tuple[Drift, ...]
+    degraded: tuple[DegradedRow, ...]  # empty: no source has degraded copies
     contamination: tuple[ArmHits, ...] | None  # None: no benchmarks were looked for
 
     @property

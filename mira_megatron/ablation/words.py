@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from mira_megatron.ablation.benchmarks import Benchmarks
 from mira_megatron.ablation.contaminated import ArmHits, Hits
+from mira_megatron.ablation.degraded import DegradedRow
 from mira_megatron.ablation.estimates import Estimate, Gap
 from mira_megatron.ablation.table import DIGITS, POINT_DIGITS, AblationTable
 from mira_megatron.eval.comparison.table import title_of
@@ -14,6 +17,10 @@ from mira_megatron.written_numbers import MISSING, decimal, grouped, percent
 
 NO_LANGUAGES = "None named: no sampled record's meta names a language (language, lang, "
 NO_LANGUAGES += "programming_language). The shares by source say what there is."
+
+DEGRADED_BASIS = "Tokens kept of copies spoiled on purpose, and of the real records of the same "
+DEGRADED_BASIS += "sources. Such defects are easier to see than natural ones."
+_REAL = "real records"
 
 
 def bits_text(estimate: Estimate) -> str:
@@ -135,6 +142,23 @@ def tokens_text(hits: Hits | None, of: int) -> str:
     if hits is None:
         return MISSING
     return f"{grouped(hits.tokens)} ({percent(hits.tokens, of)})"
+
+
+def degraded_titles(rows: Sequence[DegradedRow]) -> list[str]:
+    """Returns what the shares kept are of: real records, then each way of degrading."""
+    return list(dict.fromkeys(row.way or _REAL for row in rows))
+
+
+def degraded_texts(rows: Sequence[DegradedRow]) -> dict[str, list[str]]:
+    """Returns by arm what it keeps of each, in the order of the titles: 1,200 (48.0%)."""
+    texts: dict[str, list[str]] = {}
+    for row in rows:
+        texts.setdefault(row.arm, []).append(_kept_text(row))
+    return texts
+
+
+def _kept_text(row: DegradedRow) -> str:
+    return f"{grouped(row.tokens_kept)} ({percent(row.tokens_kept, row.tokens_candidates)})"
 
 
 def languages_basis_text() -> str:

@@ -14,7 +14,8 @@ import pytest
 import xxhash
 
 from mira_megatron import layout
-from mira_megatron.ablation.degraded import REAL, degraded_markdown, kept_degraded
+from mira_megatron.ablation.degraded import kept_degraded
+from mira_megatron.ablation.words import degraded_texts, degraded_titles
 from mira_megatron.config import Recipe, load_recipe
 from mira_megatron.corpus import ingest
 from mira_megatron.corpus.degradation import WAYS
@@ -289,10 +290,9 @@ def test_kept_degraded_counts_candidates_and_kept_of_every_way(chosen: Recipe) -
         assert found.tokens_kept == sum(row["num_tokens"] for row in chosen_rows)
         assert found.num_candidates == len(candidates) > found.num_kept
         assert found.tokens_candidates == sum(row["num_tokens"] for row in candidates)
-    markdown = degraded_markdown(rows)
-    assert markdown[0] == "## Degraded copies kept"
-    assert sum(line.startswith("| half |") for line in markdown) == 5
-    assert f"| half | {REAL} | {rows[0].num_candidates} |" in "\n".join(markdown)
+    assert degraded_titles(rows) == ["real records", *WAYS]
+    share = f"{100 * rows[0].tokens_kept / rows[0].tokens_candidates:.1f}%"
+    assert degraded_texts(rows)["half"][0] == f"{rows[0].tokens_kept:,} ({share})"
 
 
 def test_kept_degraded_is_nothing_where_no_source_has_copies(tmp_path: Path) -> None:
@@ -302,4 +302,3 @@ def test_kept_degraded_is_nothing_where_no_source_has_copies(tmp_path: Path) -> 
     workspace = workspace_of(recipe)
     documents = read_documents(workspace, ["one", "two"])
     assert kept_degraded(workspace, [read_arm(workspace, "half", documents)]) == ()
-    assert degraded_markdown(()) == []
