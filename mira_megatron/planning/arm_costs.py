@@ -199,10 +199,12 @@ class _Costing:
         if "midtrain" in recipe.values and "ablation" in recipe.values:
             hours = held_out_hours(recipe, config, gpu, self.sizes)
             yield self._trained("held-out", hours, len(midtrained) or 1)  # the base is read once
+        num_last = len(midtrained) or 1
         if "instruct_sft" in recipe.values:
-            yield self._trained("instruct-sft", instruct_hours(recipe, config, gpu), len(models))
+            num_last = len(models)
+            yield self._trained("instruct-sft", instruct_hours(recipe, config, gpu), num_last)
         if "eval" in recipe.values:
-            yield self._trained("eval", eval_hours(config), len(models))
+            yield self._trained("eval", eval_hours(config), num_last)
 
     def _of_mira(self, stage: str, sampled: Plan | None) -> Cost:
         if stage in _EMBEDDING:

@@ -15,6 +15,7 @@ from mira_megatron.cli import main
 from mira_megatron.config import load_recipe
 from mira_megatron.doctor.finding import ERROR
 from mira_megatron.doctor.preflight import preflight
+from mira_megatron.eval.suite import load_suite
 from mira_megatron.launchers.cluster import load_cluster
 from mira_megatron.launchers.job_graph import job_graph
 from mira_megatron.launchers.stand_ins import stand_ins
@@ -61,8 +62,18 @@ def test_every_job_fits_the_node() -> None:
     trained = [job.only for job in jobs if job.stage == "midtrain"]
     later = [f".seed{seed}" for seed in SEEDS[1:]]
     assert trained == [f"{arm}{end}" for arm in ("mira_group", "random") for end in ("", *later)]
+    read = {job.needs.gpus for job in jobs if job.stage == "held-out"}
+    assert read == {1}  # what was trained on GPUs is not read on CPUs
     compared = next(job for job in jobs if job.stage == "ablation")
     assert sorted(compared.after_ok) == sorted(job.name for job in jobs if job.stage == "held-out")
+
+
+def test_suite_is_the_paper_s_mbpp(tmp_path: Path) -> None:
+    suites = ROOT / "eval" / "suites"
+    pilot, paper = (load_suite(suites / name, tmp_path) for name in ("pilot.yaml", "mira9.yaml"))
+    assert dict(pilot.entries) == {"mbpp": paper.entries["mbpp"]}
+    own, theirs = pilot.sampling["greedy"], paper.sampling["greedy"]
+    assert (own.temperature, own.num_samples) == (theirs.temperature, theirs.num_samples)
 
 
 def test_preflight_finds_nothing_wrong_where_all_that_it_names_is_there(
