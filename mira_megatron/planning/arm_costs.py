@@ -211,9 +211,9 @@ class _Costing:
             return self._trained(stage, self._embedded())
         if stage == "distill":
             return self._trained(stage, distill_hours(self.recipe, self.config, self.gpu))
-        quotes = {each.stage: each for each in (sampled.totals if sampled else ())}
-        if stage in quotes:
-            hours = _sampled(quotes[stage])
+        quote = None if sampled is None else _whole(sampled, stage)
+        if quote is not None:
+            hours = _sampled(quote)
         else:
             hours = asked_hours(self.recipe, self.config, stage, self.sizes.num_sources)
         price = self._price(hours, asked_section(self.recipe, stage))
@@ -247,6 +247,13 @@ class _Costing:
         if hours.value is None or self.config.price_per_gpu_hour is None:
             return None
         return hours.value * self.config.price_per_gpu_hour
+
+
+def _whole(sampled: Plan, stage: str) -> Quote | None:
+    """Returns what a stage takes going by its sample, None where a group of it is not sampled."""
+    if any(each.stage == stage for each in sampled.missing):
+        return None
+    return next((each for each in sampled.totals if each.stage == stage), None)
 
 
 def _sampled(quote: Quote) -> GpuHours:

@@ -7,6 +7,7 @@ import shutil
 from collections import namedtuple
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from stood_in_recipes import stood_in
@@ -66,6 +67,14 @@ def test_every_job_fits_the_node() -> None:
     assert read == {1}  # what was trained on GPUs is not read on CPUs
     compared = next(job for job in jobs if job.stage == "ablation")
     assert sorted(compared.after_ok) == sorted(job.name for job in jobs if job.stage == "held-out")
+
+
+@pytest.mark.parametrize("cluster", ["one_node.yaml", "example.yaml"])
+def test_servers_listen_where_they_are_waited_for(cluster: str) -> None:
+    for stage, server in load_cluster(CLUSTER.parent / cluster).servers.items():
+        listened = [words[words.index("--port") + 1] for words in server.commands]
+        waited = [str(urlsplit(url).port) for url in server.health_urls]
+        assert listened == waited, stage
 
 
 def test_suite_is_the_paper_s_mbpp(tmp_path: Path) -> None:

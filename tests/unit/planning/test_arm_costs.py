@@ -18,7 +18,10 @@ from mira_megatron.config import Recipe
 from mira_megatron.manifest import Counts, read_manifest, write_manifest
 from mira_megatron.planning.arm_costs import Cost, RunCosts, arm_costs, total
 from mira_megatron.planning.arm_table import print_arms
+from mira_megatron.planning.jobs import Missing
 from mira_megatron.planning.operations import GpuHours
+from mira_megatron.planning.plan import Plan, Quote
+from mira_megatron.planning.price import Total
 from mira_megatron.training.dense_models import QWEN25_CODER_1P5B
 
 PARAMETERS = 14_770_033_664  # of the run's Qwen2.5-Coder-14B
@@ -223,6 +226,45 @@ def test_mira_s_scores_take_every_stage_before_them_and_are_made_once(tmp_path: 
     assert costs.whole.gpu_hours == pytest.approx(2.1 + trained)
     embedded = costs_of(tmp_path / "b", plan, **sections | {"embedder": asked})
     assert embedded.whole.without == ("group", "anchor")
+
+
+@pytest.mark.parametrize("is_whole", [True, False])
+def test_scores_are_told_by_their_sample_where_every_group_has_one(
+    tmp_path: Path, is_whole: bool
+) -> None:
+    recipe = recipe_of(
+        tmp_path,
+        {"price_per_gpu_hour": 2},
+        arms={"group": {"score": "v1", "scope": "group"}},
+        score={"engine": "endpoint", "model": "m"},
+        aggregate={"scoring": "v1"},
+    )
+    quote = Quote(
+        stage="score",
+        group="all",
+        part=None,
+        model="m",
+        num_records=3,
+        num_sampled=3,
+        requests=Total(value=3),
+        prompt_tokens=Total(value=30),
+        output_tokens=Total(value=20),
+        shared_tokens_per_prompt=None,
+        gpu_hours=Total(value=5),
+        money=None,
+        prompt_basis=None,
+        output_basis=None,
+    )
+    gone = Missing(stage="score", group="qa", folder="records/qa", command="mira ingest r.yaml")
+    sampled = Plan(quotes=(quote,), totals=(quote,), missing=() if is_whole else (gone,))
+    costs = arm_costs(recipe, sampled)
+    assert costs is not None
+    cost = only(costs)
+    if is_whole:
+        assert (cost.gpu_hours, cost.money, cost.each.output_tokens) == (5, 10, 20)
+    else:
+        assert cost.gpu_hours is None
+        assert cost.each.basis.startswith("not known before ingest: ")
 
 
 def test_sum_names_what_it_leaves_out() -> None:
