@@ -42,12 +42,13 @@ def print_graph(
         )
     console.print(table)
     console.print("GPUs: of one node. Array: so many elements, each with what is shown.")
-    alike: dict[str, list[str]] = {}  # arms and seeds are trained beside each other
+    alike: dict[tuple[str, bool], list[str]] = {}  # arms and seeds are trained beside each other
     for job in jobs:
         if (told := hours.get(job.name)) is not None:
-            alike.setdefault(_rests_on(job, told), []).append(job.name)
-    for rests_on, names in alike.items():
-        each = " each" if len(names) > 1 else ""
+            is_known = told.value is not None
+            alike.setdefault((_rests_on(job, told), is_known), []).append(job.name)
+    for (rests_on, is_known), names in alike.items():
+        each = " each" if is_known and len(names) > 1 else ""
         console.print(Text(f"{', '.join(names)}:{each} {rests_on}"), soft_wrap=True)
     if hours:
         console.print(Text(_total(hours)), soft_wrap=True)
