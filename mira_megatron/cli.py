@@ -33,7 +33,7 @@ from mira_megatron.cli_grade import run_export_predictions, run_grade
 from mira_megatron.cli_parser import command_parser
 from mira_megatron.cli_sharing import check_sharing, run_sharing_workers
 from mira_megatron.cli_swe import run_swe
-from mira_megatron.cli_words import print_json
+from mira_megatron.cli_words import print_json, wide_console
 from mira_megatron.config import Recipe, load_recipe
 from mira_megatron.endpoints import unusable_api_keys
 from mira_megatron.file_lock import IN_USE, LockHeldError
@@ -227,13 +227,12 @@ def _serve(arguments: argparse.Namespace, recipe: Recipe) -> int:
 
 
 def _plan(arguments: argparse.Namespace, recipe: Recipe) -> None:
-    plan = importlib.import_module("mira_megatron.planning.plan")
-    table = importlib.import_module("mira_megatron.planning.plan_table")
-    made = plan.make_plan(recipe, workers=arguments.workers)
+    planning = importlib.import_module("mira_megatron.planning.whole_plan")
+    made = planning.whole_plan(recipe, workers=arguments.workers)
     if arguments.json:
-        print_json(table.plan_json(made))
+        print_json(planning.whole_plan_json(made))
     else:
-        table.print_plan(Console(), made)
+        planning.print_whole_plan(wide_console(), made)
 
 
 def _explain(arguments: argparse.Namespace, recipe: Recipe) -> None:

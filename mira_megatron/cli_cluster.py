@@ -11,15 +11,13 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.text import Text
 
-from mira_megatron.cli_words import print_json
+from mira_megatron.cli_words import print_json, wide_console
 from mira_megatron.config import Recipe, load_recipe
 
 if TYPE_CHECKING:
     from mira_megatron.launchers.cluster import Cluster
     from mira_megatron.launchers.job_graph import PlannedJob
     from mira_megatron.launchers.job_place import JobPlace
-
-_LOG_COLUMNS = 110
 
 
 def run_job(arguments: argparse.Namespace, environment: Mapping[str, str]) -> int:
@@ -95,10 +93,7 @@ def _show_graph(recipe: Recipe, cluster: Cluster) -> list[PlannedJob]:
     )
     hours = importlib.import_module("mira_megatron.planning.gpu_hours")
     table = importlib.import_module("mira_megatron.launchers.graph_table")
-    console = Console()
-    if not console.is_terminal:  # a log has no edge, and 80 columns cut names of jobs in two
-        console = Console(width=_LOG_COLUMNS)
-    table.print_graph(console, jobs, hours.gpu_hours(jobs, recipe, cluster.gpu), cluster)
+    table.print_graph(wide_console(), jobs, hours.gpu_hours(jobs, recipe, cluster.gpu), cluster)
     return jobs
 
 

@@ -101,7 +101,7 @@ def command_parser() -> argparse.ArgumentParser:
 
 
 def _add_plan(commands: Commands[argparse.ArgumentParser]) -> None:
-    text = "what labelling and scoring will ask for: requests, tokens, GPU-hours and money"
+    text = "what labels, scores and every arm will take: requests, tokens, GPU-hours and money"
     command = commands.add_parser("plan", help=text, description=text)
     add_recipe(command)
     add_json(command)

@@ -12,6 +12,15 @@ from rich.text import Text
 Commands = argparse._SubParsersAction  # argparse gives what add_subparsers returns no public name
 
 
+_LOG_COLUMNS = 110
+
+
+def wide_console() -> Console:
+    """Returns a console for tables: a log has no edge, and 80 columns cut names in two."""
+    console = Console()
+    return console if console.is_terminal else Console(width=_LOG_COLUMNS)
+
+
 def add_recipe(command: argparse.ArgumentParser) -> None:
     """Adds a recipe and its overrides."""
     command.add_argument("recipe", type=Path, metavar="RECIPE", help="a YAML file, see recipes/")

@@ -22,6 +22,7 @@ _ASKING = {
     "teacher": ("discover", "label"),
     "embedder": ("group", "anchor"),
     "score": ("score", "reliability"),
+    "baselines": ("baseline",),
 }
 _PORT_RANGE = Path("/proc/sys/net/ipv4/ip_local_port_range")
 
@@ -160,7 +161,7 @@ def _asking(subject: Subject, stages: list[str]) -> Iterator[tuple[str, Mapping[
     values = subject.recipe.values
     for section, asking in _ASKING.items():
         entry = values.get(section)
-        if set(asking) & set(stages) and isinstance(entry, Mapping):
+        if section != "baselines" and set(asking) & set(stages) and isinstance(entry, Mapping):
             yield section, entry
     if set(_ASKING["score"]) & set(stages):
         for name, entry in subject.recipe.mapping("scorers").items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -14,6 +15,7 @@ from mira_megatron.doctor.subject import Subject
 from mira_megatron.tokenization.adopted import adopted_sources
 from mira_megatron.training.bridge_settings import ScorerSftSettings
 from mira_megatron.training.rank_parameters import num_parameters
+from mira_megatron.training.trained_arms import TrainedArm, trained_arms
 from mira_megatron.written_numbers import size
 
 # The imported base and the export, in bfloat16 each.
@@ -80,18 +82,22 @@ def _checkpoints(subject: Subject, findings: list[Finding]) -> Iterator[Need]:
 
 
 def _saved_bytes(subject: Subject, training: PlannedTraining, most: int) -> int:
-    """Returns what trainings under way have saved, of each arm's newest and at `most` each.
+    """Returns what trainings under way have saved, of each model's newest and at `most` each.
 
     An earlier selection's checkpoints lie there too, and are written by none of these. Of scorers
     nothing is counted: whose they are is not in their folders' names.
     """
     total = 0
-    for arm in subject.recipe.mapping("arms"):
-        if training.config is None or subject.is_done(training.stage, arm):
-            continue
-        work = subject.recipe.run_folder / "bridge" / f"{training.stage}.{arm}"
-        folders = sorted(work.glob("checkpoints-*"), key=lambda path: path.stat().st_mtime)
-        for folder in folders[-1:]:
+    if training.config is None:
+        return total
+    # Seeds of an arm are mid-trained beside each other in one folder, and tuned in one for each.
+    works = Counter(
+        f"{training.stage}.{model.arm if training.stage == 'midtrain' else model.name}"
+        for model in _models_left(subject, training.stage)
+    )
+    for work, number in works.items():
+        found = (subject.recipe.run_folder / "bridge" / work).glob("checkpoints-*")
+        for folder in sorted(found, key=lambda path: path.stat().st_mtime)[-number:]:
             files = (path for path in folder.rglob("*") if path.is_file())
             total += min(most, sum(path.stat().st_size for path in files))
     return total
@@ -102,8 +108,7 @@ def _num_trainings(
 ) -> int | None:
     """Returns how many trainings a stage has left; None, and a finding, where groups decide it."""
     if training.stage != "distill":
-        arms = subject.recipe.mapping("arms")
-        return sum(not subject.is_done(training.stage, arm) for arm in arms)
+        return len(_models_left(subject, training.stage))
     if subject.is_done("group"):
         names = [unit.name for unit in subject.units if unit.stage == "distill"]
         return sum(not subject.is_done("distill", name) for name in names)
@@ -111,6 +116,15 @@ def _num_trainings(
     where = subject.where("distill")
     findings.append(Finding(level=UNKNOWN, what=what, where=where, way_out="run doctor again then"))
     return None
+
+
+def _models_left(subject: Subject, stage: str) -> list[TrainedArm]:
+    """Returns the models that a stage has not trained yet; the base is not mid-trained."""
+    return [
+        model
+        for model in trained_arms(subject.recipe)
+        if (model.has_midtraining or stage != "midtrain") and not subject.is_done(stage, model.name)
+    ]
 
 
 def _physical_copies(subject: Subject, findings: list[Finding]) -> Iterator[Need]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mira_megatron.corpus.recipe_sources import recipe_sources
-from mira_megatron.corpus.sources import PLACEHOLDERS, resolve_files
+from mira_megatron.corpus.sources import PLACEHOLDERS, resolve_files, source_from_mapping
 from mira_megatron.doctor.finding import ERROR, WARNING, Finding
 from mira_megatron.doctor.subject import Subject
 from mira_megatron.launchers.cluster import Cluster
@@ -28,6 +28,7 @@ _READ = {
 # Of each source that is still to be ingested: its files, or why none can be told.
 SourceFiles = Mapping[str, list[Path] | str]
 _SCORER_KEYS = ("tokenizer", "model_path", "anchors_path")
+_BASELINE_KEYS = ("tokenizer", "dataman_tokenizer", "model_path")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -56,12 +57,22 @@ def named_paths(subject: Subject) -> list[NamedPath]:
         if isinstance(values, Mapping):
             keys = dict.fromkeys(_SCORER_KEYS, "score")
             found += _of_section(subject, f"scorers.{name}", values, keys)
+    for name, values in recipe.mapping("baselines").items():
+        if isinstance(values, Mapping):
+            keys = dict.fromkeys(_BASELINE_KEYS, "baseline")
+            if values.get("method") == "perplexity" and values.get("engine") != "endpoint":
+                keys["model"] = "baseline"  # elsewhere it is a name
+            found += _of_section(subject, f"baselines.{name}", values, keys)
     return found
 
 
 def check_paths(subject: Subject, sources: SourceFiles) -> list[Finding]:
     """Returns what is missing, cannot be written, or is not to be seen from inside a container."""
-    findings = [*_check_sources(subject, sources), *_check_adopted(subject)]
+    findings = [
+        *_check_sources(subject, sources),
+        *_check_adopted(subject),
+        *_check_targets(subject),
+    ]
     for named in named_paths(subject):
         where = subject.where(named.where)
         if named.is_written:
@@ -154,6 +165,29 @@ def _check_adopted(subject: Subject) -> Iterator[Finding]:
                 where=subject.where(f"adopt.{name}"),
                 way_out="correct its prefixes",
             )
+
+
+def _check_targets(subject: Subject) -> Iterator[Finding]:
+    """Finds targets of DSIR without files."""
+    for name, values in subject.recipe.mapping("baselines").items():
+        targets = values.get("targets") if isinstance(values, Mapping) else None
+        if not isinstance(targets, Mapping):
+            continue
+        for target, descriptor in targets.items():
+            where = f"baselines.{name}.targets.{target}"
+            unit = f"{name}.{target}.target"
+            if subject.is_done("baseline", unit) or not isinstance(descriptor, Mapping):
+                continue  # what is no descriptor keeps the stage from being planned
+            try:
+                config = source_from_mapping(descriptor, where)
+                resolve_files(config, subject.recipe.path.parent)
+            except (ValueError, FileNotFoundError) as error:
+                yield Finding(
+                    level=ERROR,
+                    what=str(error),
+                    where=subject.where(where),
+                    way_out="correct the target's paths",
+                )
 
 
 def _check_mounts(

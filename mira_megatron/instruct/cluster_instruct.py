@@ -1,4 +1,7 @@
-"""An arm that is instruction-tuned on a cluster, as the stage sees it. No torch, no Bridge."""
+"""An arm that is instruction-tuned on a cluster, as the stage sees it. No torch, no Bridge.
+
+The base without mid-training may be an arm too: it is tuned from midtrain.base as it is.
+"""
 
 from __future__ import annotations
 
@@ -14,15 +17,16 @@ from mira_megatron.training.bridge_settings import InstructSftChoices, with_lear
 from mira_megatron.training.cluster_training import cluster_instruct_sft, instruct_base
 from mira_megatron.training.dense_layouts import DenseRecipe
 from mira_megatron.training.instruct_data import instruct_folders
+from mira_megatron.training.trained_arms import trained_arms
 
 SCRIPT = "recipes/instruct_sft.py"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TunedArm:
-    """What taking over one arm needs."""
+    """What tuning one arm with one seed needs, and taking it over."""
 
-    arm: str
+    arm: str  # the name of its folders, as in training/trained_arms.py
     recipe: DenseRecipe
     base: Path  # a Hugging Face folder
     is_own_base: bool  # what this arm's midtrain left, and no other arm starts from
@@ -31,29 +35,37 @@ class TunedArm:
     num_epochs: int
     learning_rate: float | None  # as the recipe says; None: the recipe of the training's own
 
+    def words(self, run_folder: Path) -> list[str]:
+        """Returns what the steps of recipes/instruct_sft.py are told."""
+        words = ["--config", self.recipe.name, "--run-folder", str(run_folder), "--arm", self.arm]
+        words += ["--base", str(self.base), "--seed", str(self.choices.seed)]
+        if self.learning_rate is not None:
+            words += ["--learning-rate", repr(self.learning_rate)]
+        words += ["--num-epochs", str(self.num_epochs)]
+        return words + [word for path in self.data for word in ("--data", str(path))]
+
 
 def tuned_arms(recipe: Recipe) -> list[TunedArm]:
-    """Returns every arm of a recipe whose instruct_sft.trainer is bridge.
+    """Returns what a recipe whose instruct_sft.trainer is bridge tunes: every arm, once per seed.
 
     Raises ValueError for a wrong setting of the section.
     """
     config = cluster_instruct_sft(recipe)
-    choices = with_learning_rate(
-        InstructSftChoices(sequence_length=config.recipe.sequence_length, seed=recipe.seed),
-        config.learning_rate,
-    )
+    length = config.recipe.sequence_length
     return [
         TunedArm(
-            arm=arm,
+            arm=model.name,
             recipe=config.recipe,
-            base=instruct_base(recipe, config, arm),
-            is_own_base=config.base is None,
-            choices=choices,
+            base=instruct_base(recipe, config, model),
+            is_own_base=config.base is None and model.has_midtraining,
+            choices=with_learning_rate(
+                InstructSftChoices(sequence_length=length, seed=model.seed), config.learning_rate
+            ),
             data=tuple(recipe.path_of(path) for path in config.data),
             num_epochs=config.num_epochs,
             learning_rate=config.learning_rate,
         )
-        for arm in recipe.mapping("arms")
+        for model in trained_arms(recipe)
     ]
 
 
@@ -66,15 +78,10 @@ def exported_arm(run_folder: Path, arm: TunedArm) -> ArmFolders:
         run_folder, arm.arm, arm.recipe, arm.base, arm.choices, arm.data, arm.num_epochs
     )
     if not (folders.export / "config.json").is_file():
-        words = ["--config", arm.recipe.name, "--run-folder", str(run_folder), "--arm", arm.arm]
-        words += ["--base", str(arm.base), "--seed", str(arm.choices.seed)]
-        if arm.learning_rate is not None:
-            words += ["--learning-rate", repr(arm.learning_rate)]
-        words += ["--num-epochs", str(arm.num_epochs)]
-        words += [word for path in arm.data for word in ("--data", str(path))]
         raise FileNotFoundError(
             f"{folders.export}: arm {arm.arm} has not been tuned on these instructions. On the "
-            f"cluster run {SCRIPT} data, import, train and export, each with {shlex.join(words)} "
+            f"cluster run {SCRIPT} data, import, train and export, each with "
+            f"{shlex.join(arm.words(run_folder))} "
             "(docs/midtraining.md); then run this command again"
         )
     return folders

@@ -10,7 +10,7 @@ from rich.text import Text
 from mira_megatron.launchers.cluster import Cluster, seconds_of
 from mira_megatron.launchers.job_graph import PlannedJob
 from mira_megatron.launchers.submit import Submitted
-from mira_megatron.planning.gpu_hours import GpuHours
+from mira_megatron.planning.operations import GpuHours
 from mira_megatron.written_numbers import MISSING, decimal, short
 from mira_megatron.written_tables import terminal_table
 
@@ -42,9 +42,14 @@ def print_graph(
         )
     console.print(table)
     console.print("GPUs: of one node. Array: so many elements, each with what is shown.")
+    alike: dict[tuple[str, bool], list[str]] = {}  # arms and seeds are trained beside each other
     for job in jobs:
         if (told := hours.get(job.name)) is not None:
-            console.print(Text(f"{job.name}: {_rests_on(job, told)}"), soft_wrap=True)
+            is_known = told.value is not None
+            alike.setdefault((_rests_on(job, told), is_known), []).append(job.name)
+    for (rests_on, is_known), names in alike.items():
+        each = " each" if is_known and len(names) > 1 else ""
+        console.print(Text(f"{', '.join(names)}:{each} {rests_on}"), soft_wrap=True)
     if hours:
         console.print(Text(_total(hours)), soft_wrap=True)
 

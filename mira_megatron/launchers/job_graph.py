@@ -105,10 +105,13 @@ def job_file(
 
 
 def job_name(stage: str, only: str | None) -> str:
-    """Returns a name that no other job has: capitals become a dot and the small letter."""
+    """Returns a name that no other job has: capitals become a dot and the small letter.
+
+    A dot, which stands before a seed, becomes two.
+    """
     if only is None:
         return stage
-    name = re.sub(r"[A-Z]", lambda capital: f".{capital[0].lower()}", only)
+    name = re.sub(r"[A-Z.]", lambda found: f".{found[0].lower()}", only)
     return f"{stage}-{name}"
 
 

@@ -112,6 +112,8 @@ def _gpus_of_stage(recipe: Recipe, cluster: Cluster, stage: str) -> int:
     elif stage == "baseline":
         entries = recipe.mapping("baselines").values()
         asked = [_as_it_runs(entry) for entry in entries if isinstance(entry, Mapping)]
+    elif stage == "held-out" and trainer_of(recipe, "midtrain") == BRIDGE:
+        return min(1, cluster.gpus_per_node)  # of a model that was trained on GPUs
     else:
         return 0
     return max((_gpus_of_engine(section, cluster) for section in asked), default=0)

@@ -24,6 +24,12 @@ _TOKENIZERS = (
     ("distill", "base"),
     ("tokenize", "tokenizer"),
 )
+# The same in every entry of a section.
+_OF_ENTRIES = (
+    ("scorers", "tokenizer"),
+    ("baselines", "tokenizer"),
+    ("baselines", "dataman_tokenizer"),
+)
 
 
 @contextmanager
@@ -34,9 +40,10 @@ def stand_ins(recipe: Recipe) -> Iterator[tuple[Recipe, tuple[str, ...]]]:
     """
     values = copy.deepcopy(dict(recipe.values))
     named = [(f"{section}.{key}", values.get(section), key) for section, key in _TOKENIZERS]
-    scorers = values.get("scorers") or {}
-    if isinstance(scorers, dict):
-        named += [(f"scorers.{name}.tokenizer", scorers[name], "tokenizer") for name in scorers]
+    for section, key in _OF_ENTRIES:
+        entries = values.get(section) or {}
+        if isinstance(entries, dict):
+            named += [(f"{section}.{name}.{key}", entries[name], key) for name in entries]
     with tempfile.TemporaryDirectory(prefix="mira-stand-in-") as name:
         stand_in = Path(name)
         (stand_in / layout.TOKENIZER_FILE).write_text("{}", encoding="utf-8")
@@ -53,6 +60,8 @@ def _is_missing(recipe: Recipe, value: object) -> bool:
 
 
 def _replaced(section: dict[str, Any], key: str, stand_in: Path) -> str:
-    """Returns what was there."""
-    value, section[key] = section[key], str(stand_in)
-    return str(value)
+    """Returns what was there: a tokenizer.json, or a folder with one."""
+    value = str(section[key])
+    is_file = Path(value).name == layout.TOKENIZER_FILE
+    section[key] = str(stand_in / layout.TOKENIZER_FILE if is_file else stand_in)
+    return value

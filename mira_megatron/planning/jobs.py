@@ -22,6 +22,10 @@ STAGES = ("label", "score")
 _MADE_BY = {"records": "ingest", "anchors": "anchor", "scorers": "distill"}
 
 
+class NothingToPrice(ValueError):
+    """Nobody is asked, or nothing of what they are asked about is there yet."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Job:
     """All that one stage is going to ask about the sources of one group."""
@@ -52,10 +56,10 @@ class Missing:
 def planned_jobs(recipe: Recipe) -> list[Job]:
     """Returns the jobs of a recipe, labelling first, groups by name.
 
-    Raises ValueError where the recipe asks nobody, and NotYetKnown where groups are to be found.
+    Raises NothingToPrice where the recipe asks nobody, NotYetKnown where groups are to be found.
     """
     if not any(stage in recipe.values for stage in STAGES):
-        raise ValueError(
+        raise NothingToPrice(
             f"{recipe.path}: has neither a section `label` nor one `score`, so nobody is asked and "
             "there is nothing to price"
         )

@@ -9,87 +9,27 @@ nor attempts beyond the first are added.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mira_megatron.config import Recipe
 from mira_megatron.planning.answer_lengths import answer_lengths
-from mira_megatron.planning.jobs import STAGES, Job, Missing, missing_inputs, planned_jobs
+from mira_megatron.planning.jobs import (
+    STAGES,
+    Job,
+    Missing,
+    NothingToPrice,
+    missing_inputs,
+    planned_jobs,
+)
+from mira_megatron.planning.plan_config import PlanConfig
 from mira_megatron.planning.price import Rates, Total, gpu_hours, money, total_of, weighted
 from mira_megatron.planning.samples import Sample, draw
 from mira_megatron.planning.token_counts import PromptTokens
 from mira_megatron.records import NUM_SLOTS
 from mira_megatron.rubric.views import ViewMaker
 from mira_megatron.scoring.rating import RatingForm
-
-_DECLARED = (
-    *("num_records", "prompt_tokens_per_record", "output_tokens_per_record"),
-    "instruct_sft_tokens",
-)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class PlanConfig:
-    """The section `plan`; nothing in it changes what is asked."""
-
-    records_per_group: int = 200  # looked at for a price
-    # Where no tokenizer is configured. Prompts of recipes/demo.yaml have 3.07 bytes per token of
-    # its own vocabulary of 8,192 entries; a larger one takes fewer tokens, so this errs high.
-    bytes_per_token: float = 3.0
-    # Tokens of one GPU, as measured with the model's own server; null: GPU-hours are not told.
-    prompt_tokens_per_second: float | None = None  # of the scorer
-    output_tokens_per_second: float | None = None
-    teacher_prompt_tokens_per_second: float | None = None
-    teacher_output_tokens_per_second: float | None = None
-    # What `mira submit` knows of a corpus before it is ingested; null: hours are not told then.
-    num_records: int | None = None  # of all sources, to be scored
-    prompt_tokens_per_record: float | None = None
-    output_tokens_per_record: float | None = None
-    instruct_sft_tokens: float | None = None  # of one pass over instruct_sft.data
-    # How much of a GPU's peak a training uses. NVIDIA's README of Megatron-LM reports 41 to 48 % on
-    # H100 for dense models of 2 to 462 billion parameters. The second is our choice, half of the
-    # first: experts get smaller matrices and wait for exchanges between GPUs.
-    mfu: float = 0.4
-    mixture_of_experts_mfu: float = 0.2
-
-    def __post_init__(self) -> None:
-        if self.records_per_group < 1:
-            raise ValueError(f"records_per_group={self.records_per_group} must be at least 1")
-        if not 0 < self.bytes_per_token < math.inf:
-            raise ValueError(f"bytes_per_token={self.bytes_per_token} must be a number above 0")
-        for whose in ("", "teacher_"):
-            names = (f"{whose}prompt_tokens_per_second", f"{whose}output_tokens_per_second")
-            speeds = [getattr(self, name) for name in names]
-            if (speeds[0] is None) != (speeds[1] is None):
-                raise ValueError(f"{' and '.join(names)} go together: give both or neither")
-            for name, speed in zip(names, speeds, strict=True):
-                if speed is not None and not 0 < speed < math.inf:
-                    raise ValueError(f"{name}={speed} must be a number above 0")
-        for name in _DECLARED:
-            size = getattr(self, name)
-            if size is not None and not 0 <= size < math.inf:
-                raise ValueError(f"{name}={size} must be a number from 0")
-        for name in ("mfu", "mixture_of_experts_mfu"):
-            if not 0 < getattr(self, name) <= 1:
-                raise ValueError(f"{name}={getattr(self, name)} must be in (0, 1]")
-
-    @property
-    def asked_tokens_per_record(self) -> tuple[float, float] | None:
-        """Returns the declared tokens of a prompt and of its answer, None without either."""
-        prompt, output = self.prompt_tokens_per_record, self.output_tokens_per_record
-        return None if prompt is None or output is None else (prompt, output)
-
-    def rates(self, stage: str) -> Rates | None:
-        """Returns how fast the model that a stage asks is on one GPU, None where it is not told."""
-        prompt, output = self.prompt_tokens_per_second, self.output_tokens_per_second
-        if stage == "label":
-            prompt = self.teacher_prompt_tokens_per_second
-            output = self.teacher_output_tokens_per_second
-        if prompt is None or output is None:
-            return None
-        return Rates(prompt_tokens_per_second=prompt, output_tokens_per_second=output)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -124,8 +64,8 @@ class Plan:
 def make_plan(recipe: Recipe, *, workers: int = 1) -> Plan:
     """Returns the plan.
 
-    Raises ValueError, naming what to run first, where no group can be priced at all, and for
-    settings, anchors or scorers that are wrong.
+    Raises NothingToPrice, naming what to run first, where no group can be priced at all, and
+    ValueError for settings, anchors or scorers that are wrong.
     """
     config = recipe.section("plan", PlanConfig)
     quotes: list[Quote] = []
@@ -137,7 +77,7 @@ def make_plan(recipe: Recipe, *, workers: int = 1) -> Plan:
             quotes.append(_quote(recipe, config, job, workers))
     if not quotes and missing:
         first = missing[0]
-        raise ValueError(
+        raise NothingToPrice(
             f"{recipe.run_folder / first.folder}: nothing can be priced yet, {first.stage} of "
             f"group {first.group} reads this folder. Run `{first.command}` first."
         )

@@ -1,11 +1,10 @@
-"""A plan for people, as tables on a terminal, and for machines, as JSON."""
+"""A plan for people, as tables on a terminal, and for machines, as values for JSON."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from typing import Any
 
-import orjson
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -33,9 +32,9 @@ def print_plan(console: Console, plan: Plan) -> None:
         console.print(Text(f"{line} Run `{each.command}` first."), soft_wrap=True)
 
 
-def plan_json(plan: Plan) -> str:
-    """Returns the plan as indented JSON; totals are value, low and high, null where not known."""
-    content = {
+def plan_values(plan: Plan) -> dict[str, Any]:
+    """Returns the plan for JSON; totals are value, low and high, null where not known."""
+    return {
         "interval": INTERVAL,
         "jobs": [_fields(quote) for quote in plan.quotes],
         "totals": [_fields(quote) for quote in plan.totals],
@@ -49,7 +48,6 @@ def plan_json(plan: Plan) -> str:
             for each in plan.missing
         ],
     }
-    return orjson.dumps(content, option=orjson.OPT_INDENT_2).decode()
 
 
 def _table(total: Quote, quotes: Iterable[Quote]) -> Table:

@@ -38,7 +38,7 @@ def take_over_arm(workspace: Workspace, settings: ClusterArm) -> WorkResult:
     )
     logger.info(
         "midtrain %s: %d files of weights, trained for %s steps, taken over from %s",
-        settings.arm,
+        settings.name,
         num_files,
         f"{wanted:,}",
         folders.export,

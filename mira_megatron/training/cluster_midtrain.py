@@ -13,36 +13,48 @@ from mira_megatron.training.arm_folders import ArmFolders, midtrain_folders
 from mira_megatron.training.bridge_settings import MidtrainChoices, with_learning_rate
 from mira_megatron.training.cluster_training import cluster_midtrain
 from mira_megatron.training.dense_layouts import DenseRecipe
+from mira_megatron.training.trained_arms import trained_arms
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ClusterArm:
-    """What taking over one arm needs."""
+    """What training one arm with one seed needs, and taking it over."""
 
-    arm: str
+    name: str  # of its folders, as in trained_arms.py
+    arm: str  # whose blend it is trained on
     recipe: DenseRecipe
     base: Path  # a Hugging Face folder
     choices: MidtrainChoices
     learning_rate: float | None  # as the recipe says; None: the recipe of the training's own
 
+    def words(self, run_folder: Path) -> list[str]:
+        """Returns what the steps of recipes/midtrain.py are told."""
+        words = ["--config", self.recipe.name, "--run-folder", str(run_folder), "--arm", self.arm]
+        words += ["--base", str(self.base), "--seed", str(self.choices.seed)]
+        rate = self.learning_rate
+        return words if rate is None else [*words, "--learning-rate", repr(rate)]
+
 
 def cluster_arms(recipe: Recipe) -> list[ClusterArm]:
-    """Returns every arm of a recipe whose midtrain.trainer is bridge; ValueError as its section."""
+    """Returns what a recipe whose midtrain.trainer is bridge trains: every arm, once per seed.
+
+    Raises ValueError for a wrong setting of its section.
+    """
     config = cluster_midtrain(recipe)
-    choices = with_learning_rate(
-        MidtrainChoices(sequence_length=config.recipe.sequence_length, seed=recipe.seed),
-        config.learning_rate,
-    )
-    base = recipe.path_of(config.base)
+    base, length = recipe.path_of(config.base), config.recipe.sequence_length
     return [
         ClusterArm(
-            arm=arm,
+            name=model.name,
+            arm=model.arm,
             recipe=config.recipe,
             base=base,
-            choices=choices,
+            choices=with_learning_rate(
+                MidtrainChoices(sequence_length=length, seed=model.seed), config.learning_rate
+            ),
             learning_rate=config.learning_rate,
         )
-        for arm in recipe.mapping("arms")
+        for model in trained_arms(recipe)
+        if model.has_midtraining
     ]
 
 
@@ -58,13 +70,10 @@ def exported_arm(run_folder: Path, arm: ClusterArm) -> ArmFolders:
     """
     folders = arm_folders(run_folder, arm)
     if not (folders.export / "config.json").is_file():
-        words = ["--config", arm.recipe.name, "--run-folder", str(run_folder), "--arm", arm.arm]
-        words += ["--base", str(arm.base), "--seed", str(arm.choices.seed)]
-        if arm.learning_rate is not None:
-            words += ["--learning-rate", repr(arm.learning_rate)]
         raise FileNotFoundError(
-            f"{folders.export}: arm {arm.arm} has not been trained on this blend. On the cluster "
-            f"run recipes/midtrain.py import, train and export, each with {shlex.join(words)} "
+            f"{folders.export}: arm {arm.name} has not been trained on this blend. On the cluster "
+            f"run recipes/midtrain.py import, train and export, each with "
+            f"{shlex.join(arm.words(run_folder))} "
             "(docs/midtraining.md); then run this command again"
         )
     return folders
@@ -74,7 +83,7 @@ def weights_of(run_folder: Path, arm: ClusterArm) -> Callable[[], dict[str, str]
     """Returns what digests an arm's exported weights when its unit is to be run."""
 
     def digest() -> dict[str, str]:
-        cache = run_folder / ".raw_digests" / f"midtrain-{arm.arm}.json"
+        cache = run_folder / ".raw_digests" / f"midtrain-{arm.name}.json"
         return {"weights": exported_weights_digest(exported_arm(run_folder, arm).export, cache)}
 
     return digest

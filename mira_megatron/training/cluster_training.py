@@ -10,6 +10,7 @@ instruct_sft:
   config: qwen25_coder_14b_instruct_sft_64gpu_h200_bf16_config
   data: [instructions.jsonl]     # messages, or input and output
   base: null                     # null: what each arm's midtrain left; else the same for every arm
+                                 # (ablation.base_arm starts from midtrain.base)
   num_epochs: 2
 """
 
@@ -27,6 +28,7 @@ from mira_megatron.training.dense_layouts import (
     DenseRecipe,
     find_dense_recipe,
 )
+from mira_megatron.training.trained_arms import TrainedArm
 
 BRIDGE, MEGATRON_CORE = "bridge", "megatron_core"
 TRAINERS = (MEGATRON_CORE, BRIDGE)
@@ -108,11 +110,13 @@ def cluster_instruct_sft(recipe: Recipe) -> ClusterInstructSft:
     return config
 
 
-def instruct_base(recipe: Recipe, config: ClusterInstructSft, arm: str) -> Path:
-    """Returns the Hugging Face folder that an arm's instruction tuning starts from."""
+def instruct_base(recipe: Recipe, config: ClusterInstructSft, model: TrainedArm) -> Path:
+    """Returns the Hugging Face folder that a model's instruction tuning starts from."""
     if config.base is not None:
         return recipe.path_of(config.base)
-    return recipe.run_folder / layout.checkpoints(arm) / layout.HF_EXPORT
+    if not model.has_midtraining:
+        return recipe.path_of(str(recipe.values["midtrain"]["base"]))
+    return recipe.run_folder / layout.checkpoints(model.name) / layout.HF_EXPORT
 
 
 def _check(learning_rate: float | None) -> None:

@@ -34,12 +34,7 @@ from mira_megatron.training.midtrain import (
     midtrain_base,
 )
 from mira_megatron.training.midtrain import units as midtrain_units
-from mira_megatron.training.trained_arms import (
-    SECTION,
-    TrainedArm,
-    ablation_config,
-    trained_arms,
-)
+from mira_megatron.training.trained_arms import SECTION, TrainedArm, trained_arms
 
 VERSION = 1
 DOCUMENTS = "documents.parquet"
@@ -95,17 +90,7 @@ def units(recipe: Recipe) -> list[Unit]:
 
 
 def held_out_models(recipe: Recipe) -> list[TrainedArm]:
-    """Returns the models whose loss is taken: every arm once per seed, the base once.
-
-    On a cluster every arm is trained once, with the recipe's seed.
-    """
-    if trainer_of(recipe, "midtrain") == BRIDGE:
-        names = list(recipe.mapping("arms"))
-        found = [TrainedArm(name=arm, arm=arm, seed=recipe.seed) for arm in names]
-        base = ablation_config(recipe).base_arm
-        if base is not None:
-            found.append(TrainedArm(name=base, arm=base, seed=recipe.seed, has_midtraining=False))
-        return found
+    """Returns the models whose loss is taken: every arm once per seed, the base once."""
     return [model for model in trained_arms(recipe) if model.has_midtraining or _is_first(model)]
 
 

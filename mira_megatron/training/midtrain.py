@@ -114,8 +114,8 @@ def _unit(recipe: Recipe, name: str, settings: MidtrainSettings) -> Unit:
 def _cluster_unit(recipe: Recipe, arm: ClusterArm) -> Unit:
     return Unit(
         stage="midtrain",
-        name=arm.arm,
-        folder=layout.checkpoints(arm.arm),
+        name=arm.name,
+        folder=layout.checkpoints(arm.name),
         version=VERSION,
         config=trained_as(arm.recipe, arm.choices),
         upstream=_upstream(recipe, arm.arm),

@@ -18,14 +18,10 @@ import mira_megatron
 from mira_megatron.config import Recipe, nearest
 from mira_megatron.distill.distill_config import distill_config
 from mira_megatron.grouping.source_groups import source_groups
+from mira_megatron.instruct.cluster_instruct import tuned_arms
 from mira_megatron.training.bridge_layouts import find_recipe
-from mira_megatron.training.cluster_training import (
-    BRIDGE,
-    cluster_instruct_sft,
-    cluster_midtrain,
-    instruct_base,
-    trainer_of,
-)
+from mira_megatron.training.cluster_midtrain import cluster_arms
+from mira_megatron.training.cluster_training import BRIDGE, trainer_of
 from mira_megatron.training.dense_layouts import GPUS_PER_NODE
 
 STAGES = ("distill", "midtrain", "instruct-sft")
@@ -36,7 +32,7 @@ NOT_FINISHED = 75  # EX_TEMPFAIL: run me again
 class TrainingCommands:
     """One training: argument vectors, never to be joined for a shell."""
 
-    name: str  # of the arm, or of the source group
+    name: str  # of the arm, with its seed if it is not the first, or of the source group
     num_nodes: int
     gpus_per_node: int
     prepare: tuple[tuple[str, ...], ...]  # on one node, in this order, before the training
@@ -93,43 +89,31 @@ def _distill(recipe: Recipe) -> list[TrainingCommands]:
 def _midtrain(recipe: Recipe) -> list[TrainingCommands]:
     if trainer_of(recipe, "midtrain") != BRIDGE:
         return []
-    config = cluster_midtrain(recipe)
-    num_gpus = config.recipe.layout.num_gpus
-    base = recipe.path_of(config.base)
     return [
         _commands(
             "midtrain.py",
-            arm,
-            num_gpus,
+            arm.name,
+            arm.recipe.layout.num_gpus,
             ("import",),
-            _dense_words(recipe, arm, config.config, base, config.learning_rate),
+            arm.words(recipe.run_folder),
         )
-        for arm in recipe.mapping("arms")
+        for arm in cluster_arms(recipe)
     ]
 
 
 def _instruct_sft(recipe: Recipe) -> list[TrainingCommands]:
     if trainer_of(recipe, "instruct_sft") != BRIDGE:
         return []
-    config = cluster_instruct_sft(recipe)
-    made = []
-    for arm in recipe.mapping("arms"):
-        base = instruct_base(recipe, config, arm)
-        words = _dense_words(recipe, arm, config.config, base, config.learning_rate)
-        words += ["--num-epochs", str(config.num_epochs)]
-        for path in config.data:
-            words += ["--data", str(recipe.path_of(path))]
-        num_gpus = config.recipe.layout.num_gpus
-        made.append(_commands("instruct_sft.py", arm, num_gpus, ("data", "import"), words))
-    return made
-
-
-def _dense_words(
-    recipe: Recipe, arm: str, config: str, base: Path, learning_rate: float | None
-) -> list[str]:
-    words = ["--config", config, "--run-folder", str(recipe.run_folder), "--arm", arm]
-    words += ["--base", str(base), "--seed", str(recipe.seed)]
-    return words if learning_rate is None else [*words, "--learning-rate", repr(learning_rate)]
+    return [
+        _commands(
+            "instruct_sft.py",
+            arm.arm,
+            arm.recipe.layout.num_gpus,
+            ("data", "import"),
+            arm.words(recipe.run_folder),
+        )
+        for arm in tuned_arms(recipe)
+    ]
 
 
 def _commands(

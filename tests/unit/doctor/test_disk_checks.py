@@ -65,3 +65,18 @@ def test_checkpoints_that_are_saved_are_not_counted_again(tmp_path: Path) -> Non
     expected = f"{(whole - 300 * 10**9) / 1e12:,.1f} TB"
     assert expected != f"{whole / 1e12:,.1f} TB"
     assert [each for each in _findings(tmp_path, arms=arms) if expected in each.what]
+
+
+def test_every_seed_of_an_arm_has_checkpoints_of_its_own(tmp_path: Path) -> None:
+    whole = 2 * 14_770_033_664 * 46
+    ablation = {"seeds": [1, 2]}
+    expected = f"2 x checkpoints of midtrain {whole / 1e12:,.1f} TB"
+    assert [each for each in _findings(tmp_path, ablation=ablation) if expected in each.what]
+    for digest in ("0123", "4567"):
+        saved = tmp_path / f"run/bridge/midtrain.half/checkpoints-{digest}/iter_0000007/weights"
+        saved.parent.mkdir(parents=True)
+        with saved.open("wb") as file:
+            file.truncate(300 * 10**9)
+    expected = f"2 x checkpoints of midtrain {(whole - 600 * 10**9) / 1e9:,.1f} GB"
+    found = _findings(tmp_path, ablation=ablation)
+    assert [each for each in found if expected in each.what], [each.what for each in found]

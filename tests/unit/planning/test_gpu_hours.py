@@ -13,7 +13,8 @@ from mira_megatron.config import Recipe, load_recipe
 from mira_megatron.launchers.cluster import Cluster, load_cluster
 from mira_megatron.launchers.job_graph import job_graph
 from mira_megatron.manifest import Counts, Manifest, write_manifest
-from mira_megatron.planning.gpu_hours import GpuHours, gpu_hours, training_gpu_hours
+from mira_megatron.planning.gpu_hours import gpu_hours
+from mira_megatron.planning.operations import GpuHours, training_gpu_hours
 
 ROOT = Path(__file__).parents[3]
 RATES = (

@@ -17,7 +17,7 @@ from mira_megatron.cli import main
 from mira_megatron.config import Recipe
 from mira_megatron.planning.jobs import planned_jobs
 from mira_megatron.planning.plan import Plan, Quote, make_plan
-from mira_megatron.planning.plan_table import plan_json, print_plan
+from mira_megatron.planning.plan_table import plan_values, print_plan
 from mira_megatron.records import RATING_SCHEMA
 from mira_megatron.rubric.anchor_files import read_anchors
 from mira_megatron.rubric.prompts import score_messages
@@ -211,7 +211,7 @@ def test_what_is_asked_to_know_the_answers_worth_is_priced_beside_the_corpus(
     assert again == pytest.approx(whole, rel=0.05)
     text = printed(plan)
     assert "text-notes, in full, to compare: m, 8 records looked at." in text
-    (_, in_full, _) = orjson.loads(plan_json(plan))["jobs"]
+    (_, in_full, _) = plan_values(plan)["jobs"]
     assert (in_full["group"], in_full["part"]) == ("text-notes", "in full, to compare")
 
 
@@ -297,5 +297,5 @@ def test_command_without_anchors_is_a_user_error(judged_recipe: Make) -> None:
 
 def test_plan_json_of_unknown_intervals_has_nulls(judged_recipe: Make) -> None:
     recipe = judged_recipe(score=ENDPOINT, plan={"records_per_group": 1})
-    (job,) = orjson.loads(plan_json(make_plan(recipe)))["jobs"]
+    (job,) = plan_values(make_plan(recipe))["jobs"]
     assert (job["prompt_tokens"]["low"], job["prompt_tokens"]["high"]) == (None, None)

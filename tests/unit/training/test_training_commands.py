@@ -13,6 +13,8 @@ from cluster_runs import CONFIG, SFT_CONFIG, write_cluster_run
 
 from mira_megatron.config import Recipe, load_recipe
 from mira_megatron.distill.distill_config import distill_config
+from mira_megatron.launchers.job_graph import job_name
+from mira_megatron.pipeline import stage_units
 from mira_megatron.training.training_commands import training_commands
 
 RECIPES = Path(__file__).parents[3] / "recipes"
@@ -130,3 +132,49 @@ def test_config_and_steps_of_a_job_are_not_for_a_scorer_trained_here() -> None:
     recipe = load_recipe(RECIPES / "demo.yaml", ["distill.num_steps=5"])
     with pytest.raises(ValueError, match="config and num_steps are for trainer=bridge"):
         distill_config(recipe)
+
+
+def test_every_seed_is_a_training_of_its_own_on_the_arm_s_one_blend(recipe: Recipe) -> None:
+    recipe = with_section(recipe, "ablation", seeds=[3, 11])
+    made = training_commands(recipe, "midtrain")
+    assert [each.name for each in made] == ["early", "early.seed11", "late", "late.seed11"]
+    words = [list(each.train) for each in made]
+    assert [each[each.index("--arm") + 1] for each in words] == ["early", "early", "late", "late"]
+    assert [each[each.index("--seed") + 1] for each in words] == ["3", "11", "3", "11"]
+
+
+def test_base_arm_is_tuned_from_the_base_and_mid_trained_by_nobody(recipe: Recipe) -> None:
+    recipe = with_section(recipe, "ablation", seeds=[3, 11], base_arm="base_sft")
+    section = {"trainer": "bridge", "config": SFT_CONFIG, "data": ["a.jsonl"]}
+    recipe = with_section(recipe, "instruct_sft", **section)
+    assert not [each for each in training_commands(recipe, "midtrain") if "base" in each.name]
+    made = {each.name: list(each.train) for each in training_commands(recipe, "instruct-sft")}
+    starts = {name: words[words.index("--base") + 1] for name, words in made.items()}
+    base, run = str(recipe.path.parent / "base"), recipe.run_folder
+    assert starts == {
+        **{name: str(run / "checkpoints" / name / "hf") for name in ("early", "early.seed11")},
+        **{name: str(run / "checkpoints" / name / "hf") for name in ("late", "late.seed11")},
+        **dict.fromkeys(("base_sft", "base_sft.seed11"), base),
+    }
+    words = made["base_sft.seed11"]
+    assert words[words.index("--arm") + 1] == "base_sft.seed11"
+    assert words[words.index("--seed") + 1] == "11"
+
+
+def test_seeds_of_a_cluster_s_arms_have_units_and_jobs_of_their_own(recipe: Recipe) -> None:
+    section = {"trainer": "bridge", "config": SFT_CONFIG, "data": ["a.jsonl"]}
+    recipe = with_section(recipe, "instruct_sft", **section)
+    recipe = with_section(recipe, "ablation", seeds=[7, 11], base_arm="base_sft")
+    trained = {unit.name: unit for unit in stage_units(recipe, "midtrain")}
+    assert list(trained) == ["early", "early.seed11", "late", "late.seed11"]
+    seeds = [unit.config["training"]["seed"] for unit in trained.values()]
+    assert seeds == [7, 11, 7, 11]
+    assert trained["early.seed11"].folder == "checkpoints/early.seed11"
+    assert "blends/early" in trained["early.seed11"].upstream
+    tuned = {unit.name: unit.upstream for unit in stage_units(recipe, "instruct-sft")}
+    assert tuned["late.seed11"] == ("checkpoints/late.seed11",)
+    assert tuned["base_sft"] == tuned["base_sft.seed11"] == ()
+    held_out = [unit.name for unit in stage_units(recipe, "held-out")]
+    assert held_out == [*trained, "base_sft"]  # no seed changes the base
+    names = [job_name("midtrain", name) for name in ("earlySeed11", "early.seed11")]
+    assert names == ["midtrain-early.seed11", "midtrain-early..seed11"]
