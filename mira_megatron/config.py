@@ -49,6 +49,7 @@ SECTIONS = (
     "blend",
     "midtrain",
     "instruct_sft",
+    "eval",
     "ablation",
 )
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")

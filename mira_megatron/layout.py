@@ -5,6 +5,8 @@ Stages never import each other; they meet in these folders and in the formats of
 
 from __future__ import annotations
 
+from pathlib import Path
+
 TOKENIZER = "tokenizer"
 REPORT = "report"
 ABLATION = "ablation"
@@ -161,6 +163,11 @@ def instruct(arm: str) -> str:
 def evaluation(model: str) -> str:
     """Returns the folder of a model's answers to the benchmarks and their verdicts."""
     return f"eval/{model}"
+
+
+def eval_cache(run_folder: Path) -> Path:
+    """Returns the folder, no unit's, of gold values and verdicts that all models share."""
+    return run_folder / ".eval_cache"
 
 
 _UNIT_FOLDERS = frozenset(

@@ -54,8 +54,8 @@ def needed_packages(subject: Subject, stage: str) -> tuple[str, ...]:
         case "distill" | "midtrain" | "instruct-sft":
             is_bridge = trainer_of(subject.recipe, TRAINING_SECTIONS[stage]) == BRIDGE
             return ("megatron-bridge", "megatron-core") if is_bridge else ("megatron-core",)
-        case "score" | "reliability":
-            engine = (values.get("score") or {}).get("engine")
+        case "score" | "reliability" | "eval":
+            engine = (values.get("eval" if stage == "eval" else "score") or {}).get("engine")
             return (engine,) if engine in ("vllm", "transformers") else ()
     return ()
 
