@@ -195,6 +195,7 @@ def test_served_model_is_graded_and_no_address_is_written(
     assert (num_asked, len(endpoint.bodies)) == (2, 2)
     scores = {name: score["pass@1"] for name, score in results(recipe, "z")["scores"].items()}
     assert scores == {"mbpp": 100.0, "mbpp_plus": 50.0}
+    assert not {"num_resumed", "num_cached", "num_run"} & set(results(recipe, "z"))
     assert "base weights" in manifest.inputs
     folder = recipe.run_folder / "eval/z"
     written = b"".join((folder / part.path).read_bytes() for part in manifest.parts)
@@ -215,7 +216,7 @@ def test_unit_is_another_one_for_other_data_and_refused_for_another_style(
     after = unit.raw_files()
     assert {name for name in before if before[name] != after[name]} == {"data of mbpp"}
     for settings in ({"style": "chat"}, {"limit": 1}, {"engine": "vllm"}):
-        assert unit_of(recipe_of(tmp_path, **settings)).config != unit.config  # type: ignore[arg-type]
+        assert unit_of(recipe_of(tmp_path, **settings)).config != unit.config
     for settings in ({"min_isolation": 1}, {"batch_size": 4}, {"tensor_parallel_size": 2}):
         assert unit_of(recipe_of(tmp_path, **settings)).config == unit.config  # type: ignore[arg-type]
     write_suite(tmp_path, max_tokens=13)
