@@ -328,7 +328,11 @@ def test_prompt_without_room_for_its_answer_has_no_text(
     sandbox: Sandbox, tmp_path: Path, model: Path
 ) -> None:
     write_suite(tmp_path)
-    recipe = recipe_of(tmp_path, model, max_model_len=40)
-    manifest = evaluated(recipe)  # one of the two tasks is short enough for 28 tokens
+    recipe = recipe_of(tmp_path, model)
+    evaluated(recipe, "z")
+    lines = (recipe.run_folder / "eval/z/mbpp/generations.jsonl").read_text().splitlines()
+    longest = max(json.loads(line)["num_prompt_tokens"] for line in lines)
+    # The longer prompt fits, and leaves 11 tokens of the 12 that an answer may have.
+    manifest = evaluated(recipe_of(tmp_path, model, max_model_len=longest + 11))
     assert (manifest.counts.num_in, manifest.counts.dropped) == (4, {"too_long": 2})
     assert results(recipe)["scores"]["mbpp"]["reasons"]["too_long"] == 2
