@@ -296,6 +296,8 @@ def _keyed_sections(recipe: Recipe, stage: str) -> dict[str, Mapping[str, object
             return {"embedder": _mapping(recipe.values.get("embedder"))}
         case "discover" | "label":
             return {"teacher": {**_mapping(recipe.values.get("teacher")), **own}}
+        case "eval":
+            return {"eval": own}
         case "reliability" | "score":
             own = _mapping(recipe.values.get("score"))
             scorers = recipe.mapping("scorers").items()

@@ -69,7 +69,7 @@ def run_evaluate(arguments: argparse.Namespace, secrets: Mapping[str, str]) -> i
     """
     _check(arguments)
     tool = importlib.import_module("mira_megatron.eval.evaluate_tool")
-    asked = None
+    answerer = None
     if not arguments.grade_only:
         asking = importlib.import_module("mira_megatron.eval.generation.asking")
         asked = asking.Asked(
@@ -79,11 +79,13 @@ def run_evaluate(arguments: argparse.Namespace, secrets: Mapping[str, str]) -> i
             timeout_seconds=arguments.timeout,
             api_key=api_key(arguments.api_key_env, secrets, "evaluate"),
         )
+        answerers = importlib.import_module("mira_megatron.eval.generation.answerer")
+        answerer = answerers.EndpointAnswerer(asked)
     style = importlib.import_module("mira_megatron.eval.benchmark").Style
     options = tool.EvaluateOptions(
         suite=arguments.suite,
         output=arguments.output,
-        asked=asked,
+        answerer=answerer,
         style=None if arguments.style is None else style(arguments.style),
         benchmarks=tuple(dict.fromkeys(arguments.benchmark)),
         limit=arguments.limit,

@@ -48,6 +48,7 @@ STAGE_HELP = {
     "held-out": "trained arms + held-out documents -> bits per byte of each",
     "instruct-data": "chats of sources or files -> what every arm is tuned on",
     "instruct-sft": "mid-trained model + that -> an instruction-tuned one per arm",
+    "eval": "trained models + a suite of benchmarks -> answers, verdicts and scores",
     "report": "everything above -> report/index.html",
     "ablation": "held-out loss and keep masks of every arm -> one table with tests",
 }

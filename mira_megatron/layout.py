@@ -5,6 +5,8 @@ Stages never import each other; they meet in these folders and in the formats of
 
 from __future__ import annotations
 
+from pathlib import Path
+
 TOKENIZER = "tokenizer"
 REPORT = "report"
 ABLATION = "ablation"
@@ -171,6 +173,11 @@ def contamination(source: str) -> str:
     Not contamination/<source>: there `mira decontaminate` writes, a folder per suite.
     """
     return f"benchmark_hits/{source}"
+
+
+def eval_cache(run_folder: Path) -> Path:
+    """Returns the folder, no unit's, of gold values and verdicts that all models share."""
+    return run_folder / ".eval_cache"
 
 
 _UNIT_FOLDERS = frozenset(

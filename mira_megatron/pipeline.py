@@ -18,6 +18,7 @@ from dataclasses import replace
 from typing import cast
 
 from mira_megatron.config import Recipe, nearest
+from mira_megatron.file_lock import LockHeldError
 from mira_megatron.grouping.source_groups import source_groups
 from mira_megatron.launchers.sharing import HeldByOthers
 from mira_megatron.manifest import read_manifest
@@ -56,6 +57,7 @@ STAGES = {
     "held-out": "mira_megatron.training.held_out",
     "instruct-data": "mira_megatron.instruct.instruct_data",
     "instruct-sft": "mira_megatron.instruct.instruct_sft",
+    "eval": "mira_megatron.eval.evaluation",
     "report": "mira_megatron.report.report",
     "ablation": "mira_megatron.ablation.ablation",
 }
@@ -77,6 +79,7 @@ _NEEDED_SECTIONS = {
     "held-out": {"ablation"},
     "instruct-data": {"instruct_sft"},
     "instruct-sft": {"instruct_sft"},
+    "eval": {"eval"},
     "report": {"select", "arms"},
     "ablation": {"ablation"},
 }
@@ -140,6 +143,7 @@ def run_stages(
     With `reparses` those that are made of kept answers are made again, and nobody is asked. Units
     of earlier stages are not run, but they must be done with this recipe's settings. One that
     others still work on is left to them, with a line that says so. `run_one` is what runs a unit.
+    A model that cannot be evaluated here is told at the end: nothing but what reads that waits.
     """
     # Workers are forked from a server; what it has imported they need not import, each pool anew.
     multiprocessing.get_context("forkserver").set_forkserver_preload(["__main__", *STAGES.values()])
@@ -147,6 +151,7 @@ def run_stages(
     units = recipe_units(recipe)
     wanted = [unit for unit in units if unit.stage in stages and only in (None, unit.name)]
     _check_upstream(wanted, units, run)
+    failures: list[str] = []
     for stage in STAGES:
         if stage in stages:
             if stage == "anchor":  # the first that reads them; which groups there are is known
@@ -163,6 +168,13 @@ def run_stages(
                     run_one(unit, run, resources)
                 except HeldByOthers as held:
                     logger.info("%s", held)
+                except (ValueError, FileNotFoundError) as error:
+                    if stage != "eval" or isinstance(error, LockHeldError):
+                        raise
+                    logger.warning("%s failed; going on with the rest: %s", unit.label, error)
+                    failures.append(str(error))
+    if failures:
+        raise ValueError("; ".join(failures))
 
 
 def _has_all(folders: Sequence[str], run: Run) -> bool:

@@ -21,6 +21,7 @@ _READ = {
     "distill": {"base": "distill"},
     "midtrain": {"base": "midtrain"},
     "instruct_sft": {"base": "instruct-sft", "data": "instruct-sft"},
+    "eval": {"suite": "eval", "data_folder": "eval"},
     "teacher": {"tokenizer": "label"},
     "score": {"tokenizer": "score", "model_path": "score", "anchors_path": "score"},
     "tokenize": {"tokenizer": "tokenize"},

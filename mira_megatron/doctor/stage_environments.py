@@ -56,8 +56,8 @@ def needed_packages(subject: Subject, stage: str) -> tuple[str, ...]:
             return ("megatron-bridge", "megatron-core") if is_bridge else ("megatron-core",)
         case "held-out":
             return ("megatron-core",)
-        case "score" | "reliability":
-            engine = (values.get("score") or {}).get("engine")
+        case "score" | "reliability" | "eval":
+            engine = (values.get("eval" if stage == "eval" else "score") or {}).get("engine")
             return (engine,) if engine in ("vllm", "transformers") else ()
     return ()
 

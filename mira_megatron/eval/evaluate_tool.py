@@ -18,7 +18,7 @@ from rich.console import Console
 
 from mira_megatron.eval.benchmark import Benchmark, Style
 from mira_megatron.eval.evaluate_table import Outcome, print_table
-from mira_megatron.eval.generation.asking import Asked, generate
+from mira_megatron.eval.generation.answerer import Answerer
 from mira_megatron.eval.generation.generations import (
     GENERATIONS_FILE,
     GenerationFile,
@@ -27,7 +27,7 @@ from mira_megatron.eval.generation.generations import (
     textless,
 )
 from mira_megatron.eval.generation.planned import Planned, asked_of, planned_answers
-from mira_megatron.eval.generation.served import Served, check_room, served_models
+from mira_megatron.eval.generation.served import Served, check_room
 from mira_megatron.eval.generation.suite_file import (
     SuiteFile,
     check_same_model,
@@ -50,7 +50,7 @@ class EvaluateOptions:
 
     suite: Path
     output: Path
-    asked: Asked | None  # None: nothing is generated
+    answerer: Answerer | None  # None: nothing is generated
     style: Style | None  # None: as suite.json has it
     benchmarks: tuple[str, ...]  # () is all of the suite's
     limit: int | None  # tasks of each benchmark
@@ -68,7 +68,7 @@ class EvaluateOptions:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class _Work:
+class Work:
     """One benchmark, opened, with the answers that it needs."""
 
     entry: Entry
@@ -76,12 +76,38 @@ class _Work:
     planned: tuple[Planned, ...]
 
     def path(self, output: Path) -> Path:
+        """Returns where its answers lie in the folder of an evaluation."""
         return output / self.entry.name / GENERATIONS_FILE
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Evaluated:
+    """What became of every benchmark, and the work of those that could be opened."""
+
+    suite: Suite
+    outcomes: tuple[Outcome, ...]
+    works: tuple[Work, ...]
 
 
 def run(console: Console, options: EvaluateOptions) -> int:
     """Generates, grades, prints the scores; returns 0, 2 where a benchmark failed, or 1 where this
     machine failed on some programs.
+
+    Raises as `evaluate` does.
+    """
+    evaluated = evaluate(options)
+    print_table(
+        console,
+        evaluated.suite,
+        evaluated.outcomes,
+        is_graded=options.is_graded,
+        limit=options.limit,
+    )
+    return _exit_code(evaluated.outcomes)
+
+
+def evaluate(options: EvaluateOptions) -> Evaluated:
+    """Generates and grades, and returns what became of it.
 
     Raises ValueError or FileNotFoundError for what the user can fix before anything is asked.
     """
@@ -94,27 +120,20 @@ def run(console: Console, options: EvaluateOptions) -> int:
         style = _style(options)
         outcomes = {entry.name: Outcome(entry=entry) for entry in entries}
         works = _opened(options, suite, entries, style, outcomes)
-        if options.asked is not None:
-            served = _write_suite_file(options, options.asked, suite, style, works)
+        if options.answerer is not None:
+            served = _write_suite_file(options, options.answerer, suite, style, works)
             for work in works:
-                _generate(options, options.asked, served, work, outcomes[work.entry.name])
+                _generate(options, options.answerer, served, work, outcomes[work.entry.name])
         if options.is_graded:
             _grade(options, works, outcomes)
-        print_table(
-            console,
-            suite,
-            list(outcomes.values()),
-            is_graded=options.is_graded,
-            limit=options.limit,
-        )
-    return _exit_code(list(outcomes.values()))
+    return Evaluated(suite=suite, outcomes=tuple(outcomes.values()), works=tuple(works))
 
 
 def _style(options: EvaluateOptions) -> Style:
     """Returns how the model is, or was, asked. Raises ValueError where nobody says."""
     written = read_suite_file(options.output)
-    if options.asked is not None and options.style is not None:
-        check_same_model(written, options.asked.model, options.style, options.output)
+    if options.answerer is not None and options.style is not None:
+        check_same_model(written, options.answerer.model, options.style, options.output)
         return options.style
     if written is None:
         raise ValueError(
@@ -130,7 +149,7 @@ def _opened(
     entries: Sequence[Entry],
     style: Style,
     outcomes: Mapping[str, Outcome],
-) -> list[_Work]:
+) -> list[Work]:
     works = []
     for entry in entries:
         try:
@@ -141,16 +160,20 @@ def _opened(
         except (ValueError, FileNotFoundError) as error:
             outcomes[entry.name].fail(str(error))
             continue
-        works.append(_Work(entry=entry, benchmark=benchmark, planned=tuple(planned)))
+        works.append(Work(entry=entry, benchmark=benchmark, planned=tuple(planned)))
     return works
 
 
 def _write_suite_file(
-    options: EvaluateOptions, asked: Asked, suite: Suite, style: Style, works: Sequence[_Work]
+    options: EvaluateOptions,
+    answerer: Answerer,
+    suite: Suite,
+    style: Style,
+    works: Sequence[Work],
 ) -> list[Served]:
-    served = served_models(asked)
-    check_same_weights(read_suite_file(options.output), served, asked.model, options.output)
-    SuiteFile(model=asked.model, style=style).write(
+    served = answerer.served()
+    check_same_weights(read_suite_file(options.output), served, answerer.model, options.output)
+    SuiteFile(model=answerer.model, style=style).write(
         options.output,
         suite,
         served,
@@ -162,9 +185,9 @@ def _write_suite_file(
 
 def _generate(
     options: EvaluateOptions,
-    asked: Asked,
+    answerer: Answerer,
     served: Sequence[Served],
-    work: _Work,
+    work: Work,
     outcome: Outcome,
 ) -> None:
     path = work.path(options.output)
@@ -176,7 +199,7 @@ def _generate(
         if missing:
             check_room(served, max(each.prompt.max_tokens for each in missing))
             with GenerationFile(path) as file:
-                generate(missing, asked, file, title=title, num_done=num_done)
+                answerer.generate(missing, file, title=title, num_done=num_done)
         without = textless(work.planned, read_generations(path))
         logger.info(
             "%s: %d answers, %d of them from earlier%s",
@@ -190,7 +213,7 @@ def _generate(
 
 
 def _grade(
-    options: EvaluateOptions, works: Sequence[_Work], outcomes: Mapping[str, Outcome]
+    options: EvaluateOptions, works: Sequence[Work], outcomes: Mapping[str, Outcome]
 ) -> None:
     ready = [work for work in works if not outcomes[work.entry.name].problem]
     if not ready:

@@ -68,7 +68,10 @@ def load_suite(path: Path, data_folder: Path | None = None) -> Suite:
 
     Raises ValueError for what it lacks and for keys that are not known.
     """
-    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: not YAML: {error}") from error
     if not isinstance(content, dict) or not isinstance(content.get("benchmarks"), dict):
         raise ValueError(f"{path}: no mapping `benchmarks`; see eval/suites/mira9.yaml")
     folder = data_folder if data_folder is not None else Path(str(content.get("data_folder", ".")))

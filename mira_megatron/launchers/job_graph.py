@@ -27,7 +27,7 @@ from mira_megatron.pipeline import STAGES, recipe_units, stage_units
 from mira_megatron.stage import Run, Unit, unit_state
 
 # Arms are trained beside each other, each by a job of its own.
-_JOB_PER_UNIT = ("midtrain", "held-out", "instruct-sft")
+_JOB_PER_UNIT = ("midtrain", "held-out", "instruct-sft", "eval")
 # What is said of all arms is said of those that are whole where one failed.
 WHATEVER_BECAME = ("ablation",)
 REST = "-rest"

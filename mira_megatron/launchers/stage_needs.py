@@ -109,6 +109,8 @@ def _gpus_of_stage(recipe: Recipe, cluster: Cluster, stage: str) -> int:
         own = _section(recipe, "score")
         entries = recipe.mapping("scorers").values()
         asked = [own, *({**own, **entry} for entry in entries if isinstance(entry, Mapping))]
+    elif stage == "eval":
+        asked = [_section(recipe, "eval")]
     elif stage == "baseline":
         entries = recipe.mapping("baselines").values()
         asked = [_as_it_runs(entry) for entry in entries if isinstance(entry, Mapping)]

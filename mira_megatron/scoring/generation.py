@@ -31,8 +31,6 @@ class LocalModel:
     folder: Path  # config.json, safetensors, tokenizer with chat template
     dtype: str  # float32, bfloat16 or auto: as the folder says
     max_model_len: int | None  # tokens of prompt and answer; None: as the folder says
-    temperature: float
-    top_p: float
     seed: int
     batch_size: int  # records at once, where the engine does not decide that itself
     gpu_memory_utilization: float
@@ -42,11 +40,14 @@ class LocalModel:
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """One prompt, the most tokens that its answer may have, and the seed that it is drawn with."""
+    """One prompt, the most tokens that its answer may have, and how the answer is drawn."""
 
     ids: list[int]
     room: int
     seed: int = 0
+    temperature: float = 0.0  # 0: the likeliest token each time
+    top_p: float = 1.0
+    stop: tuple[str, ...] = ()  # the answer ends with the first of these, and holds it
 
 
 @dataclass(kw_only=True, slots=True)
@@ -101,6 +102,24 @@ class Engine(Protocol):
         """Frees the model's memory; nothing may be asked after that."""
 
 
+def fitting_ids(
+    key: str, engine: Engine, text: str, *, least_room: int, has_special: bool = False
+) -> list[int] | Answer:
+    """Returns a text's tokens, or why the model cannot be asked with so much room for its answer.
+
+    With `has_special` what the tokenizer begins or ends every text with is there as well.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        return Answer(key=key, failure="unencodable", failure_detail=str(error))
+    ids: list[int] = engine.tokenizer(text, add_special_tokens=has_special)["input_ids"]
+    if engine.max_model_len - len(ids) < least_room:
+        detail = f"{len(ids)} tokens, and max_model_len={engine.max_model_len}"
+        return Answer(key=key, failure="too_long", failure_detail=detail)
+    return ids
+
+
 class LocalJudge:
     """Answers questions with the model that an engine runs."""
 
@@ -111,6 +130,8 @@ class LocalJudge:
         max_tokens: int,
         is_expected: bool,
         seed: int = 0,
+        temperature: float = 0.0,
+        top_p: float = 1.0,
         examples: Sequence[str] = (),
     ) -> None:
         self._engine = engine
@@ -118,6 +139,8 @@ class LocalJudge:
         self._max_tokens = max_tokens
         self._is_expected = is_expected
         self._seed = seed
+        self._temperature = temperature
+        self._top_p = top_p
         self._text = lru_cache(_NUM_CACHED_TOKENS)(self._uncached_text)
         self._draft = self._draft_of(examples) if examples else None
 
@@ -153,17 +176,14 @@ class LocalJudge:
         text = self._tokenizer.apply_chat_template(
             list(question.messages), add_generation_prompt=True, tokenize=False
         )
-        try:
-            text.encode()
-        except UnicodeEncodeError as error:
-            return Answer(key=question.key, failure="unencodable", failure_detail=str(error))
-        ids = self._tokenizer(text, add_special_tokens=False)["input_ids"]
+        ids = fitting_ids(question.key, self._engine, text, least_room=1)
+        if isinstance(ids, Answer):
+            return ids
         room = self._engine.max_model_len - len(ids)
-        if room < 1:
-            detail = f"{len(ids)} tokens, and max_model_len={self._engine.max_model_len}"
-            return Answer(key=question.key, failure="too_long", failure_detail=detail)
         seed = record_seed(self._seed, question.record_id, attempt=1)
-        return Prompt(ids, min(room, self._max_tokens), seed)
+        return Prompt(
+            ids, min(room, self._max_tokens), seed, temperature=self._temperature, top_p=self._top_p
+        )
 
     def _answer(self, question: Question, prompt: Prompt, generated: Generated) -> Answer:
         text = self._tokenizer.decode(generated.ids, skip_special_tokens=True)

@@ -24,20 +24,10 @@ def local_judge(judge: Judge, examples: Sequence[str]) -> LocalJudge:
     config = judge.config
     assert judge.model_folder is not None, "check_has_model, or distilled_judge"
     assert config.max_tokens is not None, "JudgeConfig"
-    module, name = _CLASSES[config.engine]
-    try:
-        engine_class = getattr(importlib.import_module(module), name)
-    except ModuleNotFoundError as error:
-        raise ValueError(
-            f"engine={config.engine} needs the package {error.name}, which is not installed here: "
-            f'pip install "mira-megatron[{config.engine}]", in an environment of its own for vllm'
-        ) from error
     model = LocalModel(
         folder=judge.model_folder,
         dtype=config.dtype,
         max_model_len=config.max_model_len,
-        temperature=config.temperature or 0.0,
-        top_p=config.top_p or 1.0,
         seed=judge.seed,
         batch_size=config.batch_size,
         gpu_memory_utilization=config.gpu_memory_utilization,
@@ -45,9 +35,27 @@ def local_judge(judge: Judge, examples: Sequence[str]) -> LocalJudge:
         answer_regex=judge.answer_regex,
     )
     return LocalJudge(
-        cast("Engine", engine_class(model)),
+        load_engine(config.engine, model),
         max_tokens=config.max_tokens,
         is_expected=judge.is_expected,
         seed=judge.seed,
+        temperature=config.temperature or 0.0,
+        top_p=config.top_p or 1.0,
         examples=examples,
     )
+
+
+def load_engine(name: str, model: LocalModel) -> Engine:
+    """Returns an engine with its model loaded.
+
+    Raises ValueError where the engine is not installed or cannot load the model.
+    """
+    module, class_name = _CLASSES[name]
+    try:
+        engine_class = getattr(importlib.import_module(module), class_name)
+    except ModuleNotFoundError as error:
+        raise ValueError(
+            f"engine={name} needs the package {error.name}, which is not installed here: "
+            f'pip install "mira-megatron[{name}]", in an environment of its own for vllm'
+        ) from error
+    return cast("Engine", engine_class(model))

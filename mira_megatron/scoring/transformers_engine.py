@@ -1,16 +1,19 @@
 """Runs a small model with Hugging Face transformers, on the CPU or a CUDA device.
 
-Greedy decoding in batches of prompts of like length. What a draft proposes is checked in one pass
-over all of its tokens, and kept up to the first that the model would not have chosen itself: the
-answers are those of plain greedy decoding, in a tenth of its steps. Keys and values of tokens that
-were not kept stay in the cache, where no later token looks at them.
+Decoding in batches of prompts of like length, greedy or drawn: each answer from the seed of its
+prompt, whatever else is in its batch. What a draft proposes is checked in one pass over all of its
+tokens, and kept up to the first that the model would not have chosen itself: the answers are those
+of plain greedy decoding, in a tenth of its steps; drawn ones have no drafts. Keys and values of
+tokens that were not kept stay in the cache, where no later token looks at them.
 
-Arrays: B answers, W tokens fed at once, C tokens in the cache, V vocabulary.
+Arrays: B answers, W tokens fed at once, C tokens in the cache, N answers that are drawn,
+V vocabulary.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import random
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,10 +26,13 @@ from mira_megatron.scoring.answer_draft import Place
 from mira_megatron.scoring.expected_scores import TOP_LOGPROBS
 from mira_megatron.scoring.generation import Doubts, Generated, LocalModel, Prompt, Top
 
+_Text = Callable[[Sequence[int]], str]
+
 _END = "<|im_end|>"
 _DTYPES = {"auto": "auto", "float32": torch.float32, "bfloat16": torch.bfloat16}
 # Waiting for the last of a batch costs more than taking those that have ended out of it.
 _ENDED_FRACTION = 0.5
+_SPARE_TOKENS = 4  # before a stop word, should it begin inside of a token
 
 
 @dataclass(kw_only=True, slots=True, eq=False)
@@ -40,15 +46,28 @@ class _Row:
     tops: list[Top | None] = field(default_factory=list)
     columns: list[int] = field(default_factory=list)  # of the cache, of the tokens fed
     finish_reason: str | None = None
+    has_end_token: bool = False
+    draws: random.Random = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.draws = random.Random(self.prompt.seed)
+
+    @property
+    def is_drawn(self) -> bool:
+        """Returns whether its next token is drawn, and not the likeliest."""
+        return self.prompt.temperature > 0 and self.finish_reason is None
 
     def draft(self) -> list[int]:
         """Returns tokens that are likely to follow; with one more they are within the room."""
-        if self.place is None or self.finish_reason is not None:
+        if self.place is None or self.finish_reason is not None or self.is_drawn:
             return []
         return self.place.sure_tokens()[: self.prompt.room - len(self.ids) - 1]
 
-    def take(self, token_id: int, top: Top | None, end_ids: frozenset[int]) -> None:
-        """Adds a token that the model chose, unless the answer has ended."""
+    def take(self, token_id: int, top: Top | None, end_ids: frozenset[int], text: _Text) -> None:
+        """Adds a token that the model chose, unless the answer has ended.
+
+        `text` returns that of tokens.
+        """
         if self.finish_reason is not None:
             return
         self.place = self.place and self.place.following.get(token_id)
@@ -56,19 +75,31 @@ class _Row:
         self.tops.append(top)
         if token_id in end_ids:
             self.finish_reason = "stop"
+            self.has_end_token = True
+        elif self._has_stop_word(text):
+            self.finish_reason = "stop"
         elif len(self.ids) == self.prompt.room:
             self.finish_reason = "length"
 
     def generated(self) -> Generated:
         """Returns the answer, which has ended."""
         assert self.finish_reason is not None
-        kept = len(self.ids) - (self.finish_reason == "stop")
+        kept = len(self.ids) - self.has_end_token
         return Generated(
             ids=self.ids[:kept],
             tops=self.tops[:kept],
             num_tokens=len(self.ids),
             finish_reason=self.finish_reason,
         )
+
+    def _has_stop_word(self, text: _Text) -> bool:
+        """Returns whether the last token ended a stop word; no token is of less than a byte."""
+        stop = self.prompt.stop
+        if not stop:
+            return False
+        longest = max(len(word.encode()) for word in stop)
+        tail = text(self.ids[-(longest + _SPARE_TOKENS) :])
+        return any(word in tail for word in stop)
 
 
 class TransformersEngine:
@@ -123,8 +154,11 @@ class TransformersEngine:
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
+    def _text(self, ids: Sequence[int]) -> str:
+        return str(self.tokenizer.decode(ids, skip_special_tokens=True))
+
     def _generate(self, rows: list[_Row], doubts: Doubts | None) -> dict[int, Generated]:
-        batch = _Batch(self._model, self._device, rows)
+        batch = _Batch(self._model, self._device, rows, self._text)
         answers: dict[int, Generated] = {}
         has_tops = doubts is not None
         batch.step(self._end_ids, has_tops=has_tops)
@@ -140,8 +174,9 @@ class TransformersEngine:
 class _Batch:
     """Rows, and the cache of what was fed for them."""
 
-    def __init__(self, model: Any, device: Any, rows: list[_Row]) -> None:
+    def __init__(self, model: Any, device: Any, rows: list[_Row], text: _Text) -> None:
         self.rows = rows
+        self._text = text
         self._model = model
         self._device = device
         self._cache = DynamicCache(config=model.config)
@@ -242,6 +277,7 @@ class _Batch:
     ) -> None:
         """Takes of every draft what the model chose too, and the model's own next token."""
         chosen = logits_BWV.argmax(-1).tolist()
+        self._draw(logits_BWV, chosen)
         num_agreed = [_num_agreed(draft, ids) for draft, ids in zip(drafts, chosen, strict=True)]
         tops: Sequence[Top | None] = [None] * len(fed)
         if has_tops:
@@ -258,8 +294,17 @@ class _Batch:
             row.columns.extend(range(end - agreed - bool(row.ids), end))
             self._is_kept_BC[index, end:] = False
             for token_id in drafts[index][:agreed]:
-                row.take(token_id, None, end_ids)
-            row.take(chosen[index][agreed], tops[index], end_ids)
+                row.take(token_id, None, end_ids, self._text)
+            row.take(chosen[index][agreed], tops[index], end_ids, self._text)
+
+    def _draw(self, logits_BWV: Tensor, chosen: list[list[int]]) -> None:
+        """Puts what is drawn in the place of the likeliest token; no draft stands before it."""
+        indices = [index for index, row in enumerate(self.rows) if row.is_drawn]
+        if not indices:
+            return
+        drawn = _drawn(logits_BWV[indices, 0], [self.rows[index] for index in indices])
+        for index, token_id in zip(indices, drawn, strict=True):
+            chosen[index][0] = token_id
 
 
 def _settle(batch: _Batch, ended: list[_Row], doubts: Doubts | None) -> dict[int, Generated]:
@@ -280,6 +325,25 @@ def _settle(batch: _Batch, ended: list[_Row], doubts: Doubts | None) -> dict[int
                     answers[row.number].after_other[number] = top
     batch.select([row for row in batch.rows if row.number not in answers])
     return answers
+
+
+def _drawn(logits_NV: Tensor, rows: Sequence[_Row]) -> list[int]:
+    """Returns a token per row: of the likeliest that together have top_p, each by its share."""
+
+    def column(values: Sequence[float]) -> Tensor:
+        return torch.tensor(values, dtype=torch.float64, device=logits_NV.device)[:, None]
+
+    temperatures = column([row.prompt.temperature for row in rows])
+    likely_NV, ids_NV = torch.softmax(logits_NV.double() / temperatures, -1).sort(
+        dim=-1, descending=True, stable=True
+    )
+    before_NV = likely_NV.cumsum(-1) - likely_NV
+    is_kept_NV = before_NV < column([row.prompt.top_p for row in rows])
+    ends_NV = (likely_NV * is_kept_NV).cumsum(-1)
+    draws = column([row.draws.random() for row in rows]) * ends_NV[:, -1:]
+    places = torch.searchsorted(ends_NV, draws, right=True)
+    ids: list[int] = ids_NV.gather(1, places).squeeze(1).tolist()
+    return ids
 
 
 def _num_agreed(draft: Sequence[int], chosen: Sequence[int]) -> int:

@@ -91,9 +91,10 @@ class VllmEngine:
             return []
         sampling = [
             SamplingParams(
-                temperature=self._settings.temperature,
-                top_p=self._settings.top_p,
+                temperature=prompt.temperature,
+                top_p=prompt.top_p,
                 seed=prompt.seed,
+                stop=list(prompt.stop),
                 max_tokens=prompt.room,
                 logprobs=TOP_LOGPROBS if has_tops else None,
                 structured_outputs=None if regex is None else StructuredOutputsParams(regex=regex),
@@ -109,7 +110,8 @@ def _generated(output: Any, *, has_tops: bool) -> Generated:
     completion = output.outputs[0]
     ids = list(completion.token_ids)
     is_whole = completion.finish_reason == "stop"
-    kept = len(ids) - is_whole  # vLLM's ids hold the token that ended the answer
+    # vLLM's ids hold the token that ended the answer; a stop word is part of the answer.
+    kept = len(ids) - (is_whole and not isinstance(completion.stop_reason, str))
     tops: list[Top | None] = [None] * kept
     if has_tops:
         tops = [_top(likeliest) for likeliest in completion.logprobs[:kept]]

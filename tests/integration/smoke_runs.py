@@ -26,8 +26,8 @@ Case = TypeVar("Case")
 Result = TypeVar("Result")
 
 # recipes/smoke.yaml adopts nothing (test_adopted_corpus.py does), has no other method's scores, and
-# compares no arms (test_train_from_base.py does).
-_NOT_IN_SMOKE = ("adopt", "baseline", "held-out", "contamination", "ablation")
+# compares no arms (test_train_from_base.py does), and has no benchmarks' data (unit/eval does).
+_NOT_IN_SMOKE = ("adopt", "baseline", "held-out", "eval", "contamination", "ablation")
 STAGES = tuple(stage for stage in STAGE_MODULES if stage not in _NOT_IN_SMOKE)
 SMOKE = Path(__file__).parents[2] / "recipes" / "smoke.yaml"
 # What turns the rule judge into an endpoint; nothing answers there.

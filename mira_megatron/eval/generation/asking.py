@@ -135,7 +135,7 @@ class _Run:
 
     def write(self, planned: Planned, answer: Answer) -> None:
         """Writes an answer's line."""
-        self.file.append(_generation(planned, answer))
+        self.file.append(generation_of(planned, answer))
         self.num_written += 1
         self.num_failures_in_a_row = 0
         self.tracker()
@@ -207,7 +207,8 @@ def _request(key: str, planned: Planned) -> Request:
     return Request(key=key, messages=as_message, encoded=encoded, seed=planned.seed)
 
 
-def _generation(planned: Planned, answer: Answer) -> Generation:
+def generation_of(planned: Planned, answer: Answer) -> Generation:
+    """Returns the line of an answer that came, or of what cannot be answered (see _REASONS)."""
     reason = None if answer.failure is None else _REASONS[answer.failure]
     text, finish_reason = None, answer.finish_reason
     if reason is None and answer.text is not None:

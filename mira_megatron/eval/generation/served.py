@@ -51,7 +51,7 @@ def check_room(served: Sequence[Served], max_tokens: int) -> None:
             raise ValueError(
                 f"max_tokens={max_tokens:,} leaves no room for a prompt in the "
                 f"{each.max_model_len:,} tokens of {each.endpoint}; give the suite's sampling "
-                "profile a smaller max_tokens, or serve with a longer context (--max-model-len)"
+                "profile a smaller max_tokens, or the model a longer context (max_model_len)"
             )
 
 

@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from eval_files import write_mbpp
 from submitted_smoke import jobs_by_name, one_machine, smoke
 
 from mira_megatron import layout
@@ -137,6 +138,30 @@ def test_engine_decides_the_gpus_of_an_element_and_those_its_cpus(tmp_path: Path
     jobs = jobs_by_name(smoke(tmp_path, score), cluster)
     assert (jobs["score"].needs.gpus, jobs["score"].needs.cpus) == (2, 32)
     assert (jobs["ingest"].needs.gpus, jobs["ingest"].needs.cpus) == (0, 128)
+
+
+def test_every_model_is_evaluated_by_a_job_with_the_gpus_of_its_engine(tmp_path: Path) -> None:
+    write_mbpp(tmp_path / "mbpp.jsonl")
+    entry = "kind: mbpp, category: c, file: mbpp.jsonl, protocol: p, sampling: greedy"
+    (tmp_path / "suite.yaml").write_text(
+        f"sampling: {{greedy: {{}}}}\nbenchmarks: {{mbpp: {{{entry}}}}}\n"
+    )
+    asked = f"suite: {tmp_path}/suite.yaml, data_folder: {tmp_path}, style: chat"
+    arms = "arms={base: {score: smoke, scope: source}}"
+    overrides = (arms, f"eval={{{asked}, engine: vllm, tensor_parallel_size: 2}}")
+    cluster = one_machine(gpus_per_node=8, gpu="h200", cpus_per_node=128)
+    jobs = jobs_by_name(smoke(tmp_path / "run", *overrides), cluster)
+    found = {name: job for name, job in jobs.items() if job.stage == "eval"}
+    assert waits(found) == {
+        "eval-base": (("instruct-sft-base",), ()),
+        "eval-mira_group": (("instruct-sft-mira_group",), ()),
+    }
+    for name, job in found.items():
+        assert (job.only, job.needs.kind, job.elements) == (name[5:], "stage", 0)
+        assert (job.needs.nodes, job.needs.gpus, job.needs.cpus) == (1, 2, 32)
+    (tmp_path / "mbpp.jsonl").unlink()
+    with pytest.raises(FileNotFoundError, match="the data file of mbpp is not there"):
+        jobs_by_name(smoke(tmp_path / "run", *overrides), cluster)
 
 
 DATAMAN = "method: dataman, temperature: 0, top_p: 1, max_tokens: 29"

@@ -14,8 +14,6 @@ def test_local_judge_that_is_closed_lets_go_of_its_model(tmp_path: Path) -> None
         folder=write_tiny_scorer(tmp_path, ("depth",), is_moe=False, num_steps=1),
         dtype="float32",
         max_model_len=None,
-        temperature=0.0,
-        top_p=1.0,
         seed=0,
         batch_size=1,
         gpu_memory_utilization=0.9,

@@ -42,8 +42,6 @@ def _model(folder: Path, *, batch_size: int = 8, max_model_len: int | None = Non
         folder=folder,
         dtype="float32",
         max_model_len=max_model_len,
-        temperature=0.0,
-        top_p=1.0,
         seed=0,
         batch_size=batch_size,
         gpu_memory_utilization=0.9,
@@ -229,3 +227,62 @@ def test_transformers_engine_batches_are_of_prompts_of_like_length(scorer: Path)
     prompts = [Prompt([1] * length, 1) for length in (5, 2, 4, 2, 9)]
     assert list(engine.batches(prompts)) == [[1, 3], [2, 0], [4]]
     assert list(engine.batches([])) == []
+
+
+def _drawn(folder: Path, batch_size: int, *prompts: Prompt) -> list[list[int]]:
+    engine = TransformersEngine(_model(folder, batch_size=batch_size))
+    found: dict[int, list[int]] = {}
+    for numbers in engine.batches(prompts):
+        answers = engine.generate([prompts[number] for number in numbers], None, None)
+        found.update(zip(numbers, (answer.ids for answer in answers), strict=True))
+    return [found[number] for number in range(len(prompts))]
+
+
+def test_transformers_engine_drawn_answers_follow_their_seeds_in_any_batch(scorer: Path) -> None:
+    prompts = [
+        Prompt(list(range(5, 9 + number)), 12, seed, temperature=1.5)
+        for number in range(2)
+        for seed in (1, 2, 1)
+    ]
+    alone = _drawn(scorer, 1, *prompts)
+    assert alone[0] == alone[2] != alone[1]
+    assert _drawn(scorer, 6, *prompts) == alone
+
+
+def test_transformers_engine_draws_from_the_likeliest_tokens_alone(scorer: Path) -> None:
+    ids = list(range(5, 12))
+    greedy, narrow, wide = _drawn(
+        scorer,
+        1,
+        Prompt(ids, 12),
+        Prompt(ids, 12, 3, temperature=5.0, top_p=1e-9),
+        Prompt(ids, 12, 3, temperature=5.0),
+    )
+    assert greedy == narrow != wide
+
+
+def test_transformers_engine_draws_by_the_probabilities_of_the_model(scorer: Path) -> None:
+    engine = TransformersEngine(_model(scorer))
+    ids = list(range(5, 12))
+    with torch.inference_mode():
+        logits = engine._model(torch.tensor([ids])).logits[0, -1]
+    expected = torch.softmax(logits / 2.0, -1)
+    prompts = [Prompt(ids, 1, seed, temperature=2.0) for seed in range(2_000)]
+    first = [answer.ids[0] if answer.ids else 2 for answer in engine.generate(prompts, None, None)]
+    share = torch.bincount(torch.tensor(first), minlength=len(expected)) / len(first)
+    # The standard deviation of a share over 2,000 draws is at most 0.011.
+    assert (share - expected).abs().max() < 0.045
+
+
+def test_transformers_engine_ends_at_a_stop_word(scorer: Path) -> None:
+    engine = TransformersEngine(_model(scorer))
+    ids = list(range(5, 12))
+    (whole,) = engine.generate([Prompt(ids, 30)], None, None)
+    text = engine.tokenizer.decode(whole.ids)
+    middle = len(text) // 2
+    word = text[middle : middle + 3]
+    (ended,) = engine.generate([Prompt(ids, 30, stop=("not there", word))], None, None)
+    assert ended.finish_reason == "stop"
+    assert ended.ids == whole.ids[: len(ended.ids)]
+    assert word in engine.tokenizer.decode(ended.ids)
+    assert word not in engine.tokenizer.decode(ended.ids[:-1])
