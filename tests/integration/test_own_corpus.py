@@ -133,10 +133,13 @@ def test_guides_teacher_behind_an_endpoint_keeps_what_the_rule_judge_kept(
     printed: list[tuple[str, list[str], str]],
 ) -> None:
     output = next(output for command, _, output in printed if command == "mira run taught.yaml")
-    half, taught = (
-        output.split(f"Arm {arm}\n")[1].split("Blend:")[0] for arm in ("half", "taught")
-    )
-    assert half == taught
+    tables = re.split(r"^Arm (\w+) *$", output, flags=re.MULTILINE)[1:]
+    kept = {
+        arm: re.findall(r"^ (?:airline|problems|solutions) .*", table, re.MULTILINE)
+        for arm, table in zip(tables[::2], tables[1::2], strict=True)
+    }
+    assert len(kept["half"]) == 3
+    assert kept["half"] == kept["taught"] != kept["quarter"]
 
 
 def test_guide_explains_a_record_that_is_there(printed: list[tuple[str, list[str], str]]) -> None:
