@@ -63,6 +63,7 @@ STAGES = {
 }
 # A recipe may end early, with a rubric or a blend: a stage is left out where it has none of these.
 _NEEDED_SECTIONS = {
+    "ingest": {"sources"},
     "sft-data": {"distill"},
     "distill": {"distill"},
     "reliability": {"score"},
@@ -151,6 +152,8 @@ def run_stages(
     units = recipe_units(recipe)
     wanted = [unit for unit in units if unit.stage in stages and only in (None, unit.name)]
     _check_upstream(wanted, units, run)
+    if len(stages) == 1 and only is None and not wanted:
+        logger.warning("%s", _nothing_to_do(recipe, stages[0]))
     failures: list[str] = []
     for stage in STAGES:
         if stage in stages:
@@ -175,6 +178,14 @@ def run_stages(
                     failures.append(str(error))
     if failures:
         raise ValueError("; ".join(failures))
+
+
+def _nothing_to_do(recipe: Recipe, stage: str) -> str:
+    """Returns why a stage that was asked for by name has no units; most need a section."""
+    sections = sorted(_NEEDED_SECTIONS.get(stage, {stage}))
+    is_there = any(recipe.values.get(name) for name in sections)
+    why = "" if is_there else f" without a section {' or '.join(f'`{name}`' for name in sections)}"
+    return f"{recipe.path}: {stage} has nothing to do{why}"
 
 
 def _has_all(folders: Sequence[str], run: Run) -> bool:

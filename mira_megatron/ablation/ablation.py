@@ -25,7 +25,8 @@ from dataclasses import dataclass, field, replace
 from mira_megatron import layout
 from mira_megatron.config import Recipe, nearest
 from mira_megatron.corpus.recipe_sources import recipe_sources
-from mira_megatron.eval.contamination.source_hits import EVAL, scanned_sources
+from mira_megatron.eval.contamination.source_hits import scanned_sources
+from mira_megatron.eval.eval_config import SECTION as EVAL
 from mira_megatron.grouping.source_groups import group_of_source
 from mira_megatron.stage import Unit
 from mira_megatron.tokenization.adopted import adopted_sources

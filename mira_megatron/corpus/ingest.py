@@ -240,9 +240,13 @@ def _check_bad_fraction(
     path = workspace.folder / DROPPED
     with path.open("rb") as lines:
         first = orjson.loads(next(lines))
+    # What an array of objects looks like, in one line or in many, where it is read line by line.
+    is_no_jsonl = settings.source_config.format == "jsonl" and num_malformed == num_rows
+    is_array = is_no_jsonl and first["reason"] in ("invalid_json", "not_an_object")
+    hint = " A file that is one array of objects is read by format 'json'." if is_array else ""
     raise ValueError(
         f"source {settings.source}: {num_malformed:,} of {num_rows:,} rows are malformed, more "
         f"than ingest.max_bad_fraction={settings.config.max_bad_fraction} allows. The first is "
         f"{first['origin']}: {first['reason']} ({first['detail']}); all are listed in {path}. "
-        "Repair the file or the descriptor's `fields`, or raise the limit."
+        f"Repair the file or the descriptor's `fields`, or raise the limit.{hint}"
     )

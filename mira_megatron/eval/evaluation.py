@@ -103,8 +103,7 @@ def units(recipe: Recipe) -> list[Unit]:
 def evaluated_models(recipe: Recipe) -> list[EvaluatedModel]:
     """Returns the models that are asked: the tuned ones, where they are tuned.
 
-    An instruct_sft on a cluster tunes no base arm, so none is asked beside its models. Raises
-    ValueError for a recipe that trains none.
+    Raises ValueError for a recipe that trains none.
     """
     if "instruct_sft" in recipe.values:
         trained = [(unit.name, unit.folder) for unit in instruct_units(recipe)]

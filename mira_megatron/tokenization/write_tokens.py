@@ -305,7 +305,7 @@ def _check_bad(shards: Sequence[PlacedShard], config: WriteConfig) -> None:
     raise ValueError(
         f"{origin}: {reason}: {detail}. {num_bad:,} of {num_rows:,} rows read so far cannot become "
         f"documents, more than max_bad_fraction={config.max_bad_fraction}. Correct the file, name "
-        "its fields, or allow more."
+        "its fields (--text-field, --id-field), or allow more (--max-bad-fraction)."
     )
 
 

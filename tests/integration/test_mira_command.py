@@ -187,3 +187,24 @@ def test_looking_changes_nothing(finished_run: Path, tmp_path: Path, words: list
     made = stamps(run)
     assert_done(smoke(words[0], run, *words[1:]))
     assert stamps(run) == made
+
+
+@pytest.mark.parametrize(
+    ("stage", "section"),
+    [("group", "`group`"), ("midtrain", "`midtrain`"), ("report", "`arms` or `select`")],
+)
+def test_stage_without_its_section_says_that_it_has_nothing_to_do(
+    tmp_path: Path, stage: str, section: str
+) -> None:
+    source = text_source(write_jsonl(tmp_path / "notes.jsonl", GOOD_ROWS))
+    recipe = tmp_path / "recipe.yaml"
+    ingest = {"records_per_part": 10, "max_bad_fraction": 0.01}
+    sections = {"run_folder": str(tmp_path / "run"), "sources": {"notes": source}, "ingest": ingest}
+    recipe.write_text(json.dumps(sections))
+    done = mira(stage, recipe)
+    assert_done(done)
+    assert f"{stage} has nothing to do without a section {section}" in done.output
+
+
+def test_stage_with_work_does_not_say_that_it_has_nothing_to_do(damaged_recipe: Path) -> None:
+    assert "nothing to do" not in mira("ingest", damaged_recipe).output

@@ -11,7 +11,7 @@ of an arm, but what an arm keeps of it is. Adopted sources are tokens without te
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 
@@ -21,12 +21,12 @@ from mira_megatron.corpus.recipe_sources import recipe_sources
 from mira_megatron.eval.contamination.corpus import needles_digest
 from mira_megatron.eval.contamination.items import Item
 from mira_megatron.eval.contamination.published_files import read_items
-from mira_megatron.eval.suite import load_suite
+from mira_megatron.eval.eval_config import SECTION as EVAL
+from mira_megatron.eval.eval_config import eval_config, read_suite
 from mira_megatron.stage import Unit
 from mira_megatron.training.trained_arms import SECTION as ABLATION
 
 VERSION = 1
-EVAL = "eval"
 # An n-gram of more items than this is boilerplate, as in `mira decontaminate`.
 MAX_ITEMS = 10
 
@@ -72,26 +72,15 @@ def scanned_sources(recipe: Recipe) -> tuple[str, ...]:
 def _items(recipe: Recipe) -> Callable[[], list[Item]]:
     """Returns what reads the items of the recipe's benchmarks, once.
 
-    Raises ValueError for a section without a suite; what is returned raises ValueError or
+    Raises what eval_config and read_suite do; what is returned raises ValueError or
     FileNotFoundError for what is wrong with a suite's data files.
     """
-    section = recipe.values[EVAL]
-    if not isinstance(section, Mapping) or not isinstance(section.get("suite"), str):
-        raise ValueError(f"{recipe.path}: {EVAL} needs suite, the path of a suite of benchmarks")
-    path = recipe.path_of(section["suite"])
-    data_folder = section.get("data_folder")
-    names = section.get("benchmarks")
-
-    @cache
-    def read() -> list[Item]:
-        suite = load_suite(path, None if data_folder is None else recipe.path_of(data_folder))
-        return [
-            item
-            for entry in map(suite.entry, names or suite.entries)
-            for item in read_items(entry.kind, entry.name, entry.file)
+    _, entries = read_suite(recipe, eval_config(recipe))
+    return cache(
+        lambda: [
+            item for entry in entries for item in read_items(entry.kind, entry.name, entry.file)
         ]
-
-    return read
+    )
 
 
 def _digest(items: list[Item]) -> str:

@@ -334,3 +334,23 @@ def test_ingest_holds_a_few_parts_in_memory_not_the_file(tmp_path: Path) -> None
     peak_kib = int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
     path.unlink()
     assert peak_kib * 1024 < 500_000_000
+
+
+@pytest.mark.parametrize("option", [None, orjson.OPT_INDENT_2])
+def test_ingest_of_an_array_as_lines_names_the_format_that_reads_it(
+    tmp_path: Path, option: int | None
+) -> None:
+    array = orjson.dumps([{"text": "x"}, {"text": "y"}], option=option)
+    write_rows(tmp_path, a=array.splitlines())
+    with pytest.raises(ValueError, match=r"one array of objects is read by format 'json'\."):
+        ingested(recipe_of(tmp_path, ingest={"max_bad_fraction": 0.2}))
+
+
+@pytest.mark.parametrize("row", [b'{"body": "x"}', b'{"text": 5}'])
+def test_ingest_of_lines_with_other_fields_says_nothing_of_arrays(
+    tmp_path: Path, row: bytes
+) -> None:
+    write_rows(tmp_path, a=[row])
+    with pytest.raises(ValueError, match="1 of 1 rows are malformed") as refused:
+        ingested(recipe_of(tmp_path, ingest={"max_bad_fraction": 0.2}))
+    assert "array" not in str(refused.value)

@@ -144,7 +144,9 @@ def test_bad_rows_that_are_allowed_are_left_out_counted_and_listed(
 ) -> None:
     path = jsonl(tmp_path / "bad.jsonl", TEXTS)
     path.write_bytes(b"{\n" + path.read_bytes() + b'{"text": "\\ud800"}\n[]\n')
-    with pytest.raises(ValueError, match=r"bad\.jsonl:1: invalid_json: .*3 of 65 rows"):
+    with pytest.raises(
+        ValueError, match=r"bad\.jsonl:1: invalid_json: .*3 of 65 rows.*--text-field"
+    ):
         written([path], tokenizer, tmp_path / "out", max_bad_fraction=0.04)
     report = written([path], tokenizer, tmp_path / "other", max_bad_fraction=0.05)
     assert report.num_dropped == {"invalid_json": 2, "not_an_object": 1}
