@@ -62,7 +62,7 @@ PRINTS_ITS_FILES = {
 # Wrong programs that replace what the tests call or, where that cannot be done, wait for the test
 # that does not hold and print the mark that they find in their own text.
 PAYS_NO_HEED = {
-    "cpp": "    return x - y;\n}\n#undef assert\n#define assert(x) 0\nlong other() {\n    return 0;",
+    "cpp": "  return x - y;\n}\n#undef assert\n#define assert(x) 0\nlong other() {\n  return 0;",
     "cs": "        Trace.Listeners.Clear(); return x - y;",
     "java": """
         return x - y;
