@@ -9,7 +9,6 @@ ran the program.
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -25,8 +24,7 @@ from mira_megatron.eval.mbpp_oracles import ANY_ANSWER, expected_value, is_right
 from mira_megatron.eval.mbpp_prompts import mbpp_prompt
 from mira_megatron.eval.sandbox import values
 from mira_megatron.eval.sandbox.contract import Limits, Sandbox
-from mira_megatron.eval.sandbox.interpreter import system_interpreter
-from mira_megatron.eval.tool_versions import said_version
+from mira_megatron.eval.tool_versions import sandboxed_python
 from mira_megatron.eval.verdicts import Extraction, Judgment, Sample, Status, digest
 
 GRADER = "mbpp/1"
@@ -116,7 +114,7 @@ class Mbpp:
 
     @cached_property
     def _python(self) -> bytes:
-        return said_version(system_interpreter().path)
+        return sandboxed_python()
 
     def gold(self, task_id: str) -> str:
         """Returns a program that must pass."""
@@ -163,7 +161,7 @@ class Mbpp:
 
     def gold_values(self, sandbox: Sandbox, task: MbppTask) -> Gold | str:
         """Returns the right values, from the folder where they are kept, or why there are none."""
-        path = self._gold_folder / f"{digest(task.digest, sys.version)}.json"
+        path = self._gold_folder / f"{digest(task.digest, self._python)}.json"
         if path.exists():
             return _read_gold(path)
         called = call_groups(
