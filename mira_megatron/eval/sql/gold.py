@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from mira_megatron.atomic_files import write_json
+from mira_megatron.eval.kept_results import DAMAGED
 from mira_megatron.eval.sandbox.contract import Sandbox
 from mira_megatron.eval.sql.execution import (
     Ending,
@@ -88,7 +89,7 @@ class GoldRows:
             )
         except FileNotFoundError:
             return None
-        except (ValueError, KeyError, TypeError) as error:
+        except DAMAGED as error:
             raise ValueError(
                 f"{path}: no rows of a gold statement ({error}); delete it: it is made again"
             ) from error

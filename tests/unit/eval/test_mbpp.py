@@ -102,9 +102,11 @@ def test_gold_values_are_known_by_the_python_that_runs_programs_and_not_by_the_o
 def test_damaged_gold_values_are_named(sandbox: Sandbox, tmp_path: Path) -> None:
     judged(sandbox, tmp_path, "def add(a, b):\n    return a + b\n")
     (kept,) = tmp_path.glob("gold/*.json")
-    kept.write_text("{")
-    with pytest.raises(ValueError, match="delete it"):
-        judged(sandbox, tmp_path, "def add(a, b):\n    return a + b\n")
+    fewer = '{"values": [["1"], []], "seconds": [[0], []]}'
+    for content in ("{", "[]", '{"values": [[1]], "seconds": 1}', fewer, "[" * 100_000):
+        kept.write_text(content)
+        with pytest.raises(ValueError, match="delete it"):
+            judged(sandbox, tmp_path, "def add(a, b):\n    return a + b\n")
 
 
 def test_a_completion_stands_behind_the_prompt_and_a_program_alone(tmp_path: Path) -> None:
