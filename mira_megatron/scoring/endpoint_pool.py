@@ -265,7 +265,7 @@ class EndpointPool:
         # It takes nothing at all, so a free place there says nothing of when to come again.
         endpoint.num_pauses += 1
         backoff = self._settings.backoff_seconds * 2.0 ** min(endpoint.num_pauses - 1, 16)
-        # A server that says when to come again knows: no longer than that, however often it says so.
+        # A server that says when to come again knows: no longer than that, however often it does.
         self._pause(endpoint, min(backoff, failure.wait_seconds or backoff, LONGEST_WAIT_SECONDS))
         now = self._loop.time()
         if self._refused_since is None:
