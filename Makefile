@@ -55,7 +55,7 @@ sandbox:
 eval-env:
 	tests/environments/eval.sh
 
-# SWE-bench's own grader and what `mira swe` needs beside it (a minute, 600 MB).
+# SWE-bench's own grader and what `mira swe` needs beside it (a minute, 520 MB).
 swe:
 	MIRA_PYTHON=$(PYTHON) tests/environments/swe.sh
 
