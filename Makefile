@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: venv demo test check vllm bridge nemo ray slurm browser sandbox eval-env smoke-vllm smoke-browser integration bench clean
+.PHONY: venv demo test check vllm bridge nemo ray slurm browser sandbox eval-env swe smoke-vllm smoke-browser smoke-swe integration bench clean
 
 venv: $(READY)
 
@@ -21,7 +21,7 @@ test: $(READY)
 	$(BIN)/python -m pytest -m 'not integration'
 
 # What takes too long for every change, or needs components of its own.
-integration: $(READY) vllm bridge nemo ray slurm browser eval-env
+integration: $(READY) vllm bridge nemo ray slurm browser eval-env swe
 	$(BIN)/python -m pytest -m integration
 
 # A real vLLM server on the CPU, in an environment of its own outside the clone (3.4 GB, minutes).
@@ -54,6 +54,13 @@ sandbox:
 # The compilers and interpreters of the benchmarks' languages too (as root, minutes, 700 MB).
 eval-env:
 	tests/environments/eval.sh
+
+# SWE-bench's own grader and what `mira swe` needs beside it (a minute, 520 MB).
+swe:
+	MIRA_PYTHON=$(PYTHON) tests/environments/swe.sh
+
+smoke-swe: $(READY) swe
+	$(BIN)/python -m pytest -m integration tests/integration/test_swe_official.py
 
 smoke-browser: $(READY) browser
 	$(BIN)/python -m pytest -m integration tests/integration/test_report_page.py \

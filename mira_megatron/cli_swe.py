@@ -17,7 +17,7 @@ from mira_megatron.eval.swe.agent_command import (
     AgentRun,
     command_line,
 )
-from mira_megatron.eval.swe.engines import ENGINES, Engine
+from mira_megatron.eval.swe.engines import ENGINES, SETTINGS, Engine
 
 
 def add_swe(commands: Commands[argparse.ArgumentParser]) -> None:
@@ -71,6 +71,7 @@ def run_swe(arguments: argparse.Namespace) -> int:
         logs=arguments.logs,
         output=arguments.output,
         is_subset=arguments.subset,
+        setting=arguments.setting,
     )
     code = tool.grade(Console(), options)
     return code
@@ -133,5 +134,10 @@ def _add_grade(words: Commands[argparse.ArgumentParser]) -> None:
     word.add_argument("--output", required=True, type=Path, metavar="DIR")
     word.add_argument(
         "--subset", action="store_true", help="the dataset may be fewer than all 300 instances"
+    )
+    word.add_argument(
+        "--setting",
+        choices=SETTINGS,
+        help="engine and network of the runs, where LOGS has those of several",
     )
     add_log_level(word)

@@ -18,6 +18,7 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from mira_megatron.atomic_files import write_bytes
 from mira_megatron.eval.answers.extracting import extracted
@@ -118,5 +119,6 @@ def _write_sql(
 
 
 def _file_name(task_id: str) -> str:
-    """Returns a task's name without what would lead out of the folder."""
-    return task_id.replace("/", "_").lstrip(".")
+    """Returns a name of its own for each task, that leads nowhere out of the folder."""
+    name = quote(task_id, safe="", errors="surrogatepass")
+    return f"%2E{name[1:]}" if name.startswith(".") else name

@@ -7,6 +7,9 @@ import os
 import tempfile
 from pathlib import Path
 
+# What reading a file raises that is not as `keep_json` wrote it.
+DAMAGED = (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError)
+
 
 def keep_json(path: Path, content: object) -> None:
     """Writes a file that appears whole, whoever else writes it in the same moment.

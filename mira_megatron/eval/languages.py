@@ -29,7 +29,10 @@ class Language:
     run: str
     tools: tuple[str, ...]  # looked for on PATH, or absolute
     package: str  # what brings them
-    mark: str  # a statement that prints `{mark}`
+    # A statement that prints `{first}` and `{second}` as one word. They never stand side by side in
+    # the program, so that one that prints its own text has not printed the mark.
+    mark: str
+    refuted: str  # a test in the manner of MultiPL-E's: that two numbers are equal that are not
     blocks_at_end: int = 0
     failure_words: tuple[str, ...] = ()  # on stderr they mean a failed test, whatever the exit code
     environment: Mapping[str, str] = field(default_factory=dict)
@@ -40,18 +43,23 @@ class Language:
         """The tools that are programs."""
         return tuple(tool for tool in self.tools if not Path(tool).is_absolute())
 
-    def with_mark(self, tests: str, mark: str) -> str:
+    def with_mark(self, tests: str, mark: str, *, refuted: tuple[int, int] | None = None) -> str:
         """Returns the tests followed by a statement that says they have ended.
 
-        Raises ValueError where they do not end in the blocks that this language's tests end in.
+        With `refuted`, two numbers that differ, a test that cannot hold stands between the two.
+        Raises ValueError where the tests do not end in the blocks that this language's end in.
         """
         end = len(tests.rstrip())
         for _ in range(self.blocks_at_end):
             if end == 0 or tests[end - 1] != "}":
                 raise ValueError(f"tests in {self.name} end in {tests[-40:]!r}, expected a brace")
             end = len(tests[: end - 1].rstrip())
-        statement = self.mark.replace("{mark}", mark)
-        return f"{tests[:end]}\n{statement}\n{tests[end:]}"
+        half = len(mark) // 2
+        added = self.mark.replace("{first}", mark[:half]).replace("{second}", mark[half:])
+        if refuted is not None:
+            one, other = map(str, refuted)
+            added = f"{self.refuted.replace('{one}', one).replace('{other}', other)}\n{added}"
+        return f"{tests[:end]}\n{added}\n{tests[end:]}"
 
     def found_tools(self) -> dict[str, Path]:
         """Returns where the tools lie. Raises ValueError naming the first missing one."""
@@ -85,7 +93,8 @@ LANGUAGES: Mapping[str, Language] = {
             run="./program",
             tools=("g++",),
             package="g++ libboost-dev libssl-dev",
-            mark='std::cout << "{mark}" << std::endl;',
+            mark='std::cout << "{first}" << "{second}" << std::endl;',
+            refuted="assert(({one}) == ({other}));",
             blocks_at_end=_IN_MAIN,
         ),
         Language(
@@ -96,7 +105,8 @@ LANGUAGES: Mapping[str, Language] = {
             run="{mono} program.exe",
             tools=("mcs", "mono"),
             package="mono-mcs mono-runtime libmono-system-numerics4.0-cil",
-            mark='Console.WriteLine("{mark}");',
+            mark='Console.Write("{first}"); Console.WriteLine("{second}");',
+            refuted="Debug.Assert(({one}L) == ({other}L));",
             blocks_at_end=_IN_MAIN_IN_CLASS,
             # Mono goes on, and exits with 0, after a Debug.Assert that does not hold.
             failure_words=("DefaultTraceListener.Fail",),
@@ -112,7 +122,8 @@ LANGUAGES: Mapping[str, Language] = {
             tools=("javac", "java", _JAVATUPLES),
             package="openjdk-17-jdk-headless libjavatuples-java",
             version_word="-version",
-            mark='System.out.println("{mark}");',
+            mark='System.out.print("{first}"); System.out.println("{second}");',
+            refuted="assert(({one}l) == ({other}l));",
             blocks_at_end=_IN_MAIN_IN_CLASS,
         ),
         Language(
@@ -122,7 +133,8 @@ LANGUAGES: Mapping[str, Language] = {
             run="{node} program.js",
             tools=("node",),
             package="nodejs",
-            mark='console.log("{mark}");',
+            mark='console.log("{first}" + "{second}");',
+            refuted="assert.deepEqual({one},{other});",
         ),
         Language(
             name="php",
@@ -131,7 +143,8 @@ LANGUAGES: Mapping[str, Language] = {
             run="{php} -d display_errors=stderr program.php",
             tools=("php",),
             package="php-cli",
-            mark='echo "{mark}";',
+            mark='echo "{first}", "{second}";',
+            refuted='if ({one} !== {other}) { throw new Exception("Test failed!"); }',
         ),
         Language(
             name="py",
@@ -140,7 +153,8 @@ LANGUAGES: Mapping[str, Language] = {
             run="{python3} -I program.py",
             tools=("python3",),
             package="python3",
-            mark='print("{mark}")',
+            mark='print("{first}", "{second}", sep="")',
+            refuted="assert {one} == {other}",
         ),
         Language(
             name="sh",
@@ -149,7 +163,8 @@ LANGUAGES: Mapping[str, Language] = {
             run="{bash} program.sh",
             tools=("bash",),
             package="bash",
-            mark="echo {mark}",
+            mark="printf '%s%s\\n' {first} {second}",
+            refuted='[[ "{one}" = "{other}" ]]',
         ),
         Language(
             name="ts",
@@ -160,7 +175,8 @@ LANGUAGES: Mapping[str, Language] = {
             run="{node} program.js",
             tools=("node", "tsc"),
             package="nodejs, and typescript@5.5.4 from npm",
-            mark='console.log("{mark}");',
+            mark='console.log("{first}" + "{second}");',
+            refuted="assert.deepEqual({one},{other});",
         ),
     )
 }

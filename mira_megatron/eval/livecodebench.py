@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import ast
 import json
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -25,6 +24,7 @@ from mira_megatron.eval.livecodebench_tests import LcbTest
 from mira_megatron.eval.sandbox.contract import Limits, Outcome, Sandbox
 from mira_megatron.eval.sandbox.interpreter import Interpreter
 from mira_megatron.eval.stdin_programs import Run, RunStatus, is_same_printed, run_on_inputs
+from mira_megatron.eval.tool_versions import sandboxed_python
 from mira_megatron.eval.verdicts import Extraction, Form, Judgment, Sample, Status, Verdict, digest
 
 GRADER = "livecodebench/1"
@@ -91,6 +91,10 @@ class LiveCodeBench:
     def _environment(self) -> ExecEnvironment | None:
         return exec_environment(self._python) if self._python else None
 
+    @cached_property
+    def _python_version(self) -> str | bytes:
+        return self._environment.digest if self._environment else sandboxed_python()
+
     @property
     def task_ids(self) -> Sequence[str]:
         """The tasks in the order of the files."""
@@ -110,8 +114,7 @@ class LiveCodeBench:
 
     def task_digest(self, task_id: str) -> str:
         """Returns what a kept verdict depends on beside the program and the grader."""
-        runtime = self._environment.digest if self._environment else sys.version
-        return digest(self.tasks[task_id].digest, runtime)
+        return digest(self.tasks[task_id].digest, self._python_version)
 
     def gold(self, task_id: str) -> str | None:
         """Returns None: solutions are not published."""

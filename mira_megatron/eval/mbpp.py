@@ -9,7 +9,6 @@ ran the program.
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,14 +18,13 @@ from typing import Any
 from mira_megatron.eval.answers.python_program import python_program
 from mira_megatron.eval.benchmark import Prompt, Style
 from mira_megatron.eval.grouped_calls import Call, CallStatus, call_groups
-from mira_megatron.eval.kept_results import keep_json
+from mira_megatron.eval.kept_results import DAMAGED, keep_json
 from mira_megatron.eval.mbpp_inputs import typed_arguments
 from mira_megatron.eval.mbpp_oracles import ANY_ANSWER, expected_value, is_right
 from mira_megatron.eval.mbpp_prompts import mbpp_prompt
 from mira_megatron.eval.sandbox import values
 from mira_megatron.eval.sandbox.contract import Limits, Sandbox
-from mira_megatron.eval.sandbox.interpreter import system_interpreter
-from mira_megatron.eval.tool_versions import said_version
+from mira_megatron.eval.tool_versions import sandboxed_python
 from mira_megatron.eval.verdicts import Extraction, Judgment, Sample, Status, digest
 
 GRADER = "mbpp/1"
@@ -116,7 +114,7 @@ class Mbpp:
 
     @cached_property
     def _python(self) -> bytes:
-        return said_version(system_interpreter().path)
+        return sandboxed_python()
 
     def gold(self, task_id: str) -> str:
         """Returns a program that must pass."""
@@ -163,9 +161,9 @@ class Mbpp:
 
     def gold_values(self, sandbox: Sandbox, task: MbppTask) -> Gold | str:
         """Returns the right values, from the folder where they are kept, or why there are none."""
-        path = self._gold_folder / f"{digest(task.digest, sys.version)}.json"
+        path = self._gold_folder / f"{digest(task.digest, self._python)}.json"
         if path.exists():
-            return _read_gold(path)
+            return _read_gold(path, task)
         called = call_groups(
             sandbox,
             task.solution,
@@ -190,7 +188,7 @@ class Mbpp:
             "seconds": [[call.seconds for call in group] for group in called.groups],
         }
         keep_json(path, content)
-        return _read_gold(path)
+        return _read_gold(path, task)
 
 
 def load_tasks(path: Path) -> dict[str, MbppTask]:
@@ -268,14 +266,19 @@ def _shown(value: Any) -> str:
         return f"of type {type(value).__name__}, too long to be shown"
 
 
-def _read_gold(path: Path) -> Gold:
+def _read_gold(path: Path, task: MbppTask) -> Gold:
     try:
         content = json.loads(path.read_bytes())
-        return Gold(
+        gold = Gold(
             values=tuple(tuple(map(values.decode, group)) for group in content["values"]),
             seconds=tuple(tuple(map(float, group)) for group in content["seconds"]),
         )
-    except (ValueError, KeyError, TypeError) as error:
+        expected = list(map(len, task.inputs))
+        for found in (list(map(len, gold.values)), list(map(len, gold.seconds))):
+            if found != expected:
+                raise ValueError(f"of {found} calls, expected {expected}")
+        return gold
+    except DAMAGED as error:
         raise ValueError(
             f"{path}: no gold values ({error}); delete it: it is made again"
         ) from error

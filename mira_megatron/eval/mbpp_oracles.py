@@ -72,7 +72,7 @@ def _follows_the_rule(
     entry_point: str, arguments: Sequence[Any], expected: Any, value: Any, tolerance: float
 ) -> bool:
     if entry_point in _AS_SETS:
-        return set(value) == set(expected)
+        return _same_set(value, set(expected))
     if entry_point in NOT_NONE:
         answer = value if isinstance(value, bool) else value is not None
         return bool(answer == expected)
@@ -89,6 +89,18 @@ def _follows_the_rule(
             return bool(value == _digit_distance(*arguments))
         case _:
             return False
+
+
+def _same_set(value: Any, expected: set[Any]) -> bool:
+    """Returns set(value) == expected. What is no member ends it: numbers that a model made to have
+    one hash would take hours to be put into a set.
+    """
+    found = set()
+    for item in value:
+        if item not in expected:
+            return False
+        found.add(item)
+    return len(found) == len(expected)
 
 
 def _is_close(value: Any, expected: Any, tolerance: float) -> bool:

@@ -2,7 +2,9 @@
 
 A program is the task's prompt, a completion and the task's tests. It passes when it compiles, exits
 with 0, and gets as far as its last test: a mark that nobody knows beforehand is printed behind it,
-so a program that leaves early, `exit(0)` in the middle, has not passed.
+so a program that leaves early, `exit(0)` in the middle, has not passed. What passes is run once
+more with a test that cannot hold behind the last one. A program that gets as far as the mark there
+too pays its tests no heed: it has replaced what they call, or prints the mark itself.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from mira_megatron.eval.sandbox.contract import Job, Limits, Outcome, Sandbox
 from mira_megatron.eval.tool_versions import language_digest
 from mira_megatron.eval.verdicts import Extraction, Form, Judgment, Sample, Status, digest
 
-GRADER = "multipl_e/1"
+GRADER = "multipl_e/2"
 
 _FIELDS = ("name", "language", "prompt", "tests")
 _COMPILER_REFUSED = 97
@@ -143,7 +145,9 @@ def language_job(language: Language, program: str) -> Job:
     run = f"exec {_filled(language.run, words)}"
     if language.compile:
         compile_ = _filled(language.compile, words)
-        run = f"{compile_} >said 2>&1 || {{ cat said >&2; exit {_COMPILER_REFUSED}; }}; {run}"
+        refusal = f"{{ cat said >&2; exit {_COMPILER_REFUSED}; }}"
+        # The compiled program does not find its source, and the mark in it.
+        run = f"{compile_} >said 2>&1 || {refusal}; rm -f said {language.file}; {run}"
     return Job(
         argv=("/bin/sh", "-c", run),
         files={language.file: program.encode("utf-8", "surrogatepass")},
@@ -203,8 +207,27 @@ def _task_of_line(line: bytes, where: str, language: Language) -> MultiplETask:
 def _run_tests(
     sandbox: Sandbox, language: Language, code: str, tests: str
 ) -> tuple[Outcome, tuple[Status, str]]:
+    outcome, status = _run_once(sandbox, language, code, tests)
+    if status[0] is Status.PASS:
+        one = secrets.randbelow(1 << 20)
+        refuted = (one, one + 1 + secrets.randbelow(1 << 20))
+        _, with_refuted = _run_once(sandbox, language, code, tests, refuted=refuted)
+        if with_refuted[0] is Status.PASS:
+            status = Status.FAIL, "also passes with a test that cannot hold"
+    return outcome, status
+
+
+def _run_once(
+    sandbox: Sandbox,
+    language: Language,
+    code: str,
+    tests: str,
+    *,
+    refuted: tuple[int, int] | None = None,
+) -> tuple[Outcome, tuple[Status, str]]:
     mark = secrets.token_hex(16)
-    outcome = sandbox.run(language_job(language, f"{code}\n{language.with_mark(tests, mark)}"))
+    program = f"{code}\n{language.with_mark(tests, mark, refuted=refuted)}"
+    outcome = sandbox.run(language_job(language, program))
     return outcome, _status_of(outcome, language, mark.encode())
 
 

@@ -9,16 +9,18 @@ Time limits and failures of this machine are not kept: the next run may see some
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from mira_megatron.eval.benchmark import Benchmark, verdict_names_of
-from mira_megatron.eval.kept_results import keep_json
+from mira_megatron.eval.kept_results import DAMAGED, keep_json
 from mira_megatron.eval.sandbox.contract import Sandbox, SandboxError
 from mira_megatron.eval.verdicts import Judgment, Status, digest
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -103,18 +105,26 @@ class _Cache:
         self._folder = folder / "verdicts"
 
     def find(self, benchmark: Benchmark, program: Program, level: int) -> Judgment | None:
-        """Returns what a run at the same level or a better one showed."""
-        with suppress(FileNotFoundError, ValueError, KeyError, TypeError):
-            content = json.loads(self._path(benchmark, program).read_bytes())
-            if content["isolation"] >= level:
-                return Judgment(
-                    statuses={
-                        name: (Status(status), str(detail))
-                        for name, (status, detail) in content["statuses"].items()
-                    },
-                    isolation=int(content["isolation"]),
-                )
-        return None
+        """Returns what a run at the same level or a better one showed.
+
+        A file that is damaged is named, and made again by the run that follows.
+        """
+        path = self._path(benchmark, program)
+        try:
+            content = json.loads(path.read_bytes())
+            isolation = int(content["isolation"])
+            statuses = {
+                str(name): (Status(status), str(detail))
+                for name, (status, detail) in content["statuses"].items()
+            }
+            if set(statuses) != set(verdict_names_of(benchmark, program.task_id)):
+                raise ValueError(f"verdicts of {', '.join(statuses) or 'nothing'}")
+        except FileNotFoundError:
+            return None
+        except DAMAGED as error:
+            logger.warning("%s: damaged (%r); its program is run again", path, error)
+            return None
+        return Judgment(statuses=statuses, isolation=isolation) if isolation >= level else None
 
     def keep(self, benchmark: Benchmark, program: Program, judgment: Judgment) -> None:
         """Keeps what the same program would show again."""

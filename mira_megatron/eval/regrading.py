@@ -1,4 +1,4 @@
-"""What another version of a grader makes of the same samples: the verdicts that flip.
+"""What another version of a grader makes of the same programs: the verdicts that flip.
 
 verdicts.jsonl keeps the verdicts of every grader that was there, each with its grader's name and
 version, and grading appends to it.
@@ -12,12 +12,12 @@ from pathlib import Path
 
 from mira_megatron.eval.verdicts import Status, Verdict
 
-Place = tuple[str, str, int]  # benchmark, task, sample
+Place = tuple[str, str, int, str]  # benchmark, task, sample, its program's digest
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Flip:
-    """One sample on which two graders do not agree."""
+    """One sample's program on which two graders do not agree."""
 
     benchmark: str
     task_id: str
@@ -36,7 +36,7 @@ class Flip:
 
 
 def earlier_verdicts(verdicts: Iterable[Verdict], grader: str) -> dict[Place, Verdict]:
-    """Returns the latest verdict of another grader on every sample that has one."""
+    """Returns the latest verdict of another grader on every program that has one."""
     return {_place(verdict): verdict for verdict in verdicts if verdict.grader != grader}
 
 
@@ -68,7 +68,8 @@ def check_regraded(
 def flips(earlier: Mapping[Place, Verdict], verdicts: Iterable[Verdict]) -> list[Flip]:
     """Returns the verdicts that are not what they were, in their order.
 
-    A failure of this machine is no verdict on a program, so it flips nothing.
+    A failure of this machine is no verdict on a program, so it flips nothing. Nor does a sample
+    that has another program than it had: two programs may differ.
     """
     found = []
     for verdict in verdicts:
@@ -90,4 +91,4 @@ def flips(earlier: Mapping[Place, Verdict], verdicts: Iterable[Verdict]) -> list
 
 
 def _place(verdict: Verdict) -> Place:
-    return verdict.benchmark, verdict.task_id, verdict.sample
+    return verdict.benchmark, verdict.task_id, verdict.sample, verdict.code_digest

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from mira_megatron.eval.languages import Language
 from mira_megatron.eval.sandbox.contract import Job, Limits, Sandbox
+from mira_megatron.eval.sandbox.interpreter import system_interpreter
 from mira_megatron.eval.verdicts import digest
 
 _LIMITS = Limits(
@@ -50,6 +51,11 @@ def language_digest(language: Language) -> str:
             said_version(path, language.version_word) if is_program else path.read_bytes(),
         ]
     return digest(*parts)
+
+
+def sandboxed_python() -> bytes:
+    """Returns the version of the system's Python, which runs programs; another one may grade."""
+    return said_version(system_interpreter().path)
 
 
 def said_version(program: Path | str, word: str = "--version") -> bytes:

@@ -2,8 +2,8 @@
 
 A request goes where most room is, so an endpoint that is slow to answer gets less. What finds no
 room waits in line. An endpoint that fails is taken out; one that says "later" (429, 503) to all it
-gets is paused, ever longer. While all are out or say so, what waits is let wait for
-`patience_seconds`, and then told to give up. No request is sent here.
+gets is paused, ever longer, or for as long as it says itself. While all are out or say so, what
+waits is let wait for `patience_seconds`, and then told to give up. No request is sent here.
 """
 
 from __future__ import annotations
@@ -265,7 +265,8 @@ class EndpointPool:
         # It takes nothing at all, so a free place there says nothing of when to come again.
         endpoint.num_pauses += 1
         backoff = self._settings.backoff_seconds * 2.0 ** min(endpoint.num_pauses - 1, 16)
-        self._pause(endpoint, min(backoff, LONGEST_WAIT_SECONDS))
+        # A server that says when to come again knows: no longer than that, however often it does.
+        self._pause(endpoint, min(backoff, failure.wait_seconds or backoff, LONGEST_WAIT_SECONDS))
         now = self._loop.time()
         if self._refused_since is None:
             self._refused_since = now

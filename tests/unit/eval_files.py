@@ -7,7 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from mira_megatron.eval.language_probes import PROBES
+from mira_megatron.eval.sandbox import interpreter
 
 ADD = {
     "task_id": "Mbpp/1001",
@@ -44,6 +47,15 @@ MULTIPL_E: Mapping[str, tuple[str, str, str, str]] = {
     for language, probe in PROBES.items()
 }
 MULTIPL_E_TASK = "HumanEval_53_add"
+
+
+def other_system_python(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Has this machine's python3 say another version; no sandbox sees it."""
+    python = folder / "bin/python3"
+    python.parent.mkdir()
+    python.write_text("#!/bin/sh\necho Python 3.0.0\n")
+    python.chmod(0o755)
+    monkeypatch.setattr(interpreter, "SEARCH_PATH", str(python.parent))
 
 
 def write_multipl_e(path: Path, language: str) -> Path:

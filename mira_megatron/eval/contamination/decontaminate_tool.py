@@ -4,8 +4,12 @@ Reads   records/<source>/part-*.parquet of a recipe, the suite's data files
 Writes  OUTPUT/items.jsonl     a line per benchmark item: how much of it lies where
         OUTPUT/hits.parquet    a row per record and surface
         OUTPUT/keep.parquet    the records to leave out, as `with_masks` of an arm reads them
-        OUTPUT/summary.json    counts per benchmark and source, files by digest, settings
+        OUTPUT/summary.json    counts per benchmark and source, files by digest, settings; last,
+                               with the digests of the three: without it they are not finished
         OUTPUT/parts/          the hits of every part: what a killed run goes on from
+
+The first four files are taken away before the first of them is written, so all that are there are
+always of one run.
 """
 
 from __future__ import annotations
@@ -77,15 +81,22 @@ def run(console: Console, recipe: Recipe, options: DecontaminateOptions) -> int:
     with held_lock(output / ".lock", f"{output}: another `mira decontaminate` writes here"):
         scan = scan_corpus(parts, items, output, max_items=MAX_ITEMS, workers=options.workers)
         findings = findings_of(scan, parts, options.threshold)
-        write_items(output / ITEMS_FILE, findings.items)
-        write_parquet(output / HITS_FILE, findings.hits)
-        write_parquet(output / KEEP_FILE, findings.keep)
-        summary = _summary(recipe, suite, options, parts, findings, scan, files)
-        write_json(output / SUMMARY_FILE, summary)
+        _write(output, findings, _summary(recipe, suite, options, parts, findings, scan, files))
         shutil.rmtree(output / ".scratch", ignore_errors=True)
     print_findings(console, findings, parts)
     _print_next_step(console, findings, output)
     return 0
+
+
+def _write(output: Path, findings: Findings, summary: Mapping[str, object]) -> None:
+    written = (ITEMS_FILE, HITS_FILE, KEEP_FILE)
+    for name in (SUMMARY_FILE, *written):
+        (output / name).unlink(missing_ok=True)
+    write_items(output / ITEMS_FILE, findings.items)
+    write_parquet(output / HITS_FILE, findings.hits)
+    write_parquet(output / KEEP_FILE, findings.keep)
+    digests = {name: file_digest(output / name) for name in written}
+    write_json(output / SUMMARY_FILE, {**summary, "written": digests})
 
 
 def _data_files(suite: Suite, options: DecontaminateOptions) -> dict[tuple[str, str], Path]:

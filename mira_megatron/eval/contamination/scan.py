@@ -110,8 +110,10 @@ def _query_hits(
     for document in np.unique(document_Q).tolist():
         first, last = int(offset_D1[document]), int(offset_D1[document + 1])
         text = _text(content_B[first:last])
-        number_B = np.cumsum((content_B[first:last] & 0xC0) != 0x80) - 1  # of the character
-        starts = number_B[start_Q[document_Q == document] - first].tolist()
+        # Of the character that begins at a byte: without the bytes before it that begin none.
+        inner_B = np.flatnonzero((content_B[first:last] & 0xC0) == 0x80)
+        begins = start_Q[document_Q == document] - first
+        starts = (begins - np.searchsorted(inner_B, begins)).tolist()
         seen = set[int]()
         for query in sql.query_hits(text, starts, needles.queries, needles.tables):
             for surface in needles.queries[query.key]:

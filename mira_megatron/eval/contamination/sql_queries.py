@@ -21,9 +21,15 @@ from sqlglot.errors import SqlglotError
 
 from mira_megatron.eval.contamination.code_tokens import text_tokens
 
+logger = logging.getLogger(__name__)
+
 # Shorter queries (select count ( * ) from student) are written by anybody anywhere.
 MIN_TOKENS = 12
 _MAX_CHARS = 4000  # of a candidate; the longest gold query of Spider and BIRD has some 1,000
+# Of one text: characters of candidates looked at, and those of each new one once more by what it
+# costs to parse it, so some minutes. The whole of Spider's questions in one text is a tenth.
+MAX_WORK = 500_000_000
+_PARSING_WORK = 50
 # Where a query in a text may end, the likeliest first; inside of JSON a line ends with \n.
 _ENDS = (
     re.compile(r";|```|<\||\n\s*\n|\\n\s*\\n|\"\"\"|\Z"),
@@ -93,29 +99,52 @@ def tables_of(text: str, dialect: str = "sqlite") -> frozenset[str]:
 
 
 def query_hits(
-    text: str, starts: Sequence[int], known: Mapping[str, object], tables: frozenset[str]
+    text: str,
+    starts: Sequence[int],
+    known: Mapping[str, object],
+    tables: frozenset[str],
+    *,
+    max_work: int = MAX_WORK,
 ) -> Iterator[QueryHit]:
     """Yields the known queries of a text; `starts` are the characters where `select` stands.
 
-    `tables` are those of all known queries: what reads from none of them is not looked at.
+    `tables` are those of all known queries: what reads from none of them is not looked at. What
+    lies behind the bound on work is not either, which is logged.
     """
-    if tables.isdisjoint(map(str.lower, _FROM.findall(text))):
+    if not _reads_from(text, tables):
         return
-    reached = 0
+    reached, work_left = 0, max_work
+    parsed: dict[str, QueryHashes | None] = {}
     for start in sorted({*starts, *(found.start() for found in _COMMON_TABLE.finditer(text))}):
         if start < reached:
             continue  # inside of a query that was found
+        if work_left <= 0:
+            logger.warning(
+                "a text of %d characters has too many queries: those behind character %d are not "
+                "compared as a whole",
+                len(text),
+                start,
+            )
+            return
         for end in _ends(text, start):
             query = _ESCAPED_QUOTE.sub('"', _ESCAPED_SPACE.sub("\n", text[start:end]))
-            if not any(name.lower() in tables for name in _FROM.findall(query)):
+            work_left -= len(query)
+            if not _reads_from(query, tables):
                 continue
-            hashes = query_hashes(query)
+            if query not in parsed:
+                work_left -= _PARSING_WORK * len(query)
+                parsed[query] = query_hashes(query)
+            hashes = parsed[query]
             found = [key for key in (hashes.exact, hashes.masked) if key in known] if hashes else []
             for key in found:
                 yield QueryHit(key=key, start=start, end=end)
             if found:
                 reached = end
                 break
+
+
+def _reads_from(text: str, tables: frozenset[str]) -> bool:
+    return any(found[1].lower() in tables for found in _FROM.finditer(text))
 
 
 def _ends(text: str, start: int) -> list[int]:

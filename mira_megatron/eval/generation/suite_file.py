@@ -16,7 +16,7 @@ from mira_megatron.eval.generation.served import Served
 from mira_megatron.eval.suite import Suite
 
 SUITE_FILE = "suite.json"
-_SCHEMA_VERSION = 1
+_SCHEMA_VERSION = 2
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,26 +36,33 @@ class SuiteFile:
         *,
         limit: int | None,
     ) -> None:
-        """Writes the file; `asked` says with what each benchmark is, and keeps those of before."""
+        """Writes the file; `asked` says with what each benchmark is asked in this call.
+
+        Benchmarks of earlier calls stay with the suite and the sampling that they were asked with.
+        """
         path = output / SUITE_FILE
         before = json.loads(path.read_bytes())["benchmarks"] if path.exists() else {}
+        suite_fields = {
+            "name": suite.name,
+            "path": str(suite.path),
+            "sha256": hashlib.sha256(suite.path.read_bytes()).hexdigest(),
+        }
         content = {
             "schema_version": _SCHEMA_VERSION,
-            "suite": {
-                "name": suite.name,
-                "path": str(suite.path),
-                "sha256": hashlib.sha256(suite.path.read_bytes()).hexdigest(),
-            },
             "model": self.model,
             "style": self.style,
-            "sampling": {
-                name: asdict(suite.sampling[name])
-                for name in sorted({suite.entries[each].sampling for each in asked})
-            },
             "served": [each.to_json() for each in served],
             "benchmarks": {
                 **before,
-                **{name: {**fields, "limit": limit} for name, fields in asked.items()},
+                **{
+                    name: {
+                        **fields,
+                        "limit": limit,
+                        "suite": suite_fields,
+                        "settings": asdict(suite.sampling_of(suite.entry(name))),
+                    }
+                    for name, fields in asked.items()
+                },
             },
             "mira_megatron": __version__,
         }

@@ -2,7 +2,9 @@
 
 None, bool, int, float, str, bytes, complex and list, tuple, set, frozenset, dict keep their type; a
 subclass of one becomes the type itself, without its methods; numpy arrays become lists and numpy
-numbers become numbers. NaN, infinities, -0.0 and integers of any length are kept. Depth is bounded.
+numbers become numbers. NaN, infinities, -0.0 and integers of any length are kept. Depth is bounded,
+and so is how many members of a set have one hash: k * (2 ** 61 - 1) has the same for every k, and a
+set of them takes time that grows with the square of their number.
 
 The module also runs inside sandboxes, by itself: it needs only the standard library.
 """
@@ -11,10 +13,12 @@ from __future__ import annotations
 
 import json
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any
 
 MAX_DEPTH = 64
+MAX_ALIKE = 1024  # members of a set, or keys, of one hash
 _SAFE_INT = 1 << 53  # JSON readers agree on numbers up to here; Python prints no endless ones
 _SEQUENCES: dict[str, tuple[type, Callable[[Any], Iterable[object]]]] = {
     "list": (list, list.__iter__),
@@ -96,8 +100,21 @@ def _value(plain: Any, depth: int) -> Any:
         case ["bytes", str(digits)]:
             return bytes.fromhex(digits)
         case ["dict", list(pairs)]:
-            return dict([[_value(item, depth - 1) for item in pair] for pair in pairs])
+            read = [[_value(item, depth - 1) for item in pair] for pair in pairs]
+            _check_hashes([pair[0] for pair in read if pair])
+            return dict(read)
         case [str(name), list(items)] if name in _SEQUENCES:
-            return _SEQUENCES[name][0]([_value(item, depth - 1) for item in items])
+            values = [_value(item, depth - 1) for item in items]
+            if name in ("set", "frozenset"):
+                _check_hashes(values)
+            return _SEQUENCES[name][0](values)
         case _:
             raise NotAValue("no encoded value: a list without a known tag")
+
+
+def _check_hashes(members: list[Any]) -> None:
+    """Raises NotAValue where too many members have one hash, TypeError where one has none."""
+    if len(members) > MAX_ALIKE:
+        ((_, count),) = Counter(map(hash, members)).most_common(1)
+        if count > MAX_ALIKE:
+            raise NotAValue(f"{count:,} members of one hash")

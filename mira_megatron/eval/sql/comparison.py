@@ -6,6 +6,10 @@ and 0.1 + 0.2 is not 0.3; '2' is not 2, and NULL equals NULL.
 Columns are matched in any order without trying all orders: a column can only stand for one that
 holds the same values the same number of times, beside rows that hold the same values; every choice
 then narrows which rows can stand for which. What is left is searched up to a bound on work.
+
+The left rows are the gold statement's. The right ones, which a model chose, are looked up among
+them and never make a table of their own: rows of -1 and -2 all have one hash, and a million of them
+would take days to be put into a set.
 """
 
 from __future__ import annotations
@@ -26,12 +30,25 @@ class BoundHit(Exception):
 
 def same_set(left: Sequence[Row], right: Sequence[Row]) -> bool:
     """Returns whether the same rows occur, however often."""
-    return set(left) == set(right)
+    wanted = set(left)
+    found = set()
+    for row in right:
+        if row not in wanted:
+            return False
+        found.add(row)
+    return len(found) == len(wanted)
 
 
 def same_bag(left: Sequence[Row], right: Sequence[Row]) -> bool:
     """Returns whether the same rows occur equally often."""
-    return len(left) == len(right) and Counter(left) == Counter(right)
+    if len(left) != len(right):
+        return False
+    missing = Counter(left)
+    for row in right:
+        if not missing.get(row):
+            return False
+        missing[row] -= 1
+    return True
 
 
 def same_list(left: Sequence[Row], right: Sequence[Row]) -> bool:
@@ -94,14 +111,14 @@ class _Search:
 
     def run(self) -> bool:
         """Returns whether all columns can be assigned at once."""
-        bags = [Counter(row) for row in zip(*self._left, strict=True)]
+        rows = zip(*self._left, strict=True)
         numbers: dict[Hashable, int] = {}
-        start = _Classes(
-            _bag_numbers(bags, numbers),
-            _bag_numbers([Counter(row) for row in zip(*self._right, strict=True)], numbers),
-        )
-        if Counter(start.left) != Counter(start.right):
+        numbered = [numbers.setdefault(_members(row), len(numbers)) for row in rows]
+        wanted = [numbers.get(_members(row)) for row in zip(*self._right, strict=True)]
+        found = [number for number in wanted if number is not None]
+        if Counter(numbered) != Counter(found):
             return False
+        start = _Classes(numbered, found)
         choices = self._choices(start)
         order = sorted(choices, key=lambda column: len(choices[column]))
         return self._assign(order, choices, start, frozenset())
@@ -142,6 +159,6 @@ class _Search:
         return False
 
 
-def _bag_numbers(bags: Sequence[Counter[Hashable]], numbers: dict[Hashable, int]) -> list[int]:
-    """Returns a number per bag of values, the same one for equal bags."""
-    return [numbers.setdefault(frozenset(bag.items()), len(numbers)) for bag in bags]
+def _members(row: Sequence[Hashable]) -> frozenset[tuple[Hashable, int]]:
+    """Returns what is equal for rows of the same values in any order."""
+    return frozenset(Counter(row).items())

@@ -2,6 +2,8 @@
 
 Writes  CACHE/gold/<digest>.json; a statement that ran out of time or whose process died is not
         kept, and one that asks for the day is kept for a day
+
+Within one run, what ran out of time is not run again: it would for every sample of its task.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from mira_megatron.atomic_files import write_json
+from mira_megatron.eval.kept_results import DAMAGED
 from mira_megatron.eval.sandbox.contract import Sandbox
 from mira_megatron.eval.sql.execution import (
     Ending,
@@ -45,6 +48,7 @@ class GoldRows:
     def __init__(self, cache_folder: Path, limits: StatementLimits) -> None:
         self._folder = cache_folder / "gold"
         self._limits = limits
+        self._out_of_time: dict[GoldStatement, Execution] = {}
 
     def executions(
         self, sandbox: Sandbox, statements: Sequence[GoldStatement]
@@ -72,6 +76,8 @@ class GoldRows:
         return self._folder / f"{key}.json"
 
     def _kept(self, statement: GoldStatement) -> Execution | None:
+        if statement in self._out_of_time:
+            return self._out_of_time[statement]
         path = self._path(statement)
         try:
             content = json.loads(path.read_bytes())
@@ -83,12 +89,14 @@ class GoldRows:
             )
         except FileNotFoundError:
             return None
-        except (ValueError, KeyError, TypeError) as error:
+        except DAMAGED as error:
             raise ValueError(
                 f"{path}: no rows of a gold statement ({error}); delete it: it is made again"
             ) from error
 
     def _keep(self, statement: GoldStatement, execution: Execution) -> None:
+        if execution.ending is Ending.TIMEOUT:
+            self._out_of_time[statement] = execution
         if execution.ending not in _LASTING:
             return
         self._folder.mkdir(parents=True, exist_ok=True)

@@ -29,6 +29,7 @@ from mira_megatron.eval.sql.statements import (
 from mira_megatron.eval.verdicts import Status
 
 GOLD_ERROR = "gold error"
+GOLD_TIMEOUT = "gold timeout"
 NO_GOLD_ROWS = "gold returns no rows"
 
 
@@ -127,11 +128,13 @@ def status_under(
 ) -> tuple[Status, str]:
     """Returns what one rule makes of a prediction's rows, and why.
 
-    A gold statement that fails leaves the prediction wrong, as BIRD counts; one that ran out of
-    time or died says nothing about it.
+    A gold statement that fails or is out of time leaves the prediction wrong, as BIRD counts; the
+    controls name its task, and give a score without it. One that died says nothing about it.
     """
-    if gold.ending in (Ending.TIMEOUT, Ending.DIED):
+    if gold.ending is Ending.DIED:
         return Status.INFRA, f"gold: {gold.ending} {gold.detail}".strip()
+    if gold.ending is Ending.TIMEOUT:
+        return Status.TIMEOUT, f"{GOLD_TIMEOUT}: {gold.detail}"
     if gold.ending is not Ending.ROWS:
         return Status.FAIL, f"{GOLD_ERROR}: {gold.detail}"
     wanted = _readable(gold.rows, protocol.bad_texts)

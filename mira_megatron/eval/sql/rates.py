@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from mira_megatron.eval.sql.protocols import GOLD_ERROR, NO_GOLD_ROWS
+from mira_megatron.eval.sql.protocols import GOLD_ERROR, GOLD_TIMEOUT, NO_GOLD_ROWS
 from mira_megatron.eval.sql.tasks import SqlTask
 from mira_megatron.eval.verdicts import Status, Verdict
 
@@ -12,13 +12,17 @@ from mira_megatron.eval.verdicts import Status, Verdict
 def rates(verdicts: Sequence[Verdict]) -> dict[str, float]:
     """Returns percentages of one benchmark's samples.
 
-    `pred_error` and `timeout` of the prediction; `gold_error` where the gold statement failed;
+    `pred_error` and `timeout` of the prediction; `gold_error` where the gold statement failed,
+    `gold_timeout` where it was out of time here;
     `vacuous` where it returned no rows, so that any empty answer passes, and `vacuous_pass` where
     the sample passed by that.
     """
+    num_timeouts = sum(verdict.status is Status.TIMEOUT for verdict in verdicts)
+    num_of_gold = sum(verdict.detail.startswith(GOLD_TIMEOUT) for verdict in verdicts)
     counts = {
         "pred_error": sum(verdict.status is Status.ERROR for verdict in verdicts),
-        "timeout": sum(verdict.status is Status.TIMEOUT for verdict in verdicts),
+        "timeout": num_timeouts - num_of_gold,
+        "gold_timeout": num_of_gold,
         "gold_error": sum(verdict.detail.startswith(GOLD_ERROR) for verdict in verdicts),
         "vacuous": sum(verdict.detail.startswith(NO_GOLD_ROWS) for verdict in verdicts),
         "vacuous_pass": sum(

@@ -3,9 +3,9 @@
 Writes  LOGS/<instance>/<digest>.log, what the evaluation printed, for the official grader
         LOGS/<instance>/<digest>.json, last: how the run ended; the run is finished once it is there
 
-The digest is of image, evaluation script and patch, so another patch is another run, and a run that
-is there is not made again, unless its time was up and it may live longer this time. What the
-engine could not do leaves nothing: the same command does it.
+The digest is of image, evaluation script, patch, engine and whether there is a network, so another
+of these is another run, and a run that is there is not made again, unless its time was up and it
+may live longer this time. What the engine could not do leaves nothing: the same command does it.
 """
 
 from __future__ import annotations
@@ -55,11 +55,12 @@ class PatchRun:
     image: str
     evaluation: str  # the script's text
     patch: str
+    setting: str  # one of SETTINGS: engine and network
 
     @property
     def digest(self) -> str:
         """What the run is known by."""
-        return digest(self.image, self.evaluation, self.patch)
+        return digest(self.image, self.evaluation, self.patch, self.setting)
 
     def log_path(self, logs: Path) -> Path:
         """Returns where the evaluation's output is kept."""

@@ -11,6 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ENGINES = ("docker", "podman", "apptainer")
+_NO_NETWORK = "-no-network"
+# What containers are run in, as `Engine.setting` calls it.
+SETTINGS = tuple(f"{name}{network}" for name in ENGINES for network in ("", _NO_NETWORK))
 FOLDER = "/mira"
 PATCH_FILE, EVALUATION_FILE, SCRIPT_FILE = "patch.diff", "eval.sh", "run.sh"
 PATCH_REFUSED, NO_TESTBED = 90, 91  # exit codes of run.sh
@@ -55,6 +58,11 @@ class Engine:
             raise ValueError(f"engine={self.name!r}, expected one of {', '.join(ENGINES)}")
         if self.memory_gb < 1 or self.num_processes < 1:
             raise ValueError(f"{self}: memory and processes must be 1 or more")
+
+    @property
+    def setting(self) -> str:
+        """What the outcome of a run depends on beside the image: another one is another run."""
+        return self.name if self.has_network else f"{self.name}{_NO_NETWORK}"
 
     def run_words(self, image: str, folder: Path, container: str) -> list[str]:
         """Returns the command that runs run.sh in a fresh container and waits for it."""

@@ -8,21 +8,28 @@ Writes  LOGS/<instance>/<digest>.log and .json (container_runs.py)
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
 
 from mira_megatron.atomic_files import write_json
-from mira_megatron.eval.controls import CONTROLS_FILE, write_controls
+from mira_megatron.eval.controls import CONTROLS_FILE, Controls, write_controls
 from mira_megatron.eval.grade_shards import Shard
 from mira_megatron.eval.graded_tasks import TASKS_FILE, write_tasks
 from mira_megatron.eval.grading import VERDICTS_FILE, append_verdicts, read_verdicts
-from mira_megatron.eval.regrading import earlier_verdicts, flips
-from mira_megatron.eval.scores import file_sha256, print_line, print_scores, score_fields, scores
+from mira_megatron.eval.regrading import Flip, earlier_verdicts, flips
+from mira_megatron.eval.scores import (
+    Score,
+    file_sha256,
+    print_line,
+    print_scores,
+    score_fields,
+    scores,
+)
 from mira_megatron.eval.swe.container_runs import run_patches
-from mira_megatron.eval.swe.engines import Engine
+from mira_megatron.eval.swe.engines import SETTINGS, Engine
 from mira_megatron.eval.swe.instances import (
     Instance,
     check_all_instances,
@@ -36,8 +43,10 @@ from mira_megatron.eval.swe.log_grading import (
     gold_controls,
     graded,
     patch_run,
+    setting_of,
 )
-from mira_megatron.eval.verdicts import Status
+from mira_megatron.eval.verdicts import Status, Verdict
+from mira_megatron.file_lock import held_lock
 
 logger = logging.getLogger(__name__)
 
@@ -64,6 +73,7 @@ class SweGradeOptions:
     logs: Path
     output: Path
     is_subset: bool  # the dataset may have fewer than all instances
+    setting: str | None = None  # of the runs, one of SETTINGS; None: the only one that is there
 
 
 def run(console: Console, options: RunOptions) -> int:
@@ -71,7 +81,7 @@ def run(console: Console, options: RunOptions) -> int:
     instances = load_instances(options.dataset)
     patches = _patches(options.dataset, options.predictions, instances)
     runs = [
-        patch_run(instance, patches[name])
+        patch_run(instance, patches[name], options.engine.setting)
         for number, (name, instance) in enumerate(instances.items())
         if patches.get(name, "").strip() and (options.shard is None or options.shard.has(number))
     ]
@@ -94,9 +104,30 @@ def grade(console: Console, options: SweGradeOptions) -> int:
     if not options.is_subset:
         check_all_instances(options.dataset, list(instances))
     patches = load_patches(options.predictions, instances)
-    verdicts = graded(instances, patches, options.logs)
-    controls = gold_controls(instances, options.logs)
-    options.output.mkdir(parents=True, exist_ok=True)
+    setting = options.setting or setting_of(instances, patches, options.logs) or SETTINGS[0]
+    verdicts = graded(instances, patches, options.logs, setting)
+    controls = gold_controls(instances, options.logs, setting)
+    path = options.output / VERDICTS_FILE
+    refusal = f"{path}: another process grades into it; run the same again when it has ended"
+    with held_lock(path.with_name(f".{path.stem}.lock"), refusal):
+        found, changed = _written(options, instances, verdicts, controls, setting)
+    print_scores(console, found)
+    for flip in changed:
+        print_line(console, str(flip))
+    num_missing = sum(verdict.status is Status.INFRA for verdict in verdicts)
+    if num_missing:
+        logger.error("%d patches have not been run: `mira swe run` does it", num_missing)
+    return int(num_missing > 0)
+
+
+def _written(
+    options: SweGradeOptions,
+    instances: Mapping[str, Instance],
+    verdicts: Sequence[Verdict],
+    controls: Controls | None,
+    setting: str,
+) -> tuple[list[Score], list[Flip]]:
+    """Returns the scores and what an earlier grader saw otherwise, with all files written."""
     path = options.output / VERDICTS_FILE
     before = read_verdicts(path)
     changed = flips(earlier_verdicts(before, verdicts[0].grader), verdicts)
@@ -109,6 +140,7 @@ def grade(console: Console, options: SweGradeOptions) -> int:
         "kind": "swe",
         "category": "swe",
         "protocol": "swe-bench-multilingual",
+        "options": {"setting": setting},
         "data": {"path": str(options.dataset), "sha256": file_sha256(options.dataset)},
         "predictions": {
             "path": str(options.predictions),
@@ -124,13 +156,7 @@ def grade(console: Console, options: SweGradeOptions) -> int:
     write_json(options.output / "results.json", content)
     clusters = {name: instance.repo for name, instance in instances.items()}
     write_tasks(options.output / TASKS_FILE, clusters, verdicts)
-    print_scores(console, found)
-    for flip in changed:
-        print_line(console, str(flip))
-    num_missing = sum(verdict.status is Status.INFRA for verdict in verdicts)
-    if num_missing:
-        logger.error("%d patches have not been run: `mira swe run` does it", num_missing)
-    return int(num_missing > 0)
+    return found, changed
 
 
 def _patches(

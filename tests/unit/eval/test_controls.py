@@ -145,7 +145,9 @@ def test_a_language_that_does_not_work_here_stops(
 
 def test_a_wrong_program_that_passes_in_a_language_stops(sandbox: Sandbox, tmp_path: Path) -> None:
     benchmark = MultiplE(write_multipl_e(tmp_path / "tasks.jsonl", "sh"), "sh")
-    benchmark.language = replace(benchmark.language, run="{bash} -c 'tail -n 1 program.sh | sh'")
+    # The task's own tests are left out, what is added behind them is not.
+    only_added = "tail -n 2 program.sh | grep -v run_test | {bash} -e"
+    benchmark.language = replace(benchmark.language, run=f"{{bash}} -c '{only_added}'")
     controls = run_controls(benchmark, benchmark.task_ids, sandbox, tmp_path, workers=1)
     with pytest.raises(ValueError, match="1 known-bad programs pass"):
         controls.check("multipl_e_sh")

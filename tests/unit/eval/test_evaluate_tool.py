@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Iterator
@@ -92,7 +93,7 @@ def test_suite_is_generated_and_graded_once(
     written = json.loads((tmp_path / "out/suite.json").read_bytes())
     assert (written["model"], written["style"]) == (MODEL, "completion")
     assert written["served"][0]["root"] == f"/weights/{MODEL}"
-    assert written["sampling"]["greedy"]["source"] == "us"
+    assert written["benchmarks"]["mbpp"]["settings"]["source"] == "us"
     assert len(endpoint.bodies) == 3
     assert main(words) == 0
     assert len(endpoint.bodies) == 3
@@ -276,6 +277,23 @@ def test_context_without_room_for_an_answer_fails_before_anything_is_asked(
 
     assert len(endpoint.bodies) == 2
     assert all(asked.startswith('"""\n') for asked in endpoint.asked)  # MBPP's
+
+
+def test_benchmarks_asked_in_several_calls_keep_what_each_was_asked_with(
+    tmp_path: Path, words: list[str], endpoint: EvalEndpoint
+) -> None:
+    words += ["--generate-only"]
+    assert main([*words, "--benchmark", "mbpp"]) == 0
+    suite = tmp_path / "suite.yaml"
+    suite.write_text(suite.read_text().replace("source: us", "source: others"))
+    assert main([*words, "--benchmark", "multipl_e_py", "--limit", "1"]) == 0
+    found = json.loads((tmp_path / "out/suite.json").read_bytes())["benchmarks"]
+    sources = {name: fields["settings"]["source"] for name, fields in found.items()}
+    assert sources == {"mbpp": "us", "multipl_e_py": "others"}
+    assert (found["mbpp"]["limit"], found["multipl_e_py"]["limit"]) == (None, 1)
+    digests = {name: fields["suite"]["sha256"] for name, fields in found.items()}
+    assert digests["multipl_e_py"] == hashlib.sha256(suite.read_bytes()).hexdigest()
+    assert digests["mbpp"] != digests["multipl_e_py"]
 
 
 def test_damaged_suite_file_is_named(

@@ -69,6 +69,19 @@ def test_multipl_e_programs_are_the_same_to_its_runner(
     ]
 
 
+def test_multipl_e_tasks_with_names_alike_have_files_of_their_own(tmp_path: Path) -> None:
+    names = ["a/b", "a_b", "a%2Fb", ".a_b", "../a", "..", "HumanEval_1_x"]
+    entries = [{"name": name, "language": "py", "prompt": "", "tests": "pass\n"} for name in names]
+    benchmark = MultiplE(write_lines(tmp_path / "tasks.jsonl", entries), "py")
+    samples = [Sample(task_id=name, number=0, text=f"# {name}") for name in names]
+    assert export("multipl_e", benchmark, samples, tmp_path / "out") == len(names)
+    found = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    written = [json.loads(gzip.decompress(content)) for content in found.values()]
+    assert sorted(each["name"] for each in written) == sorted(names)
+    assert "HumanEval_1_x.json.gz" in found
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "tasks.jsonl"]
+
+
 def test_multipl_e_completions_stand_behind_the_tasks_prompt(tmp_path: Path) -> None:
     benchmark = MultiplE(write_multipl_e(tmp_path / "tasks.jsonl", "sh"), "sh")
     prompt, right, _, _ = MULTIPL_E["sh"]

@@ -180,14 +180,26 @@ def test_a_better_sandbox_asks_again(tmp_path: Path) -> None:
     assert benchmark.judged == ["pass"]
 
 
-def test_a_damaged_cache_entry_is_no_entry(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "content",
+    [
+        *("{", "[]", "[" * 100_000, '{"isolation": 3, "statuses": []}'),
+        *('{"isolation": 3, "statuses": {}}', '{"isolation": 1e999, "statuses": {}}'),
+    ],
+)
+def test_a_damaged_cache_entry_is_named_and_made_again(
+    tmp_path: Path, content: str, caplog: pytest.LogCaptureFixture
+) -> None:
     cache = tmp_path / "cache"
     graded(ByText(), tmp_path / "one", "pass", cache=cache)
     (entry,) = cache.glob("verdicts/*/*.json")
-    entry.write_text("{")
+    written = entry.read_bytes()
+    entry.write_text(content)
     benchmark = ByText()
     graded(benchmark, tmp_path / "two", "pass", cache=cache)
     assert benchmark.judged == ["pass"]
+    assert f"{entry}: damaged" in caplog.text
+    assert entry.read_bytes() == written
 
 
 def test_what_this_machine_failed_on_is_judged_again(tmp_path: Path) -> None:

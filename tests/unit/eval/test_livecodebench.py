@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from eval_files import other_system_python
 from livecodebench_files import RISES, SUM, Tests, lcb_row, write_lcb
 from rich.console import Console
 
@@ -139,6 +141,16 @@ def test_a_wrong_program_is_given_few_of_its_tests(sandbox: Sandbox, tmp_path: P
     )
     assert len(json.loads(recording.jobs[0].stdin)["inputs"]) == 4
     assert len(recording.jobs) == 1
+
+
+def test_verdicts_are_of_the_python_that_runs_programs_and_not_of_the_one_that_grades(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    digest = opened(tmp_path).task_digest(TASK)
+    monkeypatch.setattr(sys, "version", "of the one that grades")
+    assert opened(tmp_path).task_digest(TASK) == digest
+    other_system_python(tmp_path, monkeypatch)
+    assert opened(tmp_path).task_digest(TASK) != digest
 
 
 def test_batches_hold_every_test_once_in_order_and_never_too_much() -> None:

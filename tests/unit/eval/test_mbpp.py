@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-from eval_files import ADD, HALF, write_mbpp
+from eval_files import ADD, HALF, other_system_python, write_mbpp
 
-from mira_megatron.eval.mbpp import Mbpp, load_tasks
+from mira_megatron.eval.mbpp import Gold, Mbpp, load_tasks
 from mira_megatron.eval.mbpp_inputs import typed_arguments
 from mira_megatron.eval.sandbox.contract import Sandbox
 from mira_megatron.eval.verdicts import Form, Sample, Status
@@ -77,12 +78,35 @@ def test_gold_values_are_kept_and_those_of_a_changed_task_are_others(
     assert len(list(tmp_path.glob("gold/*.json"))) == 2
 
 
+def test_gold_values_are_known_by_the_python_that_runs_programs_and_not_by_the_one_that_grades(
+    sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_mbpp(tmp_path / "tasks.jsonl", ADD)
+
+    def gold_and_digest() -> tuple[bool, str]:
+        benchmark = Mbpp(path, tmp_path / "cache")
+        (task,) = benchmark.tasks.values()
+        gold = benchmark.gold_values(sandbox, task)
+        return isinstance(gold, Gold), benchmark.task_digest(task.task_id)
+
+    has_gold, digest = gold_and_digest()
+    assert has_gold
+    monkeypatch.setattr(sys, "version", "of the one that grades")
+    assert gold_and_digest() == (True, digest)
+    assert len(list((tmp_path / "cache/gold").iterdir())) == 1
+    other_system_python(tmp_path, monkeypatch)
+    has_gold, other = gold_and_digest()
+    assert (has_gold, other == digest) == (False, False)
+
+
 def test_damaged_gold_values_are_named(sandbox: Sandbox, tmp_path: Path) -> None:
     judged(sandbox, tmp_path, "def add(a, b):\n    return a + b\n")
     (kept,) = tmp_path.glob("gold/*.json")
-    kept.write_text("{")
-    with pytest.raises(ValueError, match="delete it"):
-        judged(sandbox, tmp_path, "def add(a, b):\n    return a + b\n")
+    fewer = '{"values": [["1"], []], "seconds": [[0], []]}'
+    for content in ("{", "[]", '{"values": [[1]], "seconds": 1}', fewer, "[" * 100_000):
+        kept.write_text(content)
+        with pytest.raises(ValueError, match="delete it"):
+            judged(sandbox, tmp_path, "def add(a, b):\n    return a + b\n")
 
 
 def test_a_completion_stands_behind_the_prompt_and_a_program_alone(tmp_path: Path) -> None:

@@ -8,14 +8,16 @@ from mira_megatron.eval.regrading import check_regraded, earlier_verdicts, flips
 from mira_megatron.eval.verdicts import Status, Verdict
 
 
-def verdict(grader: str, status: Status, number: int = 0, benchmark: str = "b") -> Verdict:
+def verdict(
+    grader: str, status: Status, number: int = 0, benchmark: str = "b", program: str = ""
+) -> Verdict:
     return Verdict(
         benchmark=benchmark,
         task_id="t",
         sample=number,
         status=status,
         detail="",
-        code_digest="",
+        code_digest=program,
         grader=grader,
         isolation=3,
     )
@@ -48,6 +50,17 @@ def test_failures_of_the_machine_flip_nothing(
 ) -> None:
     earlier = earlier_verdicts([verdict("g/1", before)], "g/2")
     assert len(flips(earlier, [verdict("g/2", after)])) == num_flips
+
+
+def test_another_program_of_a_sample_flips_nothing() -> None:
+    before = [
+        verdict("g/1", Status.FAIL, program="a"),
+        verdict("g/1", Status.PASS, program="b"),
+        verdict("g/1", Status.FAIL, 1, program="a"),
+    ]
+    after = [verdict("g/2", Status.PASS, program="a"), verdict("g/2", Status.PASS, 1, program="c")]
+    (flip,) = flips(earlier_verdicts(before, "g/2"), after)
+    assert str(flip) == "b t #0: fail -> pass (was g/1)"
 
 
 def test_two_benchmarks_of_a_sample_flip_apart() -> None:

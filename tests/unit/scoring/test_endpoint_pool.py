@@ -163,6 +163,20 @@ def test_pool_endpoint_that_takes_nothing_is_paused_ever_longer_until_it_takes_o
     _play(1, play, backoff_seconds=8)
 
 
+def test_pool_endpoint_that_takes_nothing_is_paused_no_longer_than_it_asks_for() -> None:
+    async def play(pool: EndpointPool) -> None:
+        (a,) = pool.endpoints
+        pauses = []
+        for wait_seconds in (3, 3, 3, 3, 0, 500):
+            a.paused_until = 0.0
+            failure = dataclasses.replace(_BUSY, wait_seconds=wait_seconds)
+            pool.give_back(_taken(pool), failure, a.concurrency.burst)
+            pauses.append(round(a.paused_until - asyncio.get_running_loop().time(), 1))
+        assert pauses == [3, 3, 3, 3, 32, 120]
+
+    _play(1, play, backoff_seconds=2)
+
+
 def test_pool_that_is_refused_for_as_long_as_patience_lasts_gives_up_until_one_is_taken() -> None:
     async def play(pool: EndpointPool) -> None:
         a, b = pool.endpoints

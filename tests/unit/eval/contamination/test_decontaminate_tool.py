@@ -8,6 +8,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+import xxhash
 from contamination_scans import SOLUTION
 from eval_files import ADD, write_lines
 
@@ -112,6 +113,26 @@ def test_records_with_a_leaked_item_are_told_and_left_out(
     said = capsys.readouterr().out
     assert "3 records to leave out" in said
     assert f"path: {output(tmp_path)}/keep.parquet, unlisted: keep" in said
+
+
+def test_files_of_a_run_that_ended_between_them_do_not_stand_beside_those_of_another(
+    ingested: list[str], tmp_path: Path
+) -> None:
+    assert main(ingested) == 0
+    before = contents(output(tmp_path))
+    blocked = output(tmp_path) / ".hits.parquet.tmp"
+    blocked.mkdir()
+    assert main([*ingested, "--benchmark", "mbpp"]) == 2
+    assert (output(tmp_path) / "items.jsonl").read_bytes() != before["items.jsonl"]
+    for name in ("hits.parquet", "keep.parquet", "summary.json"):
+        assert not (output(tmp_path) / name).exists()
+    blocked.rmdir()
+    assert main(ingested) == 0
+    assert contents(output(tmp_path)) == before
+    summary = json.loads((output(tmp_path) / "summary.json").read_text())
+    assert summary["written"] == {
+        name: xxhash.xxh3_128_hexdigest(content) for name, content in before.items()
+    }
 
 
 def test_summary_counts_by_benchmark_and_source(ingested: list[str], tmp_path: Path) -> None:

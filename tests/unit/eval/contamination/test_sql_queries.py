@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import importlib
 import json
+import re
+import time
 
 import pytest
 from contamination_scans import hits
@@ -109,3 +112,28 @@ def test_a_table_whose_name_begins_with_an_n_is_found() -> None:
 def test_a_long_line_of_one_letter_does_not_hold_up_a_scan() -> None:
     line = "n" * 20_000
     assert surfaces(f"with \\{line} from \\{line} from singer; {GOLD}") == ["query", "masked_query"]
+
+
+def keys_in(text: str, **bounds: int) -> list[str]:
+    sql = importlib.import_module("mira_megatron.eval.contamination.sql_queries")
+    known = {sql.query_hashes(GOLD).exact: 0}
+    starts = [found.start() for found in re.finditer("SELECT", text)]
+    found = sql.query_hits(text, starts, known, frozenset({"singer", "concert"}), **bounds)
+    return [hit.key for hit in found]
+
+
+def test_a_query_that_stands_in_a_text_many_times_is_parsed_once() -> None:
+    text = f"{GOLD.replace('year', 'age')};\n" * 20_000 + GOLD
+    started = time.process_time()
+    assert len(keys_in(text)) == 1
+    assert time.process_time() - started < 10  # a parse takes a millisecond
+
+
+def test_a_text_of_queries_is_looked_through_up_to_a_bound(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    text = "".join(f"{GOLD.replace('year', f'age{number}')};\n" for number in range(50)) + GOLD
+    assert len(keys_in(text)) == 1
+    assert caplog.text == ""
+    assert keys_in(text, max_work=20 * len(text)) == []
+    assert f"a text of {len(text)} characters has too many queries" in caplog.text

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 import math
+import sys
+import time
 from collections import Counter, OrderedDict
 from enum import IntEnum
 from typing import NamedTuple
@@ -11,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mira_megatron.eval.sandbox.values import MAX_DEPTH, NotAValue, decode, encode
+from mira_megatron.eval.sandbox.values import MAX_ALIKE, MAX_DEPTH, NotAValue, decode, encode
 
 _keys = (
     st.none()
@@ -134,3 +136,16 @@ def _types(value: object) -> object:
     if isinstance(value, dict):
         return dict, [(_types(key), _types(item)) for key, item in value.items()]
     return type(value)
+
+
+@pytest.mark.parametrize("form", ['["set",[{}]]', '["frozenset",[{}]]', '["dict",[{}]]'])
+def test_members_of_one_hash_are_refused_where_they_are_many(form: str) -> None:
+    def written(count: int) -> str:
+        numbers = (f'["int","{number * sys.hash_info.modulus:x}"]' for number in range(count))
+        return form.format(",".join(f"[{each},1]" if "dict" in form else each for each in numbers))
+
+    assert len(decode(written(MAX_ALIKE))) == MAX_ALIKE
+    started = time.process_time()
+    with pytest.raises(NotAValue, match="40,000 members of one hash"):
+        decode(written(40_000))
+    assert time.process_time() - started < 3  # a set of them takes ten seconds

@@ -1,8 +1,9 @@
 from __future__ import annotations
 
 import itertools
+import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pytest
 from hypothesis import example, given
@@ -124,3 +125,22 @@ def test_equal_columns_are_not_tried_in_all_orders_where_others_do_not_match() -
         [(*["x"] * 8, *row) for row in incidences(edges, 12)] for edges in (ring, two_rings)
     )
     assert not same_under_column_order(left, right, is_ordered=False, max_cells=100_000)
+
+
+@pytest.mark.parametrize(
+    "compare",
+    [
+        same_set,
+        same_bag,
+        lambda left, right: same_under_column_order(left, right, is_ordered=False),
+    ],
+)
+def test_rows_of_one_hash_take_no_time_that_grows_with_their_square(
+    compare: Callable[[list[Row], list[Row]], bool],
+) -> None:
+    alike: list[Row] = list(itertools.product((-1, -2), repeat=16))
+    assert len(set(map(hash, alike))) == 1
+    gold: list[Row] = [(number, *range(15)) for number in range(len(alike))]
+    started = time.process_time()
+    assert not compare(gold, alike)
+    assert time.process_time() - started < 10  # a set of them takes most of a minute

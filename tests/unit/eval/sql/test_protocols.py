@@ -12,6 +12,7 @@ from mira_megatron.eval.sql.execution import Ending, Execution, StatementLimits,
 from mira_megatron.eval.sql.protocols import (
     BIRD,
     GOLD_ERROR,
+    GOLD_TIMEOUT,
     NO_GOLD_ROWS,
     SPIDER,
     SPIDER_PROTOCOLS,
@@ -174,10 +175,13 @@ def test_gold_that_failed_or_returned_nothing_is_told() -> None:
     assert status_under(BIRD, "", NOTHING, FAILED) == (E, f"{NO_GOLD_ROWS}; no such table: t")
 
 
-@pytest.mark.parametrize("ending", [Ending.TIMEOUT, Ending.DIED])
-def test_gold_out_of_time_says_nothing_of_the_prediction(ending: Ending) -> None:
-    gold = Execution(ending=ending, detail="why")
-    assert status_under(BIRD, "", gold, ONE) == (Status.INFRA, f"gold: {ending} why")
+def test_gold_that_died_says_nothing_of_the_prediction_and_one_out_of_time_leaves_it_wrong() -> (
+    None
+):
+    died = Execution(ending=Ending.DIED, detail="why")
+    assert status_under(BIRD, "", died, ONE) == (Status.INFRA, "gold: died why")
+    slow = Execution(ending=Ending.TIMEOUT, detail="CPU time")
+    assert status_under(BIRD, "", slow, ONE) == (T, f"{GOLD_TIMEOUT}: CPU time")
 
 
 def test_columns_that_are_not_matched_within_the_bound_are_no_match() -> None:

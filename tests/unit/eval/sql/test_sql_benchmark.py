@@ -24,6 +24,7 @@ from mira_megatron.eval.suite import load_suite, open_benchmark
 from mira_megatron.eval.verdicts import Sample, Status
 
 VERSION = {"version": "dev_test"}
+ENDLESS = "WITH RECURSIVE r(i) AS (SELECT 1 UNION ALL SELECT i FROM r) SELECT count(*) FROM r"
 
 
 def spider(folder: Path, *queries: str, **options: Any) -> SqlBenchmark:
@@ -34,6 +35,20 @@ def spider(folder: Path, *queries: str, **options: Any) -> SqlBenchmark:
 def bird(folder: Path, *queries: str, **options: Any) -> SqlBenchmark:
     path = write_bird(folder, queries)
     return open_sql("bird", "bird", path, VERSION | options, folder / "cache")
+
+
+def grading_of(suite: Path, predictions: Path, folder: Path) -> GradeOptions:
+    return GradeOptions(
+        suite=suite,
+        benchmark="bird",
+        predictions=predictions,
+        output=folder / "graded",
+        data_folder=folder,
+        cache=None,
+        min_isolation=3,
+        workers=2,
+        is_subset=False,
+    )
 
 
 class Counting:
@@ -97,12 +112,38 @@ def test_damaged_gold_rows_are_named(sandbox: Sandbox, folder: Path) -> None:
         benchmark.judge(sandbox, "bird/100", "SELECT 1")
 
 
-def test_gold_out_of_time_is_not_kept(sandbox: Sandbox, folder: Path) -> None:
-    endless = "WITH RECURSIVE r(i) AS (SELECT 1 UNION ALL SELECT i FROM r) SELECT count(*) FROM r"
-    benchmark = bird(folder, endless, cpu_seconds=0.2)
-    found = benchmark.judge(sandbox, "bird/100", "SELECT 1")
-    assert {status for status, _ in found.statuses.values()} == {Status.INFRA}
+def test_gold_out_of_time_is_not_kept_nor_run_again(sandbox: Sandbox, folder: Path) -> None:
+    benchmark = bird(folder, ENDLESS, cpu_seconds=0.2)
+    counting = Counting(sandbox)
+    for num_jobs in (2, 3):  # the gold statement's, then the predictions'
+        found = benchmark.judge(counting, "bird/100", "SELECT 1")
+        assert {status for status, _ in found.statuses.values()} == {Status.TIMEOUT}
+        assert counting.num_jobs == num_jobs
     assert not (folder / "cache/gold").exists()
+
+
+def test_gold_out_of_time_counts_with_its_task_and_leaves_the_controlled_score(
+    sandbox: Sandbox, folder: Path
+) -> None:
+    write_bird(folder, ["SELECT id FROM singer", ENDLESS])
+    suite = folder / "suite.yaml"
+    suite.write_text(
+        "sampling: {greedy: {temperature: 0}}\n"
+        "benchmarks: {bird: {kind: bird, category: sql, file: dev.json, protocol: p,"
+        " sampling: greedy, options: {version: test, cpu_seconds: 0.2}}}\n"
+    )
+    texts = ["SELECT id FROM singer", "SELECT 1"]
+    predictions = write_json_file(
+        folder / "predict_dev.json",
+        {str(place): f"{text}\t----- bird -----\tconcerts" for place, text in enumerate(texts)},
+    )
+    assert run(Console(quiet=True), grading_of(suite, predictions, folder)) == 0
+    results = json.loads((folder / "graded/results.json").read_text())
+    score = results["scores"]["bird"]
+    assert (score["pass@1"], score["statuses"]) == (50, {"pass": 1, "timeout": 1})
+    assert score["controlled"] == {"pass@1": 100, "num_tasks": 1, "failing": ["bird/101"]}
+    rates = results["facts"]["rates"]["bird"]
+    assert (rates["gold_timeout"], rates["timeout"]) == (50, 0)
 
 
 def test_gold_that_asks_for_the_day_is_kept_for_a_day() -> None:
@@ -199,24 +240,14 @@ def test_mira_grade_reads_birds_file_and_writes_facts(sandbox: Sandbox, folder: 
         folder / "predict_dev.json",
         {str(place): f"{text}\t----- bird -----\tconcerts" for place, text in enumerate(texts)},
     )
-    options = GradeOptions(
-        suite=suite,
-        benchmark="bird",
-        predictions=predictions,
-        output=folder / "graded",
-        data_folder=folder,
-        cache=None,
-        min_isolation=3,
-        workers=2,
-        is_subset=False,
-    )
-    assert run(Console(quiet=True), options) == 0
+    assert run(Console(quiet=True), grading_of(suite, predictions, folder)) == 0
     results = json.loads((folder / "graded/results.json").read_text())
     assert results["scores"]["bird"]["pass@1"] == pytest.approx(200 / 3)
     facts = results["facts"]
     assert (facts["version"], facts["sqlite"]) == ("dev_test", sqlite_version())
     assert facts["rates"]["bird"] == {
         **{"pred_error": 0, "timeout": 0, "gold_error": pytest.approx(100 / 3)},
+        "gold_timeout": 0,
         **{"vacuous": pytest.approx(100 / 3), "vacuous_pass": pytest.approx(100 / 3)},
     }
     assert facts["by_difficulty"]["bird"] == {

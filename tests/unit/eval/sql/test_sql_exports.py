@@ -17,7 +17,7 @@ SELECTS = st.sampled_from(
 )
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(SELECTS, min_size=3, max_size=3), st.sampled_from(["spider", "bird"]))
 def test_exported_statements_are_read_again(folder: Path, statements: list[str], kind: str) -> None:
     write = write_spider if kind == "spider" else write_bird

@@ -13,7 +13,7 @@ import pytest
 from swe_files import BROKEN, REFUSED, RIGHT, SLOW, WRONG, calls, install_engine
 
 from mira_megatron.eval.swe.container_runs import PatchRun, run_patches
-from mira_megatron.eval.swe.engines import Engine
+from mira_megatron.eval.swe.engines import ENGINES, SETTINGS, Engine
 
 DOCKER = Engine(name="docker")
 
@@ -23,8 +23,16 @@ def called(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return install_engine(tmp_path / "bin", "docker", monkeypatch)
 
 
-def a_run(patch: str, instance_id: str = "mine__adder-1") -> PatchRun:
-    return PatchRun(instance_id=instance_id, image="mine/a:1", evaluation="true", patch=patch)
+def a_run(
+    patch: str, instance_id: str = "mine__adder-1", setting: str = DOCKER.setting
+) -> PatchRun:
+    return PatchRun(
+        instance_id=instance_id,
+        image="mine/a:1",
+        evaluation="true",
+        patch=patch,
+        setting=setting,
+    )
 
 
 def ran(logs: Path, *runs: PatchRun, engine: Engine = DOCKER, seconds: float = 60) -> Counter[str]:
@@ -51,6 +59,13 @@ def test_log_and_end_are_kept_and_not_made_again(tmp_path: Path, called: Path) -
         ".json",
         ".log",
     ]
+
+
+def test_another_engine_or_network_is_another_run(tmp_path: Path) -> None:
+    engines = [Engine(name=name, has_network=has) for name in ENGINES for has in (True, False)]
+    assert tuple(engine.setting for engine in engines) == SETTINGS
+    paths = {a_run(RIGHT, setting=setting).log_path(tmp_path) for setting in SETTINGS}
+    assert len(paths) == 6
 
 
 def test_another_patch_of_the_same_instance_is_another_run(tmp_path: Path, called: Path) -> None:
@@ -141,14 +156,14 @@ def test_killed_run_goes_on_with_what_is_left(tmp_path: Path, called: Path) -> N
         "import sys; from pathlib import Path\n"
         "from mira_megatron.eval.swe.container_runs import PatchRun, run_patches\n"
         "from mira_megatron.eval.swe.engines import Engine\n"
-        "runs = [PatchRun(instance_id=f'a-{n}', image='i', evaluation='true', patch=p)\n"
+        "runs = [PatchRun(instance_id=f'a-{n}', image='mine/a:1', evaluation='true', patch=p,\n"
+        "                 setting='docker')\n"
         "        for n, p in enumerate(['RIGHT', 'SLOW'])]\n"
         "run_patches(runs, Engine(name='docker'), Path(sys.argv[1]), workers=1, seconds=60)\n"
     )
     logs = tmp_path / "logs"
     process = subprocess.Popen([sys.executable, "-c", program, str(logs)])
-    first = PatchRun(instance_id="a-0", image="i", evaluation="true", patch="RIGHT")
-    second = PatchRun(instance_id="a-1", image="i", evaluation="true", patch="SLOW")
+    first, second = a_run("RIGHT", "a-0"), a_run("SLOW", "a-1")
     while len(calls(called)) < 2 or not list((tmp_path / "bin").glob("*.pid")):
         assert process.poll() is None
         time.sleep(0.02)

@@ -24,6 +24,7 @@ from mira_megatron.cli import main
 from mira_megatron.eval.comparison.outputs import read_evaluation
 from mira_megatron.eval.grading import read_verdicts
 from mira_megatron.eval.verdicts import Status
+from mira_megatron.file_lock import IN_USE, held_lock
 
 pytest.importorskip("swebench", reason="pip install mira-megatron[swe]")
 
@@ -156,6 +157,38 @@ def test_another_version_of_the_grader_shows_what_flips(
     assert path.read_text().startswith(text)
     assert grade(tmp_path, "--subset") == 0
     assert len(path.read_text().splitlines()) == 2
+
+
+def test_runs_with_and_without_a_network_are_graded_apart(
+    tmp_path: Path, called: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_rows(tmp_path / "rows.jsonl", row("a-1"))
+    write_patches(tmp_path / "preds.json", {"a-1": RIGHT})
+    words = ("--predictions", str(tmp_path / "preds.json"))
+    assert run(tmp_path, *words, "--no-network") == 0
+    assert grade(tmp_path, "--subset") == 0
+    assert results(tmp_path)["options"] == {"setting": "docker-no-network"}
+    assert run(tmp_path, *words) == 0
+    assert len(calls(called)) == 2
+    assert grade(tmp_path, "--subset") == 2
+    assert "run in docker and in docker-no-network" in capsys.readouterr().err
+    assert grade(tmp_path, "--subset", "--setting", "docker") == 0
+    assert results(tmp_path)["options"] == {"setting": "docker"}
+    assert len((tmp_path / "out/verdicts.jsonl").read_text().splitlines()) == 2
+    assert grade(tmp_path, "--subset", "--setting", "podman") == 1
+
+
+def test_verdicts_that_another_process_writes_are_left_to_it(
+    tmp_path: Path, called: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_rows(tmp_path / "rows.jsonl", row("a-1"))
+    write_patches(tmp_path / "preds.json", {"a-1": RIGHT})
+    assert run(tmp_path) == 0
+    with held_lock(tmp_path / "out/.verdicts.lock", "of the test"):
+        assert grade(tmp_path, "--subset") == IN_USE
+    assert "another process grades into it" in capsys.readouterr().err
+    assert not (tmp_path / "out/verdicts.jsonl").exists()
+    assert grade(tmp_path, "--subset") == 0
 
 
 def test_instance_that_needs_pictures_is_refused(tmp_path: Path, called: Path) -> None:
