@@ -229,7 +229,7 @@ def _ancestors(wanted: Sequence[Unit], by_folder: Mapping[str, Unit], run: Run) 
             if folder not in by_folder:
                 raise ValueError(
                     f"{run.folder / folder}: {unit.label} reads this folder, but no stage of this "
-                    f"recipe makes it. {_way_out(folder)}"
+                    f"recipe makes it. {_way_out(folder, run)}"
                 )
             if folder not in found:
                 found.add(folder)
@@ -238,10 +238,19 @@ def _ancestors(wanted: Sequence[Unit], by_folder: Mapping[str, Unit], run: Run) 
     return [unit for folder, unit in by_folder.items() if folder in found - made_now]
 
 
-def _way_out(folder: str) -> str:
-    maker = _MADE_BY.get(folder.partition("/")[0])
+def _way_out(folder: str, run: Run) -> str:
+    kind, _, name = folder.partition("/")
+    maker = _MADE_BY.get(kind)
     section = f"Add a section `{maker}`, or correct" if maker else "Correct"
     if maker == "discover":
         # Of a source that founded a group and has left the recipe before it was judged.
         return f"{section} the sources: it founded the group. Or found new groups: rubric=NAME."
+    if kind == "record_scores":
+        # Other recipes may have made some here.
+        made = {each.parent.name for each in run.folder.glob(f"{kind}/*/*") if read_manifest(each)}
+        tail = f" Made here: {', '.join(sorted(made))}." if made else ""
+        return (
+            f"{section} the name {name.partition('/')[0]!r}, or list the recipe that makes it in "
+            f"this run folder under `before`.{tail}"
+        )
     return f"{section} the name in the recipe."
