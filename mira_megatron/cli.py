@@ -31,7 +31,7 @@ from mira_megatron.cli_decontaminate import run_decontaminate
 from mira_megatron.cli_evaluate import run_evaluate
 from mira_megatron.cli_grade import run_export_predictions, run_grade
 from mira_megatron.cli_parser import command_parser
-from mira_megatron.cli_sharing import check_sharing, run_sharing_workers
+from mira_megatron.cli_sharing import check_sharing, run_sharing_workers, units_at_once
 from mira_megatron.cli_swe import run_swe
 from mira_megatron.cli_words import print_json
 from mira_megatron.config import Recipe, load_recipe
@@ -155,7 +155,8 @@ def _run(arguments: argparse.Namespace) -> int:
             export = importlib.import_module("mira_megatron.retention.export")
             export.export_selection(recipe, arguments.output, arguments.arm)
             return 0
-    check_sharing(arguments)
+    recipes = [*all_before(recipe), recipe] if is_whole_run else [recipe]
+    check_sharing(arguments, recipes)
     if arguments.missing:
         missing = importlib.import_module("mira_megatron.launchers.missing")
         for unit in missing.units_left(recipe):
@@ -172,7 +173,6 @@ def _run(arguments: argparse.Namespace) -> int:
             table = importlib.import_module("mira_megatron.report.job_table")
             table.print_jobs(console, recipe.run_folder, states)
         return 0
-    recipes = [*all_before(recipe), recipe] if is_whole_run else [recipe]
     secrets = {name: key for each in recipes for name, key in _secrets(each).items()}
     if not arguments.reparse:
         for each in recipes:
@@ -186,10 +186,18 @@ def _run(arguments: argparse.Namespace) -> int:
         secrets=secrets,
     )
     if is_whole_run:
-        run_before(recipe, resources)
+        run_before(recipe, resources, lambda earlier: units_at_once(arguments, earlier))
+    run_ahead = units_at_once(arguments, recipe)
     if arguments.command == "ablate":
-        return run_ablate(console, recipe, resources)
-    run_stages(recipe, stages, resources, reparses=arguments.reparse, only=arguments.only)
+        return run_ablate(console, recipe, resources, run_ahead)
+    run_stages(
+        recipe,
+        stages,
+        resources,
+        reparses=arguments.reparse,
+        only=arguments.only,
+        run_ahead=run_ahead,
+    )
     if arguments.command == "run":
         summary.print_summary(console, recipe)
     if arguments.command in ("label", "score") and not arguments.share:

@@ -247,12 +247,15 @@ def _needed(config_class: type[Any]) -> list[str]:
 def fingerprinted(config: Any) -> dict[str, Any]:
     """Returns the fields of a config that decide bytes.
 
-    A field declared with metadata {"execution": True} (endpoints, time limits) is left out.
+    A field declared with metadata {"execution": True} (endpoints, time limits) is left out; one
+    with {"later": True} while it has its default, so that what was made before there was such a
+    setting stands.
     """
     return {
         field.name: getattr(config, field.name)
         for field in dataclasses.fields(config)
         if not field.metadata.get("execution", False)
+        and not (field.metadata.get("later") and getattr(config, field.name) == field.default)
     }
 
 

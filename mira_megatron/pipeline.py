@@ -18,6 +18,7 @@ from dataclasses import replace
 from typing import cast
 
 from mira_megatron.config import Recipe, nearest
+from mira_megatron.file_lock import LockHeldError
 from mira_megatron.grouping.source_groups import source_groups
 from mira_megatron.launchers.sharing import HeldByOthers
 from mira_megatron.manifest import read_manifest
@@ -92,6 +93,8 @@ _MADE_BY = {
     "checkpoints": "midtrain",
 }
 
+RunAhead = Callable[[str, Sequence[Unit], Run], None]
+
 
 def recipe_units(recipe: Recipe) -> list[Unit]:
     """Returns every unit of the recipe in running order; ValueError for a setting that is wrong.
@@ -132,12 +135,14 @@ def run_stages(
     reparses: bool = False,
     only: str | None = None,
     run_one: Callable[[Unit, Run, Resources], object] = run_unit,
+    run_ahead: RunAhead | None = None,
 ) -> None:
     """Runs every unit of the stages named, or of these only those of one name; skips what is done.
 
     With `reparses` those that are made of kept answers are made again, and nobody is asked. Units
     of earlier stages are not run, but they must be done with this recipe's settings. One that
-    others still work on is left to them, with a line that says so. `run_one` is what runs a unit.
+    others still work on is left to them, with a line that says so. `run_one` is what runs a unit;
+    `run_ahead` is given each stage with its units before, and may have some made.
     """
     # Workers are forked from a server; what it has imported they need not import, each pool anew.
     multiprocessing.get_context("forkserver").set_forkserver_preload(["__main__", *STAGES.values()])
@@ -149,7 +154,10 @@ def run_stages(
         if stage in stages:
             if stage == "anchor":  # the first that reads them; which groups there are is known
                 _warn_of_unused_scorers(recipe)
-            for unit in stage_units(recipe, stage, only):
+            of_stage = stage_units(recipe, stage, only)
+            if run_ahead is not None:
+                run_ahead(stage, of_stage, run)
+            for unit in of_stage:
                 if reparses:
                     if unit.can_be_reparsed:
                         reparse_unit(unit, run, resources)
@@ -161,6 +169,10 @@ def run_stages(
                     run_one(unit, run, resources)
                 except HeldByOthers as held:
                     logger.info("%s", held)
+                except LockHeldError:
+                    if not (resources.is_shared and unit.can_be_left):
+                        raise
+                    logger.info("%s: left to the one who works on it", unit.label)
 
 
 def _has_all(folders: Sequence[str], run: Run) -> bool:

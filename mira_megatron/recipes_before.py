@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import logging
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from mira_megatron.config import Recipe
-from mira_megatron.pipeline import STAGES, run_stages, stage_units, unit_states
+from mira_megatron.pipeline import STAGES, RunAhead, run_stages, stage_units, unit_states
 from mira_megatron.stage import Resources, Unit
 
 logger = logging.getLogger(__name__)
@@ -74,19 +74,23 @@ def refuse_unfinished(recipe: Recipe, *words: str) -> None:
         )
 
 
-def run_before(recipe: Recipe, resources: Resources) -> None:
+def run_before(
+    recipe: Recipe,
+    resources: Resources,
+    run_ahead: Callable[[Recipe], RunAhead | None] = lambda recipe: None,
+) -> None:
     """Runs all recipes before this one to their end, and skips what is done.
 
-    First plans this one and all of them, so that what is wrong with one of them is said before
-    hours are spent. Raises ValueError for that, for two that would make one folder of different
-    things, and for what run_stages raises.
+    `run_ahead` returns what run_stages is given as such for a recipe. First plans this one and all
+    of them, so that what is wrong with one is said before hours are spent. Raises ValueError for
+    that, for two that would make one folder of different things, and for what run_stages raises.
     """
     earlier = all_before(recipe)
     if earlier:
         _check_folders([*earlier, recipe])
     for each in earlier:
         logger.info("before %s: %s in %s", recipe.path.name, each.path, each.run_folder)
-        run_stages(each, list(STAGES), resources)
+        run_stages(each, list(STAGES), resources, run_ahead=run_ahead(each))
 
 
 def stages_left(recipe: Recipe, stages: Sequence[str]) -> set[str]:

@@ -21,7 +21,7 @@ pytest_plugins = ("judged_recipes",)
 
 
 def checked(*words: str) -> None:
-    check_sharing(command_parser().parse_args(["score", "mine.yaml", *words]))
+    check_sharing(command_parser().parse_args(["score", "mine.yaml", *words]), [])
 
 
 @pytest.mark.parametrize(
