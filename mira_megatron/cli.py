@@ -31,7 +31,7 @@ from mira_megatron.cli_decontaminate import run_decontaminate
 from mira_megatron.cli_evaluate import run_evaluate
 from mira_megatron.cli_grade import run_export_predictions, run_grade
 from mira_megatron.cli_parser import command_parser
-from mira_megatron.cli_sharing import check_sharing, run_sharing_workers
+from mira_megatron.cli_sharing import check_sharing, run_sharing_workers, units_at_once
 from mira_megatron.cli_swe import run_swe
 from mira_megatron.cli_words import print_json, wide_console
 from mira_megatron.config import Recipe, load_recipe
@@ -39,6 +39,13 @@ from mira_megatron.endpoints import unusable_api_keys
 from mira_megatron.file_lock import IN_USE, LockHeldError
 from mira_megatron.launchers.job_place import scheduled_as
 from mira_megatron.pipeline import STAGES, run_stages, unit_states
+from mira_megatron.recipes_before import (
+    all_before,
+    refuse_unfinished,
+    run_before,
+    stages_left,
+    warn_of_unfinished,
+)
 from mira_megatron.stage import Resources
 from mira_megatron.stop_signals import INTERRUPTED, heeding_sigterm
 from mira_megatron.tokens_tool import run_tokens_tool
@@ -124,6 +131,11 @@ def _run(arguments: argparse.Namespace) -> int:
     if arguments.command == "job":
         return run_job(arguments, os.environ)
     recipe = load_recipe(arguments.recipe, arguments.overrides)
+    is_whole_run = arguments.command in ("run", "ablate") and not arguments.dry_run
+    if arguments.command == "submit" and not (arguments.dry_run or arguments.scripts):
+        refuse_unfinished(recipe, "submit", f"--cluster={arguments.cluster}")
+    elif not is_whole_run:
+        warn_of_unfinished(recipe)
     match arguments.command:
         case "serve":
             return _serve(arguments, recipe)
@@ -143,7 +155,8 @@ def _run(arguments: argparse.Namespace) -> int:
             export = importlib.import_module("mira_megatron.retention.export")
             export.export_selection(recipe, arguments.output, arguments.arm)
             return 0
-    check_sharing(arguments)
+    recipes = [*all_before(recipe), recipe] if is_whole_run else [recipe]
+    check_sharing(arguments, recipes)
     if arguments.missing:
         missing = importlib.import_module("mira_megatron.launchers.missing")
         for unit in missing.units_left(recipe):
@@ -160,9 +173,10 @@ def _run(arguments: argparse.Namespace) -> int:
             table = importlib.import_module("mira_megatron.report.job_table")
             table.print_jobs(console, recipe.run_folder, states)
         return 0
-    secrets = _secrets(recipe)
+    secrets = {name: key for each in recipes for name, key in _secrets(each).items()}
     if not arguments.reparse:
-        _check_keys(recipe, stages, secrets)
+        for each in recipes:
+            _check_keys(each, stages, secrets)
     if code := run_sharing_workers(arguments, recipe, secrets):
         return code
     resources = Resources(
@@ -171,12 +185,22 @@ def _run(arguments: argparse.Namespace) -> int:
         job=scheduled_as(os.environ),
         secrets=secrets,
     )
+    if is_whole_run:
+        run_before(recipe, resources, lambda earlier: units_at_once(arguments, earlier))
+    run_ahead = units_at_once(arguments, recipe)
     if arguments.command == "ablate":
-        return run_ablate(console, recipe, resources)
+        return run_ablate(console, recipe, resources, run_ahead)
     if arguments.command == ABLATION:
         run_table(console, recipe, resources)
         return 0
-    run_stages(recipe, stages, resources, reparses=arguments.reparse, only=arguments.only)
+    run_stages(
+        recipe,
+        stages,
+        resources,
+        reparses=arguments.reparse,
+        only=arguments.only,
+        run_ahead=run_ahead,
+    )
     if arguments.command == "run":
         summary.print_summary(console, recipe)
     if arguments.command in ("label", "score") and not arguments.share:
@@ -276,7 +300,7 @@ def _check_keys(recipe: Recipe, stages: Sequence[str], secrets: Mapping[str, str
     keyed = {stage: _keyed_sections(recipe, stage) for stage in stages}
     if not any(unusable_api_keys(sections, secrets) for sections in keyed.values()):
         return
-    to_run = {unit.stage for unit, state in unit_states(recipe, stages) if state != "done"}
+    to_run = stages_left(recipe, stages)
     missed = {
         name: section
         for stage in stages

@@ -11,8 +11,15 @@ from rich.console import Console
 from rich.text import Text
 
 from mira_megatron import layout
-from mira_megatron.cli_words import Commands, add_log_level, add_recipe, add_workers
+from mira_megatron.cli_words import (
+    Commands,
+    add_log_level,
+    add_recipe,
+    add_units_at_once,
+    add_workers,
+)
 from mira_megatron.config import Recipe
+from mira_megatron.launchers.units_at_once import UnitsAtOnce
 from mira_megatron.stage import Resources
 
 ABLATION = "ablation"  # the stage, and its section
@@ -26,10 +33,13 @@ def add_ablate(commands: Commands[argparse.ArgumentParser]) -> None:
     add_recipe(command)
     command.add_argument("--dry-run", action="store_true", help="show what would run, and stop")
     add_workers(command)
+    add_units_at_once(command)
     add_log_level(command)
 
 
-def run_ablate(console: Console, recipe: Recipe, resources: Resources) -> int:
+def run_ablate(
+    console: Console, recipe: Recipe, resources: Resources, run_ahead: UnitsAtOnce | None = None
+) -> int:
     """Runs all stages, prints the table, and returns 0; 2 where a unit failed.
 
     Raises ValueError for a recipe without the section `ablation`.
@@ -41,7 +51,7 @@ def run_ablate(console: Console, recipe: Recipe, resources: Resources) -> int:
                 f"Add {section}: (docs/ablation.md), or use `mira run`"
             )
     surviving = importlib.import_module("mira_megatron.ablation.surviving_run")
-    outcome = surviving.run_surviving(recipe, resources)
+    outcome = surviving.run_surviving(recipe, resources, run_ahead=run_ahead)
     is_whole = _TABLE not in (*outcome.failed, *outcome.left_out)
     lines = _whole(recipe) if is_whole else _surviving(recipe, outcome.lost)
     lines.append(_cost(recipe))

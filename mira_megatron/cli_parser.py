@@ -22,8 +22,10 @@ from mira_megatron.cli_words import (
     add_json,
     add_log_level,
     add_recipe,
+    add_units_at_once,
     add_workers,
 )
+from mira_megatron.launchers.units_at_once import SECTIONS
 from mira_megatron.pipeline import STAGES
 
 STAGE_HELP = {
@@ -53,8 +55,8 @@ STAGE_HELP = {
     "ablation": "held-out loss and keep masks of every arm -> one table with tests",
 }
 
-# Stages that several processes can work on at once, part by part.
-_SHARED = ("label", "reliability", "score", "baseline")
+# Stages that several processes can work on at once, part by part or model by model.
+_SHARED = ("label", "reliability", "score", "baseline", *SECTIONS)
 
 
 def command_parser() -> argparse.ArgumentParser:
@@ -66,11 +68,12 @@ def command_parser() -> argparse.ArgumentParser:
     )
     parser.set_defaults(
         **{"share": False, "processes": None, "ray": None, "gpus_per_task": None},
-        **{"missing": False, "reparse": False, "only": None},
+        **{"missing": False, "reparse": False, "only": None, "units_at_once": 1},
     )
     parser.add_argument("--version", action="version", version=f"mira-megatron {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    _add_recipe_command(commands, "run", "all stages in order, skipping what is done")
+    run = _add_recipe_command(commands, "run", "all stages in order, skipping what is done")
+    add_units_at_once(run)
     add_ablate(commands)
     _add_recipe_command(commands, "status", "what is done, with counts, sizes and times")
     _add_plan(commands)
@@ -255,7 +258,7 @@ def _add_sharing(command: argparse.ArgumentParser, stage: str) -> None:
     sharing.add_argument(
         "--share",
         action="store_true",
-        help="work beside others that were told the same, on any machine: part by part",
+        help="work beside others that were told the same, on any machine",
     )
     sharing.add_argument(
         "--processes", type=int, metavar="N", help="start N that share the work on this machine"

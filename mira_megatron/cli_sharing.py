@@ -7,14 +7,21 @@ from __future__ import annotations
 
 import argparse
 import importlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from mira_megatron.config import Recipe
 from mira_megatron.launchers.processes import run_workers
+from mira_megatron.launchers.units_at_once import SECTIONS, UnitsAtOnce, check_threads
 
 
-def check_sharing(arguments: argparse.Namespace) -> None:
-    """Raises ValueError for words on sharing that do not go together."""
+def check_sharing(arguments: argparse.Namespace, recipes: Sequence[Recipe]) -> None:
+    """Raises ValueError for words on sharing that do not go together, or not with a recipe."""
+    if arguments.units_at_once < 1:
+        raise ValueError(f"--units-at-once {arguments.units_at_once} must be at least 1")
+    if arguments.share or arguments.processes is not None or arguments.units_at_once > 1:
+        is_whole_run = arguments.command in ("run", "ablate")
+        for recipe in recipes:
+            check_threads(recipe, list(SECTIONS) if is_whole_run else [arguments.command])
     if arguments.processes is not None and arguments.processes < 1:
         raise ValueError(f"--processes {arguments.processes} must be at least 1")
     if arguments.ray is None:
@@ -34,6 +41,18 @@ def check_sharing(arguments: argparse.Namespace) -> None:
         raise ValueError(f"--gpus-per-task {arguments.gpus_per_task:g} must be at least 0")
 
 
+def units_at_once(arguments: argparse.Namespace, recipe: Recipe) -> UnitsAtOnce | None:
+    """Returns what has several models made at once, None where one at a time is asked for."""
+    if arguments.units_at_once == 1:
+        return None
+    return UnitsAtOnce(
+        recipe=recipe,
+        number=arguments.units_at_once,
+        workers=arguments.workers,
+        log_level=arguments.log_level,
+    )
+
+
 def run_sharing_workers(
     arguments: argparse.Namespace, recipe: Recipe, secrets: Mapping[str, str]
 ) -> int:
@@ -45,7 +64,9 @@ def run_sharing_workers(
         return _run_on_ray(arguments, recipe, secrets)
     if arguments.processes is not None:
         workers = max(1, arguments.workers // arguments.processes)
-        return run_workers(_worker_words(arguments, workers), arguments.processes)
+        num_threads = workers if arguments.command in SECTIONS else None
+        words = _worker_words(arguments, workers)
+        return run_workers(words, arguments.processes, num_threads)
     return 0
 
 

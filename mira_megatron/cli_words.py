@@ -48,6 +48,18 @@ def add_workers(command: argparse.ArgumentParser) -> None:
     )
 
 
+def add_units_at_once(command: argparse.ArgumentParser) -> None:
+    """Adds --units-at-once."""
+    command.add_argument(
+        "--units-at-once",
+        type=int,
+        default=1,
+        metavar="N",
+        help="models trained and measured beside each other on this machine (default: 1); needs "
+        "training.num_threads in the recipe",
+    )
+
+
 def add_json(command: argparse.ArgumentParser) -> None:
     """Adds --json."""
     command.add_argument("--json", action="store_true", help="JSON instead of a table")

@@ -2,12 +2,19 @@
 
 Paths inside a YAML file are relative to that file, also where the command line overrides them; the
 run folder, and a source added on the command line, are relative to the working directory.
+
+    before:   # recipes that are run to their end before this one; or a list of their paths
+      base: {recipe: base.yaml, run_folder: runs/base, set: {seed: 3}}   # all but recipe optional
+    midtrain: {base: "${before.base.run_folder}/checkpoints/raw/hf", ...}
+
+In `before` the run folder is always there once the recipe is loaded, as an absolute path.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import difflib
+import json
 import re
 import types
 import typing
@@ -17,13 +24,14 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml  # only its error class; OmegaConf brings it
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 Config = TypeVar("Config")
 
 SECTIONS = (
     "run_folder",
+    "before",
     "reuse",
     "seed",
     "rubric",
@@ -65,6 +73,8 @@ class Recipe:
     seed: int
     rubric: str  # names the groups, judgments, anchors and ratings of this recipe
     values: Mapping[str, Any]
+    overrides: tuple[str, ...] = ()  # that made these values of the file's
+    before: tuple[Recipe, ...] = ()  # those that this one names; they may name others
     is_provisional: bool = False  # plans are made of it to be checked or shown, never run
 
     def section(self, name: str, config_class: type[Config]) -> Config:
@@ -89,14 +99,33 @@ class Recipe:
         return (self.path.parent / Path(value).expanduser()).resolve()
 
 
-def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
-    """Returns the recipe at `path` with `key=value` overrides applied.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Before:
+    """An entry of `before`."""
 
-    Raises FileNotFoundError for a missing file and ValueError for an unknown section or a word that
-    is not an override.
+    recipe: str
+    run_folder: str | None = None  # null: the recipe's own
+    set: dict[str, Any] = dataclasses.field(default_factory=dict)  # its other settings
+
+
+def load_recipe(
+    path: Path, overrides: Sequence[str] = (), *, after: tuple[Path, ...] = ()
+) -> Recipe:
+    """Returns the recipe at `path` with `key=value` overrides applied, and those before it.
+
+    `after` are the recipes that it is loaded for. Raises FileNotFoundError for a missing file and
+    ValueError for an unknown section, a word that is not an override, or a recipe before itself.
     """
+    if path.resolve() in after:
+        circle = [*after[after.index(path.resolve()) :], path.resolve()]
+        raise ValueError(
+            f"{path}: is to be run before itself: {' needs '.join(map(str, circle))}. Take it out "
+            "of `before` in one of them"
+        )
     values = load_yaml(path)
     values["sources"] = _source_entries(path.parent, values.get("sources"), str(path))
+    if "before" in values:
+        values["before"] = _before_entries(values["before"], f"{path}: before")
     for word in overrides:
         if "=" not in word:
             raise ValueError(f"{word!r}: expected key=value, for example seed=7")
@@ -107,6 +136,8 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
         )
     try:
         merged = OmegaConf.merge(OmegaConf.create(values), OmegaConf.from_dotlist(list(overrides)))
+        assert isinstance(merged, DictConfig), "both are mappings"
+        before = _loaded_before(merged, path, after)
         values = typing.cast("dict[str, Any]", OmegaConf.to_container(merged, resolve=True))
     except (OmegaConfBaseException, yaml.YAMLError) as error:
         raise ValueError(f"{path}: {_first_line(error)}") from error
@@ -125,7 +156,49 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
         seed=_whole(values.get("seed", 0), f"{path}: seed"),
         rubric=rubric,
         values=values,
+        overrides=tuple(overrides),
+        before=before,
     )
+
+
+def _before_entries(given: object, where: str) -> dict[str, Any]:
+    """Returns the entries of `before` by name; a path alone is named after its file."""
+    if isinstance(given, list) and all(isinstance(each, str) for each in given):
+        entries: dict[str, Any] = {Path(each).stem: each for each in given}
+        if len(entries) < len(given):
+            raise ValueError(f"{where}: {given} names two files alike; write NAME: PATH instead")
+    elif isinstance(given, Mapping):
+        entries = dict(given)
+    else:
+        raise ValueError(f"{where}: must map names to recipes, or list their paths, got {given!r}")
+    for name in entries:
+        check_name(where, str(name))
+    return {
+        name: {"recipe": entry} if isinstance(entry, str) else entry
+        for name, entry in entries.items()
+    }
+
+
+def _loaded_before(merged: DictConfig, path: Path, after: tuple[Path, ...]) -> tuple[Recipe, ...]:
+    """Returns the recipes that `merged` names in `before`, and writes their run folders there."""
+    where = f"{path}: before"
+    if "before" not in merged:
+        return ()
+    # A list on the command line replaces the whole; `set` may refer to the rest of the recipe.
+    found = OmegaConf.to_container(merged, resolve=False)
+    assert isinstance(found, dict)
+    merged.before = _before_entries(found["before"], where)
+    loaded = []
+    for name in merged.before:
+        content = OmegaConf.to_container(merged.before[name], resolve=True)
+        entry = typed(_Before, typing.cast("Any", content), where=f"{where}.{name}")
+        own = {} if entry.run_folder is None else {"run_folder": entry.run_folder}
+        words = [f"{key}={json.dumps(value)}" for key, value in {**entry.set, **own}.items()]
+        recipe_path = path.parent / Path(entry.recipe).expanduser()
+        recipe = load_recipe(recipe_path, words, after=(*after, path.resolve()))
+        merged.before[name].run_folder = str(recipe.run_folder)
+        loaded.append(recipe)
+    return tuple(loaded)
 
 
 def check_name(what: str, name: str) -> None:

@@ -98,6 +98,8 @@ _MADE_BY = {
     "checkpoints": "midtrain",
 }
 
+RunAhead = Callable[[str, Sequence[Unit], Run], None]
+
 
 def recipe_units(recipe: Recipe) -> list[Unit]:
     """Returns every unit of the recipe in running order; ValueError for a setting that is wrong.
@@ -138,13 +140,15 @@ def run_stages(
     reparses: bool = False,
     only: str | None = None,
     run_one: Callable[[Unit, Run, Resources], object] = run_unit,
+    run_ahead: RunAhead | None = None,
 ) -> None:
     """Runs every unit of the stages named, or of these only those of one name; skips what is done.
 
     With `reparses` those that are made of kept answers are made again, and nobody is asked. Units
     of earlier stages are not run, but they must be done with this recipe's settings. One that
-    others still work on is left to them, with a line that says so. `run_one` is what runs a unit.
-    A model that cannot be evaluated here is told at the end: nothing but what reads that waits.
+    others still work on is left to them, with a line that says so. `run_one` is what runs a unit;
+    `run_ahead` is given each stage with its units before, and may have some made. A model that
+    cannot be evaluated here is told at the end: nothing but what reads that waits.
     """
     # Workers are forked from a server; what it has imported they need not import, each pool anew.
     multiprocessing.get_context("forkserver").set_forkserver_preload(["__main__", *STAGES.values()])
@@ -159,7 +163,10 @@ def run_stages(
         if stage in stages:
             if stage == "anchor":  # the first that reads them; which groups there are is known
                 _warn_of_unused_scorers(recipe)
-            for unit in stage_units(recipe, stage, only):
+            of_stage = stage_units(recipe, stage, only)
+            if run_ahead is not None:
+                run_ahead(stage, of_stage, run)
+            for unit in of_stage:
                 if reparses:
                     if unit.can_be_reparsed:
                         reparse_unit(unit, run, resources)
@@ -171,8 +178,12 @@ def run_stages(
                     run_one(unit, run, resources)
                 except HeldByOthers as held:
                     logger.info("%s", held)
+                except LockHeldError:
+                    if not (resources.is_shared and unit.can_be_left):
+                        raise
+                    logger.info("%s: left to the one who works on it", unit.label)
                 except (ValueError, FileNotFoundError) as error:
-                    if stage != "eval" or isinstance(error, LockHeldError):
+                    if stage != "eval":
                         raise
                     logger.warning("%s failed; going on with the rest: %s", unit.label, error)
                     failures.append(str(error))
@@ -254,7 +265,7 @@ def _ancestors(wanted: Sequence[Unit], by_folder: Mapping[str, Unit], run: Run) 
             if folder not in by_folder:
                 raise ValueError(
                     f"{run.folder / folder}: {unit.label} reads this folder, but no stage of this "
-                    f"recipe makes it. {_way_out(folder)}"
+                    f"recipe makes it. {_way_out(folder, run)}"
                 )
             if folder not in found:
                 found.add(folder)
@@ -263,10 +274,19 @@ def _ancestors(wanted: Sequence[Unit], by_folder: Mapping[str, Unit], run: Run) 
     return [unit for folder, unit in by_folder.items() if folder in found - made_now]
 
 
-def _way_out(folder: str) -> str:
-    maker = _MADE_BY.get(folder.partition("/")[0])
+def _way_out(folder: str, run: Run) -> str:
+    kind, _, name = folder.partition("/")
+    maker = _MADE_BY.get(kind)
     section = f"Add a section `{maker}`, or correct" if maker else "Correct"
     if maker == "discover":
         # Of a source that founded a group and has left the recipe before it was judged.
         return f"{section} the sources: it founded the group. Or found new groups: rubric=NAME."
+    if kind == "record_scores":
+        # Other recipes may have made some here.
+        made = {each.parent.name for each in run.folder.glob(f"{kind}/*/*") if read_manifest(each)}
+        tail = f" Made here: {', '.join(sorted(made))}." if made else ""
+        return (
+            f"{section} the name {name.partition('/')[0]!r}, or list the recipe that makes it in "
+            f"this run folder under `before`.{tail}"
+        )
     return f"{section} the name in the recipe."

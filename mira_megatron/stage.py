@@ -94,6 +94,7 @@ class Unit:
     upstream: tuple[str, ...] = ()  # folders of the units it reads
     outlives: tuple[str, ...] = ()  # those of them whose later changes do not unmake it
     waits_for: tuple[str, ...] = ()  # folders of units that those who share are to end first
+    can_be_left: bool = False  # no unit of its stage reads it: those who share do another meanwhile
     can_be_shared: bool = False  # its work function shares the parts where it is given a sharing
     can_be_reparsed: bool = False  # it is made of answers that are kept
     raw_inputs: Mapping[str, str] = field(default_factory=dict)  # name -> value, from outside
@@ -167,7 +168,8 @@ def run_unit(unit: Unit, run: Run, resources: Resources) -> Manifest:
         return _run_shared(unit, run, resources)
     lock, refusal = _lock(run, unit), _refusal(run, unit)
     # What cannot be shared is made by one of those who share the rest; the others need it, too.
-    with waited_lock(lock) if resources.is_shared else held_lock(lock, refusal):
+    is_waited_for = resources.is_shared and not unit.can_be_left
+    with waited_lock(lock) if is_waited_for else held_lock(lock, refusal):
         begun = _begin(unit, run)
         if isinstance(begun, Manifest):
             return begun

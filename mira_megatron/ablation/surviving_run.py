@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
 from mira_megatron.atomic_files import NO_SPACE
 from mira_megatron.config import Recipe
 from mira_megatron.file_lock import LockHeldError
+from mira_megatron.launchers.units_at_once import UnitsAtOnce
 from mira_megatron.manifest import read_manifest
 from mira_megatron.pipeline import STAGES, run_stages
 from mira_megatron.stage import Resources, Run, Unit, run_unit
@@ -28,6 +30,7 @@ class SurvivingRun:
     failed: dict[str, str] = field(default_factory=dict)  # unit -> why
     left_out: list[str] = field(default_factory=list)  # units that read one that failed
     lost: set[str] = field(default_factory=set)  # folders of both
+    made_ahead: AbstractSet[str] = frozenset()  # folders of units that other processes made for it
 
     def __call__(self, unit: Unit, run: Run, resources: Resources) -> None:
         """Runs one unit, unless what it reads has failed.
@@ -53,16 +56,22 @@ class SurvivingRun:
             self.failed[unit.label] = str(error)
             logger.error("%s failed: %s", unit.label, error)
             return
-        if after == before or after.reused_from is not None:
+        is_old = after == before and unit.folder not in self.made_ahead
+        if is_old or after.reused_from is not None:
             self.num_reused += 1
         else:
             self.num_made += 1
 
 
 def run_surviving(
-    recipe: Recipe, resources: Resources, stages: Sequence[str] = tuple(STAGES)
+    recipe: Recipe,
+    resources: Resources,
+    stages: Sequence[str] = tuple(STAGES),
+    run_ahead: UnitsAtOnce | None = None,
 ) -> SurvivingRun:
     """Returns what became of every unit of the stages."""
     surviving = SurvivingRun()
-    run_stages(recipe, stages, resources, run_one=surviving)
+    if run_ahead is not None:
+        surviving.made_ahead = run_ahead.made
+    run_stages(recipe, stages, resources, run_one=surviving, run_ahead=run_ahead)
     return surviving

@@ -79,6 +79,7 @@ def _unit(recipe: Recipe, config: InstructConfig, arm: TrainedArm) -> Unit:
         ),
         # What was mid-trained has the base in its own fingerprint.
         raw_files=None if checkpoint else base_digest(recipe, base),
+        can_be_left=True,
         work="mira_megatron.instruct.run_instruct_sft:instruct_sft",
         settings=InstructSftSettings(
             arm=arm.name, checkpoint=checkpoint, base=base, config=config, training=training

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -15,13 +16,15 @@ from mira_megatron.stop_signals import INTERRUPTED, TERMINATED, Terminated, hold
 logger = logging.getLogger(__name__)
 
 
-def run_workers(words: Sequence[str], num_workers: int) -> int:
+def run_workers(words: Sequence[str], num_workers: int, num_threads: int | None = None) -> int:
     """Runs `mira` with these words `num_workers` times at once; returns the worst exit code.
 
-    A worker that was killed counts as 0: what it left undone, another takes over. Every line that
-    a worker writes goes to stderr behind its number.
+    Each computes on `num_threads` threads, None: on as many as its libraries take. A
+    worker that was killed counts as 0: what it left undone, another takes over. Every line that a
+    worker writes goes to stderr behind its number.
     """
     command = [sys.executable, "-m", "mira_megatron.cli", *words]
+    environment = {} if num_threads is None else {"OMP_NUM_THREADS": str(num_threads)}
     workers: list[subprocess.Popen[bytes]] = []
     forwarding: list[Thread] = []
     try:
@@ -33,6 +36,7 @@ def run_workers(words: Sequence[str], num_workers: int) -> int:
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.PIPE,
                     stderr=subprocess.STDOUT,
+                    env={**os.environ, **environment},
                 )
                 workers.append(worker)
                 thread = Thread(target=_forward, args=(worker.stdout, f"[{number}] "))

@@ -56,7 +56,9 @@ class ReportSettings:
 
 
 def units(recipe: Recipe) -> list[Unit]:
-    """Returns the one unit of the report."""
+    """Returns the one unit of the report; none where nothing rates the recipe's records."""
+    if recipe_sources(recipe) and not {"score", "aggregate"} & set(recipe.values):
+        return []  # no anchors, no ratings: a base model to start from, or baselines alone
     settings = ReportSettings(
         recipe_name=recipe.path.stem,
         seed=recipe.seed,

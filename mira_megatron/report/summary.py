@@ -84,8 +84,9 @@ def print_summary(console: Console, recipe: Recipe) -> None:
         _print_path(console, "Blend", recipe.run_folder / layout.blend(arm) / layout.BLEND)
     if is_measured(recipe):
         print_scorers(console, recipe)
-    if recipe.mapping("arms"):
-        _print_path(console, "Report", recipe.run_folder / layout.REPORT / "index.html")
+    page = recipe.run_folder / layout.REPORT / "index.html"
+    if recipe.mapping("arms") and page.is_file():
+        _print_path(console, "Report", page)
     rubric = recipe.run_folder / layout.anchors(recipe.rubric, "")
     if rubric.is_dir():
         _print_line(console, f"Rubric: mira rubric show {rubric}")

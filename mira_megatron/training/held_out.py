@@ -59,6 +59,7 @@ class HeldOutSettings:
     checkpoint: str | None  # folder of what was trained here; None: the weights of `base`
     base: Path | None  # a Hugging Face folder; None: it was trained from random weights
     precision: str  # of weights and activations, as in training
+    num_threads: int | None  # of the CPU, as in training; None: as many as torch takes
     sources: tuple[str, ...]  # of the recipe, sorted
     adopted: frozenset[str]  # those of them without records
     shared: SharedTables = field(default_factory=SharedTables, repr=False, compare=False)
@@ -70,7 +71,7 @@ def units(recipe: Recipe) -> list[Unit]:
         return []
     adopted = frozenset(adopted_sources(recipe))
     sources = tuple(sorted([*recipe_sources(recipe), *adopted]))
-    precision = _precision(recipe)
+    precision, num_threads = _precision(recipe), _num_threads(recipe)
     shared = SharedTables()
     return [
         _unit(
@@ -80,6 +81,7 @@ def units(recipe: Recipe) -> list[Unit]:
                 checkpoint=_checkpoint(recipe, model),
                 base=_hf_folder(recipe, model),
                 precision=precision,
+                num_threads=num_threads,
                 sources=sources,
                 adopted=adopted,
                 shared=shared,
@@ -105,6 +107,13 @@ def _precision(recipe: Recipe) -> str:
     return own.pop() if own else _CLUSTER_PRECISION
 
 
+def _num_threads(recipe: Recipe) -> int | None:
+    """Returns the CPU threads of the training; its models are measured with as many."""
+    settings = [unit.settings for unit in midtrain_units(recipe)]
+    own = {each.training.num_threads for each in settings if isinstance(each, MidtrainSettings)}
+    return own.pop() if own else None
+
+
 def _checkpoint(recipe: Recipe, model: TrainedArm) -> str | None:
     is_trained_here = model.has_midtraining and trainer_of(recipe, "midtrain") != BRIDGE
     return layout.checkpoints(model.name) if is_trained_here else None
@@ -123,7 +132,10 @@ def _unit(recipe: Recipe, model: TrainedArm, settings: HeldOutSettings) -> Unit:
         name=model.name,
         folder=layout.held_out(model.name),
         version=VERSION,
-        config={"precision": settings.precision},
+        config={
+            "precision": settings.precision,
+            **({} if settings.num_threads is None else {"num_threads": settings.num_threads}),
+        },
         upstream=(
             *([layout.checkpoints(model.name)] if model.has_midtraining else []),
             *(layout.tokens(source) for source in settings.sources),
@@ -132,6 +144,7 @@ def _unit(recipe: Recipe, model: TrainedArm, settings: HeldOutSettings) -> Unit:
         ),
         # What was mid-trained has the base in its own fingerprint.
         raw_files=None if model.has_midtraining else base_digest(recipe, midtrain_base(recipe)),
+        can_be_left=True,
         work="mira_megatron.training.run_held_out:held_out",
         settings=settings,
     )

@@ -106,6 +106,7 @@ def _unit(recipe: Recipe, name: str, settings: MidtrainSettings) -> Unit:
         # Of the blend's files, the tokenizer is the one that the export needs.
         upstream=(*_upstream(recipe, settings.arm), layout.TOKENIZER),
         raw_files=base_digest(recipe, settings.base),
+        can_be_left=True,
         work="mira_megatron.training.run_midtrain:midtrain",
         settings=settings,
     )

@@ -16,6 +16,7 @@ from mira_megatron.retention.documents import token_dataset
 from mira_megatron.shards import json_digest, write_parquet
 from mira_megatron.stage import WorkResult, Workspace
 from mira_megatron.tokenization.token_dataset import check_one_vocabulary
+from mira_megatron.training.cpu import cpu_threads
 from mira_megatron.training.document_loss import document_nats
 from mira_megatron.training.gpt_model import build_model
 from mira_megatron.training.held_out import DOCUMENTS, SCHEMA, SUMMARY, HeldOutSettings
@@ -39,7 +40,8 @@ def held_out(workspace: Workspace, settings: HeldOutSettings) -> WorkResult:
         base=settings.base,
         num_tokens=datasets[0].vocab_size,
     )
-    nats = _nats(workspace, weights, settings.precision, documents)
+    with cpu_threads(settings.num_threads):
+        nats = _nats(workspace, weights, settings.precision, documents)
     table = pa.table(
         [
             pa.array([each.source for each in documents]),

@@ -27,6 +27,8 @@ class TrainSettings:
     log_interval: int  # steps
     seed: int
     precision: str = "float32"  # of weights and activations; or bfloat16, updated in float32
+    # Of the CPU: the last digits of weights depend on it. None = as many as torch takes here.
+    num_threads: int | None = field(default=None, metadata={"younger": True})
     # Steps between checkpoints, where the caller names a folder for them.
     save_interval: int = field(default=200, metadata={"execution": True})
 
@@ -41,6 +43,7 @@ class TrainSettings:
             "eval_interval",
             "log_interval",
             "save_interval",
+            "num_threads",
         ):
             value = getattr(self, name)
             if value is not None and value <= 0:

@@ -20,6 +20,7 @@ from torch import distributed
 from mira_megatron.config import fingerprinted
 from mira_megatron.training.adamw import Float32AdamW
 from mira_megatron.training.batches import Batches, TokenDataset
+from mira_megatron.training.cpu import cpu_threads
 from mira_megatron.training.gpt_model import build_model
 from mira_megatron.training.model_shape import ModelShape
 from mira_megatron.training.resuming import Checkpointing, TrainingCheckpoints
@@ -76,7 +77,8 @@ def train(
     progress = Progress()
     if checkpoints is not None and latest is not None:
         progress = checkpoints.load(latest, model, optimizer)
-    with tensorboard_log(tensorboard_folder if distributed.get_rank() == 0 else None) as log:
+    log_folder = tensorboard_folder if distributed.get_rank() == 0 else None
+    with cpu_threads(settings.num_threads), tensorboard_log(log_folder) as log:
         listeners: list[Callable[[LogEntry], None]] = [] if log is None else [log.write]
         if on_log is not None and distributed.get_rank() == 0:
             listeners.append(on_log)

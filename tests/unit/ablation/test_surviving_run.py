@@ -78,6 +78,13 @@ def test_unit_of_another_run_counts_as_reused(tmp_path: Path) -> None:
     assert (surviving.num_made, surviving.num_reused) == (0, 1)
 
 
+def test_unit_that_a_helping_process_made_counts_as_made(tmp_path: Path) -> None:
+    run_unit(unit("midtrain", "a"), Run(folder=tmp_path), Resources())
+    surviving = SurvivingRun(made_ahead={"checkpoints/midtrain.a"})
+    surviving(unit("midtrain", "a"), Run(folder=tmp_path), Resources())
+    assert (surviving.num_made, surviving.num_reused) == (1, 0)
+
+
 @pytest.mark.parametrize("stage", ["ingest", "group", "tokenize", "adopt"])
 def test_unit_that_every_arm_is_made_of_ends_the_run(tmp_path: Path, stage: str) -> None:
     with pytest.raises(ValueError, match="gone"):

@@ -21,7 +21,7 @@ pytest_plugins = ("judged_recipes",)
 
 
 def checked(*words: str) -> None:
-    check_sharing(command_parser().parse_args(["score", "mine.yaml", *words]))
+    check_sharing(command_parser().parse_args(["score", "mine.yaml", *words]), [])
 
 
 @pytest.mark.parametrize(
@@ -47,7 +47,7 @@ def test_words_on_sharing_that_go_together_are_taken(words: list[str]) -> None:
     checked(*words)
 
 
-@pytest.mark.parametrize("stage", ["label", "reliability", "score", "baseline"])
+@pytest.mark.parametrize("stage", ["label", "baseline", "score", "midtrain", "held-out"])
 def test_stage_with_shared_units_takes_the_word_of_its_array(stage: str) -> None:
     assert command_parser().parse_args([stage, "mine.yaml", "--share"]).share
 

@@ -3,7 +3,7 @@ import torch
 from megatron.core.tensor_parallel import get_cuda_rng_tracker
 from megatron.core.transformer.moe import moe_utils
 
-from mira_megatron.training.cpu import patch_megatron_for_cpu
+from mira_megatron.training.cpu import cpu_threads, patch_megatron_for_cpu
 
 pytestmark = [
     pytest.mark.megatron,
@@ -27,3 +27,12 @@ def test_patches_do_not_pretend_that_cuda_is_there() -> None:
     patch_megatron_for_cpu()
 
     assert not torch.cuda.is_available()
+
+
+def test_threads_are_as_before_when_the_block_ends() -> None:
+    before = torch.get_num_threads()
+    with cpu_threads(1):
+        assert torch.get_num_threads() == 1
+    assert torch.get_num_threads() == before
+    with cpu_threads(None):
+        assert torch.get_num_threads() == before
