@@ -56,7 +56,9 @@ class ReportSettings:
 
 
 def units(recipe: Recipe) -> list[Unit]:
-    """Returns the one unit of the report."""
+    """Returns the one unit of the report; none where records have no rubric that it could show."""
+    if recipe_sources(recipe) and not {"anchor", "scorers"} & set(recipe.values):
+        return []
     settings = ReportSettings(
         recipe_name=recipe.path.stem,
         seed=recipe.seed,
