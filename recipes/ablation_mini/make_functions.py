@@ -8,18 +8,19 @@ Writes  OUTPUT/before.jsonl.zst        documents that the base model is trained 
         OUTPUT/instructions.jsonl.zst  what every arm is tuned on, asked as MBPP asks a chat
         TASKS/functions.jsonl          the benchmark, as EvalPlus writes MbppPlus
 
-A program (small_functions.py) occurs in one of the five alone and there once, so no solution of a
-task is in anything that a model is trained on. The same files come out every time.
+A program (small_functions.py) occurs in one of the five alone, so no solution of a task is in
+anything that a model is trained on. The same files come out every time.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import itertools
 import json
 import random
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ SEED = 20
 NUM_BEFORE, NUM_MIX, NUM_QUESTIONS, NUM_INSTRUCTIONS = 12_000, 4_000, 1_000, 600
 NUM_TASKS = 160
 _KINDS = (NUMBER, NUMBERS, TEXT)
-_STEPS_BY_WEIGHT = (1, 2, 2, 2, 3)
+_STEPS_BY_WEIGHT = (1, 2, 2, 2, 2, 3)
 _STEPS_OF_TASKS = (1, 2, 2)
 _NUM_BASE_INPUTS, _NUM_PLUS_INPUTS = 3, 7
 
@@ -55,31 +56,48 @@ _ASKED = (
 )
 
 
-class Programs:
-    """Draws programs of one file that no file before it has."""
+# A program belongs to one of the files, by its digest; of 100.
+_SHARES = {
+    "functions.jsonl": 10,
+    "instructions.jsonl.zst": 10,
+    "mix_questions.jsonl.zst": 10,
+    "mix.jsonl.zst": 25,
+    "before.jsonl.zst": 45,
+}
 
-    def __init__(self, name: str, taken: set[str]) -> None:
+
+def owner(program: Program) -> str:
+    """Returns the file that a program belongs to, whatever its function is called."""
+    digest = hashlib.sha256(code_of(program, "any", "name").encode()).digest()
+    place = int.from_bytes(digest[:8], "big") % sum(_SHARES.values())
+    bounds = itertools.accumulate(_SHARES.values())
+    return next(name for name, bound in zip(_SHARES, bounds, strict=True) if place < bound)
+
+
+class Programs:
+    """Draws programs of one file."""
+
+    def __init__(self, name: str) -> None:
         self.rng = random.Random(f"{SEED} {name}")
-        self._taken = taken
+        self._name = name
 
     def draw(self, takes: str, steps: Sequence[int]) -> Function:
-        """Returns a function of a new program; with more steps where the short ones are used up."""
-        fewest = self.rng.choice(steps)
-        for attempt in range(1_000):
-            program = draw_program(self.rng, takes, fewest + attempt // 100)
-            if (code := code_of(program, "same", "names")) not in self._taken:
-                self._taken.add(code)
+        """Returns a function that belongs to the file."""
+        num_steps = self.rng.choice(steps)
+        while True:
+            program = draw_program(self.rng, takes, num_steps)
+            if owner(program) == self._name:
                 return draw_function(self.rng, program)
-        raise ValueError(f"no program of {fewest} or more steps is left; ask for fewer functions")
 
 
-def task(programs: Programs, number: int) -> dict[str, Any]:
+def task(programs: Programs, number: int, solutions: set[str]) -> dict[str, Any]:
     """Returns a task in EvalPlus's format, whose inputs tell its program from its neighbours."""
     while True:
         function = programs.draw(_KINDS[number % len(_KINDS)], _STEPS_OF_TASKS)
         drawn = _telling_arguments(programs.rng, function)
-        if drawn is not None:
+        if drawn is not None and function.code not in solutions:
             break
+    solutions.add(function.code)
     return {
         "task_id": f"Mini/{number}",
         "prompt": question(function, drawn[0]),
@@ -100,7 +118,7 @@ def _telling_arguments(rng: random.Random, function: Function) -> list[Any] | No
     """
     near = [code_of(other, function.name, "given") for other in _neighbours(function.program)]
     for _ in range(50):
-        lengths = [4] + [9] * (_NUM_BASE_INPUTS + _NUM_PLUS_INPUTS - 1)  # the first one is shown
+        lengths = [3] + [8] * (_NUM_BASE_INPUTS + _NUM_PLUS_INPUTS - 1)  # the first one is shown
         drawn = [draw_argument(rng, function.takes, longest) for longest in lengths]
         base = drawn[:_NUM_BASE_INPUTS]
         right = [result_of(function.code, function.name, argument) for argument in base]
@@ -138,7 +156,7 @@ def question(function: Function, argument: Any) -> str:
 def document(programs: Programs) -> dict[str, str]:
     """Returns a text of a corpus: a function under its question, or with its docstring inside."""
     function = programs.draw(programs.rng.choice(_KINDS), _STEPS_BY_WEIGHT)
-    argument = draw_argument(programs.rng, function.takes)
+    argument = draw_argument(programs.rng, function.takes, longest=3)
     if programs.rng.random() < 0.6:
         text = question(function, argument) + function.code
     else:
@@ -153,7 +171,7 @@ def document(programs: Programs) -> dict[str, str]:
 def exchange(programs: Programs, before: str, after: str) -> dict[str, str]:
     """Returns a question as a chat is asked it, with the code as its answer."""
     function = programs.draw(programs.rng.choice(_KINDS), _STEPS_BY_WEIGHT)
-    asked = question(function, draw_argument(programs.rng, function.takes)).strip()
+    asked = question(function, draw_argument(programs.rng, function.takes, longest=3)).strip()
     return {
         before: f"{_ASKED}\n```python\n{asked}\n```",
         after: f"```python\n{function.code}```",
@@ -161,29 +179,17 @@ def exchange(programs: Programs, before: str, after: str) -> dict[str, str]:
 
 
 def contents() -> dict[str, list[dict[str, Any]]]:
-    """Returns the rows of all files by name; the first have the first choice of programs."""
-    taken: set[str] = set()
-
-    def rows(name: str, count: int, make: Callable[[Programs], dict[str, Any]]) -> None:
-        programs = Programs(name, taken)
-        made[name] = [make(programs) for _ in range(count)]
-
-    made: dict[str, list[dict[str, Any]]] = {}
-    numbers = itertools.count(1)
-    rows("functions.jsonl", NUM_TASKS, lambda programs: task(programs, next(numbers)))
-    rows(
-        "instructions.jsonl.zst",
-        NUM_INSTRUCTIONS,
-        lambda programs: exchange(programs, "input", "output"),
+    """Returns the rows of all files by name."""
+    tasks, instructions, questions, mix, before = map(Programs, _SHARES)
+    solutions: set[str] = set()
+    rows = (
+        [task(tasks, number, solutions) for number in range(1, NUM_TASKS + 1)],
+        [exchange(instructions, "input", "output") for _ in range(NUM_INSTRUCTIONS)],
+        [exchange(questions, "question", "answer") for _ in range(NUM_QUESTIONS)],
+        [document(mix) for _ in range(NUM_MIX)],
+        [document(before) for _ in range(NUM_BEFORE)],
     )
-    rows(
-        "mix_questions.jsonl.zst",
-        NUM_QUESTIONS,
-        lambda programs: exchange(programs, "question", "answer"),
-    )
-    rows("mix.jsonl.zst", NUM_MIX, document)
-    rows("before.jsonl.zst", NUM_BEFORE, document)
-    return made
+    return dict(zip(_SHARES, rows, strict=True))
 
 
 def write(path: Path, rows: Sequence[dict[str, Any]]) -> None:

@@ -15,20 +15,11 @@ from typing import Any
 NUMBER, NUMBERS, TEXT, FLAG = "number", "numbers", "text", "flag"
 
 _CALLED: Mapping[str, str] = {NUMBER: "a number", NUMBERS: "a list of numbers", TEXT: "a text"}
-_PARAMETERS: Mapping[str, tuple[str, ...]] = {
-    NUMBER: ("number", "value", "amount", "n"),
-    NUMBERS: ("numbers", "values", "items", "amounts"),
-    TEXT: ("text", "word", "line", "name"),
-}
-_VERBS = (
-    "adjust build change check compute convert derive find get make map measure "
-    "prepare process reduce rework shape solve transform work_out"
-)
-_NOUNS = (
-    "answer batch case code data entry field input level mark output part point "
-    "query rate reading record sample score step"
-)
-_SMALL, _LARGE, _FEW, _LETTERS = (2, 12), (2, 60), (2, 5), "abcdefghilmnoprst"
+# One name each, and constants of one digit or letter: to copy what stands in a question is the
+# hardest part for models this small.
+_PARAMETERS: Mapping[str, str] = {NUMBER: "n", NUMBERS: "items", TEXT: "text"}
+_DIGITS, _FEW, _LETTERS = (2, 9), (2, 5), "abdeorst"
+_WORDS = "bread dust road store tree table order board water sea letter boat"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,59 +42,59 @@ def _step(name: str, kinds: str, code: str, says: str, *constants: Any) -> Step:
 
 # {a} and {b} are constants; ranges are small where a larger number would leave nothing to see.
 STEPS: Sequence[Step] = (
-    _step("add", "number number", "{v} + {a}", "add {a} to {it} | increase {it} by {a}", _LARGE),
+    _step("add", "number number", "{v} + {a}", "add {a} to {it} | increase {it} by {a}", _DIGITS),
     _step(
         "subtract",
         "number number",
         "{v} - {a}",
         "subtract {a} from {it} | decrease {it} by {a}",
-        _LARGE,
+        _DIGITS,
     ),
-    _step("multiply", "number number", "{v} * {a}", "multiply {it} by {a}", _SMALL),
+    _step("multiply", "number number", "{v} * {a}", "multiply {it} by {a}", _DIGITS),
     _step(
         "remainder",
         "number number",
         "{v} % {a}",
         "take {it} modulo {a} | take the remainder of {it} divided by {a}",
-        _SMALL,
+        _DIGITS,
     ),
-    _step("divide", "number number", "{v} // {a}", "divide {it} by {a} and round down", _SMALL),
+    _step("divide", "number number", "{v} // {a}", "divide {it} by {a} and round down", _DIGITS),
     _step("square", "number number", "{v} * {v}", "square {it} | multiply {it} by itself"),
     _step("negate", "number number", "-{v}", "negate {it} | change the sign of {it}"),
     _step("absolute", "number number", "abs({v})", "take the absolute value of {it}"),
-    _step("at_most", "number number", "min({v}, {a})", "limit {it} to at most {a}", _LARGE),
-    _step("at_least", "number number", "max({v}, {a})", "raise {it} to at least {a}", _LARGE),
-    _step("is_above", "number flag", "{v} > {a}", "tell whether {it} is above {a}", _LARGE),
-    _step("is_below", "number flag", "{v} < {a}", "tell whether {it} is below {a}", _LARGE),
-    _step("divides", "number flag", "{v} % {a} == 0", "tell whether {a} divides {it}", _SMALL),
+    _step("at_most", "number number", "min({v}, {a})", "limit {it} to at most {a}", _DIGITS),
+    _step("at_least", "number number", "max({v}, {a})", "raise {it} to at least {a}", _DIGITS),
+    _step("is_above", "number flag", "{v} > {a}", "tell whether {it} is above {a}", _DIGITS),
+    _step("is_below", "number flag", "{v} < {a}", "tell whether {it} is below {a}", _DIGITS),
+    _step("divides", "number flag", "{v} % {a} == 0", "tell whether {a} divides {it}", _DIGITS),
     _step(
         "is_between",
         "number flag",
         "{a} <= {v} <= {b}",
         "tell whether {it} is from {a} to {b}",
-        (2, 19),
-        (20, 60),
+        (2, 4),
+        (5, 9),
     ),
     _step(
         "keep_above",
         "numbers numbers",
         "[item for item in {v} if item > {a}]",
         "keep what is above {a} in {it} | drop what is not above {a} from {it}",
-        _LARGE,
+        _DIGITS,
     ),
     _step(
         "keep_below",
         "numbers numbers",
         "[item for item in {v} if item < {a}]",
         "keep what is below {a} in {it} | drop what is not below {a} from {it}",
-        _LARGE,
+        _DIGITS,
     ),
     _step(
         "keep_multiples",
         "numbers numbers",
         "[item for item in {v} if item % {a} == 0]",
         "keep the multiples of {a} in {it}",
-        _SMALL,
+        _DIGITS,
     ),
     _step(
         "keep_odd",
@@ -116,21 +107,21 @@ STEPS: Sequence[Step] = (
         "numbers numbers",
         "[item + {a} for item in {v}]",
         "add {a} to every item of {it}",
-        _LARGE,
+        _DIGITS,
     ),
     _step(
         "subtract_from_all",
         "numbers numbers",
         "[item - {a} for item in {v}]",
         "subtract {a} from every item of {it}",
-        _LARGE,
+        _DIGITS,
     ),
     _step(
         "multiply_all",
         "numbers numbers",
         "[item * {a} for item in {v}]",
         "multiply every item of {it} by {a}",
-        _SMALL,
+        _DIGITS,
     ),
     _step(
         "square_all",
@@ -151,7 +142,7 @@ STEPS: Sequence[Step] = (
         "without_first", "numbers numbers", "{v}[{a}:]", "skip the first {a} items of {it}", _FEW
     ),
     _step("last", "numbers numbers", "{v}[-{a}:]", "take the last {a} items of {it}", _FEW),
-    _step("sum", "numbers number", "sum({v})", "sum {it} | add up {it}"),
+    _step("total", "numbers number", "sum({v})", "sum {it} | add up {it}"),
     _step("count", "numbers number", "len({v})", "count the items of {it}"),
     _step("largest", "numbers number", "max({v}, default=0)", "take the largest item of {it} or 0"),
     _step(
@@ -164,29 +155,29 @@ STEPS: Sequence[Step] = (
     _step("last_letters", "text text", "{v}[-{a}:]", "take the last {a} characters of {it}", _FEW),
     _step("repeat", "text text", "{v} * {a}", "repeat {it} {a} times", _FEW),
     _step(
-        "without", "text text", '{v}.replace("{a}", "")', "remove every '{a}' from {it}", _LETTERS
+        "without", "text text", '{v}.replace("{a}", "")', 'remove every "{a}" from {it}', _LETTERS
     ),
     _step(
         "replace",
         "text text",
         '{v}.replace("{a}", "{b}")',
-        "replace every '{a}' by '{b}' in {it}",
+        'replace every "{a}" by "{b}" in {it}',
         _LETTERS,
         _LETTERS,
     ),
-    _step("append", "text text", '{v} + "{a}"', "put '{a}' behind {it}", _LETTERS),
-    _step("prepend", "text text", '"{a}" + {v}', "put '{a}' before {it}", _LETTERS),
-    _step("count_letter", "text number", '{v}.count("{a}")', "count every '{a}' in {it}", _LETTERS),
+    _step("append", "text text", '{v} + "{a}"', 'put "{a}" behind {it}', _LETTERS),
+    _step("prepend", "text text", '"{a}" + {v}', 'put "{a}" before {it}', _LETTERS),
+    _step("count_letter", "text number", '{v}.count("{a}")', 'count every "{a}" in {it}', _LETTERS),
     _step("length", "text number", "len({v})", "take the length of {it}"),
     _step("count_words", "text number", "len({v}.split())", "count the words of {it}"),
     _step(
         "starts",
         "text flag",
         '{v}.startswith("{a}")',
-        "tell whether {it} starts with '{a}'",
+        'tell whether {it} starts with "{a}"',
         _LETTERS,
     ),
-    _step("contains", "text flag", '"{a}" in {v}', "tell whether '{a}' is in {it}", _LETTERS),
+    _step("contains", "text flag", '"{a}" in {v}', 'tell whether "{a}" is in {it}', _LETTERS),
 )
 
 
@@ -263,15 +254,10 @@ class Function:
 
 
 def draw_function(rng: random.Random, program: Program) -> Function:
-    """Returns the program as a function, with a name that says nothing about it."""
-    name = f"{rng.choice(_VERBS.split())}_{rng.choice(_NOUNS.split())}"
-    parameter = rng.choice(_PARAMETERS[program[0].step.takes])
-    return Function(
-        name=name,
-        program=program,
-        code=code_of(program, name, parameter),
-        words=_words(rng, program),
-    )
+    """Returns the program as a function, whose name says what it does and not how much."""
+    name = "_then_".join(each.step.name for each in program)
+    code = code_of(program, name, _PARAMETERS[program[0].step.takes])
+    return Function(name=name, program=program, code=code, words=_words(rng, program))
 
 
 def code_of(program: Program, name: str, parameter: str) -> str:
@@ -300,14 +286,11 @@ def draw_argument(rng: random.Random, takes: str, longest: int = 4) -> Any:
     """Returns an argument of a kind on which steps and constants show; lists of 2 or more items."""
     match takes:
         case "number":
-            return rng.randint(-40, 160)
+            return rng.randint(-9, 30)
         case "numbers":
-            return [rng.randint(-20, 80) for _ in range(rng.randint(2, longest))]
+            return [rng.randint(-5, 20) for _ in range(rng.randint(2, longest))]
         case _:
-            words = [
-                "".join(rng.choice(_LETTERS) for _ in range(rng.randint(2, 6)))
-                for _ in range(rng.randint(1, 3))
-            ]
+            words = [rng.choice(_WORDS.split()) for _ in range(rng.randint(1, longest // 2))]
             return " ".join(word.title() if rng.random() < 0.3 else word for word in words)
 
 
