@@ -1,0 +1,225 @@
+"""Writes the small functions of the ablation on a laptop, and the benchmark made of others.
+
+    python recipes/ablation_mini/make_functions.py [--output FOLDER] [--tasks FOLDER]
+
+Writes  OUTPUT/before.jsonl.zst        documents that the base model is trained on
+        OUTPUT/mix.jsonl.zst           documents of the corpus that arms choose from
+        OUTPUT/mix_questions.jsonl.zst questions with answers of the same corpus
+        OUTPUT/instructions.jsonl.zst  what every arm is tuned on, asked as MBPP asks a chat
+        TASKS/functions.jsonl          the benchmark, as EvalPlus writes MbppPlus
+
+A program (small_functions.py) occurs in one of the five alone, so no solution of a task is in
+anything that a model is trained on. The same files come out every time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import itertools
+import json
+import random
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import zstandard
+from small_functions import (
+    NUMBER,
+    NUMBERS,
+    TEXT,
+    Function,
+    Program,
+    code_of,
+    draw_argument,
+    draw_function,
+    draw_program,
+    result_of,
+    with_other_constant,
+)
+
+HERE = Path(__file__).resolve().parent
+SEED = 20
+
+NUM_BEFORE, NUM_MIX, NUM_QUESTIONS, NUM_INSTRUCTIONS = 12_000, 4_000, 1_000, 600
+NUM_TASKS = 160
+_KINDS = (NUMBER, NUMBERS, TEXT)
+_STEPS_BY_WEIGHT = (1, 2, 2, 2, 2, 3)
+_STEPS_OF_TASKS = (1, 2, 2)
+_NUM_BASE_INPUTS, _NUM_PLUS_INPUTS = 3, 7
+
+# MBPP's own question and EvalPlus's words around it (mira_megatron/eval/mbpp_prompts.py).
+_ASKED = (
+    "Please provide a self-contained Python script that solves the following problem in a markdown "
+    "code block:"
+)
+
+
+# A program belongs to one of the files, by its digest; of 100.
+_SHARES = {
+    "functions.jsonl": 10,
+    "instructions.jsonl.zst": 10,
+    "mix_questions.jsonl.zst": 10,
+    "mix.jsonl.zst": 25,
+    "before.jsonl.zst": 45,
+}
+# Steps that only the tasks and the corpus of the arms have: the base model cannot know them, nor an
+# arm that keeps too little of what teaches them.
+_LATE = (
+    "remainder at_most is_below absolute keep_multiples subtract_from_all sort_down last "
+    "without_first smallest lower last_letters replace prepend contains"
+)
+_WITH_LATE = ("functions.jsonl", "mix_questions.jsonl.zst", "mix.jsonl.zst")
+
+
+def owner(program: Program) -> str:
+    """Returns the file that a program belongs to, whatever its function is called."""
+    is_late = any(each.step.name in _LATE.split() for each in program)
+    shares = {name: _SHARES[name] for name in (_WITH_LATE if is_late else _SHARES)}
+    digest = hashlib.sha256(code_of(program, "any", "name").encode()).digest()
+    place = int.from_bytes(digest[:8], "big") % sum(shares.values())
+    bounds = itertools.accumulate(shares.values())
+    return next(name for name, bound in zip(shares, bounds, strict=True) if place < bound)
+
+
+class Programs:
+    """Draws programs of one file."""
+
+    def __init__(self, name: str) -> None:
+        self.rng = random.Random(f"{SEED} {name}")
+        self._name = name
+
+    def draw(self, takes: str, steps: Sequence[int]) -> Function:
+        """Returns a function that belongs to the file."""
+        num_steps = self.rng.choice(steps)
+        while True:
+            program = draw_program(self.rng, takes, num_steps)
+            if owner(program) == self._name:
+                return draw_function(self.rng, program)
+
+
+def task(programs: Programs, number: int, solutions: set[str]) -> dict[str, Any]:
+    """Returns a task in EvalPlus's format, whose inputs tell its program from its neighbours."""
+    while True:
+        function = programs.draw(_KINDS[number % len(_KINDS)], _STEPS_OF_TASKS)
+        drawn = _telling_arguments(programs.rng, function)
+        solution = code_of(function.program, "any", "name")
+        if drawn is not None and solution not in solutions:
+            break
+    solutions.add(solution)
+    return {
+        "task_id": f"Mini/{number}",
+        "prompt": question(function, drawn[0]),
+        "entry_point": function.name,
+        "canonical_solution": "\n" + function.code,
+        "base_input": [[argument] for argument in drawn[:_NUM_BASE_INPUTS]],
+        "plus_input": [[argument] for argument in drawn[_NUM_BASE_INPUTS:]],
+        "contract": "",
+        "assertion": assertion(function, drawn[0]),
+        "atol": 0,
+    }
+
+
+def _telling_arguments(rng: random.Random, function: Function) -> list[Any] | None:
+    """Returns arguments on which every program that is near this one gives something else.
+
+    The first ones suffice alone, so that both verdicts mean something. None where none are found.
+    """
+    near = [code_of(other, function.name, "given") for other in _neighbours(function.program)]
+    for _ in range(50):
+        lengths = [3] + [8] * (_NUM_BASE_INPUTS + _NUM_PLUS_INPUTS - 1)  # the first one is shown
+        drawn = [draw_argument(rng, function.takes, longest) for longest in lengths]
+        base = drawn[:_NUM_BASE_INPUTS]
+        right = [result_of(function.code, function.name, argument) for argument in base]
+        is_told = all(
+            [result_of(code, function.name, argument) for argument in base] != right
+            for code in near
+        )
+        if is_told and len({repr(value) for value in right}) > 1:
+            return drawn
+    return None
+
+
+def _neighbours(program: Program) -> Iterator[Program]:
+    """Yields the program without each step that can go, and with each constant moved away."""
+    for position, each in enumerate(program):
+        before, after = program[:position], program[position + 1 :]
+        can_go = each.step.takes == each.step.gives or not after
+        if can_go and (before or after):
+            yield before + after
+        for number in range(len(each.constants)):
+            yield (*before, with_other_constant(each, number), *after)
+
+
+def assertion(function: Function, argument: Any) -> str:
+    """Returns one example, as MBPP has it under its question."""
+    value = result_of(function.code, function.name, argument)
+    return f"assert {function.name}({argument!r}) == {value!r}"
+
+
+def question(function: Function, argument: Any) -> str:
+    """Returns the docstring that a task of MBPP consists of."""
+    return f'"""\nWrite a function to {function.words}.\n{assertion(function, argument)}\n"""\n'
+
+
+def document(programs: Programs) -> dict[str, str]:
+    """Returns a text of a corpus: a function under its question, or with its docstring inside."""
+    function = programs.draw(programs.rng.choice(_KINDS), _STEPS_BY_WEIGHT)
+    argument = draw_argument(programs.rng, function.takes, longest=3)
+    if programs.rng.random() < 0.6:
+        text = question(function, argument) + function.code
+    else:
+        value = result_of(function.code, function.name, argument)
+        said = f"{function.words[0].upper()}{function.words[1:]}."
+        shown = f"    >>> {function.name}({argument!r})\n    {value!r}\n"
+        head, _, body = function.code.partition("\n")
+        text = f'{head}\n    """{said}\n\n{shown}    """\n{body}'
+    return {"text": text}
+
+
+def exchange(programs: Programs, before: str, after: str) -> dict[str, str]:
+    """Returns a question as a chat is asked it, with the code as its answer."""
+    function = programs.draw(programs.rng.choice(_KINDS), _STEPS_BY_WEIGHT)
+    asked = question(function, draw_argument(programs.rng, function.takes, longest=3)).strip()
+    return {
+        before: f"{_ASKED}\n```python\n{asked}\n```",
+        after: f"```python\n{function.code}```",
+    }
+
+
+def contents() -> dict[str, list[dict[str, Any]]]:
+    """Returns the rows of all files by name."""
+    tasks, instructions, questions, mix, before = map(Programs, _SHARES)
+    solutions: set[str] = set()
+    rows = (
+        [task(tasks, number, solutions) for number in range(1, NUM_TASKS + 1)],
+        [exchange(instructions, "input", "output") for _ in range(NUM_INSTRUCTIONS)],
+        [exchange(questions, "question", "answer") for _ in range(NUM_QUESTIONS)],
+        [document(mix) for _ in range(NUM_MIX)],
+        [document(before) for _ in range(NUM_BEFORE)],
+    )
+    return dict(zip(_SHARES, rows, strict=True))
+
+
+def write(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """Writes rows as jsonl, compressed where the name says so."""
+    lines = "".join(json.dumps(row) + "\n" for row in rows).encode()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    is_packed = path.suffix == ".zst"
+    path.write_bytes(zstandard.ZstdCompressor(level=19).compress(lines) if is_packed else lines)
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Writes all files."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--output", type=Path, default=HERE)
+    parser.add_argument("--tasks", type=Path, default=HERE.parents[1] / "eval" / "mini")
+    options = parser.parse_args(arguments)
+    for name, rows in contents().items():
+        folder = options.output if name.endswith(".zst") else options.tasks
+        write(folder / name, rows)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
