@@ -57,8 +57,8 @@ class ReportSettings:
 
 def units(recipe: Recipe) -> list[Unit]:
     """Returns the one unit of the report; none where nothing rates the recipe's records."""
-    if recipe_sources(recipe) and not {"score", "aggregate"} & set(recipe.values):
-        return []  # no anchors, no ratings: a base model to start from, or baselines alone
+    if not has_page(recipe):
+        return []
     settings = ReportSettings(
         recipe_name=recipe.path.stem,
         seed=recipe.seed,
@@ -92,6 +92,11 @@ def units(recipe: Recipe) -> list[Unit]:
             settings=settings,
         )
     ]
+
+
+def has_page(recipe: Recipe) -> bool:
+    """Whether there is anything to tell: not of a base model to start from, or baselines alone."""
+    return not recipe_sources(recipe) or bool({"score", "aggregate"} & set(recipe.values))
 
 
 def _upstream(settings: ReportSettings) -> tuple[str, ...]:

@@ -24,6 +24,7 @@ from mira_megatron.grouping.source_groups import NotYetKnown, group_of_source
 from mira_megatron.manifest import manifest_summary, read_manifest
 from mira_megatron.reliability.mask import masked_scoring
 from mira_megatron.report.agreement import is_measured
+from mira_megatron.report.report import has_page
 from mira_megatron.report.scorer_table import print_scorers
 from mira_megatron.report.sensitivity_section import masked_arms, sensitivity_line
 from mira_megatron.report.training_course import read_course
@@ -84,9 +85,8 @@ def print_summary(console: Console, recipe: Recipe) -> None:
         _print_path(console, "Blend", recipe.run_folder / layout.blend(arm) / layout.BLEND)
     if is_measured(recipe):
         print_scorers(console, recipe)
-    page = recipe.run_folder / layout.REPORT / "index.html"
-    if recipe.mapping("arms") and page.is_file():
-        _print_path(console, "Report", page)
+    if recipe.mapping("arms") and has_page(recipe):
+        _print_path(console, "Report", recipe.run_folder / layout.REPORT / "index.html")
     rubric = recipe.run_folder / layout.anchors(recipe.rubric, "")
     if rubric.is_dir():
         _print_line(console, f"Rubric: mira rubric show {rubric}")

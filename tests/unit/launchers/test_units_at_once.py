@@ -79,11 +79,14 @@ def test_unit_that_another_works_on_is_left_to_it(tmp_path: Path) -> None:
         [replace(unit("a"), can_be_left=False), replace(unit("b"), can_be_left=False)],
     ],
 )
-def test_nothing_is_started_unless_several_can_be_run(tmp_path: Path, units: list[Unit]) -> None:
-    # The recipe is not there: whoever was started would end badly, and log it.
+def test_nothing_is_started_unless_several_can_be_run(
+    tmp_path: Path, units: list[Unit], capsys: pytest.CaptureFixture[str]
+) -> None:
     at_once = UnitsAtOnce(recipe=recipe("a", "b"), number=2, workers=2, log_level="info")
     at_once("midtrain", units, Run(folder=tmp_path))
     assert at_once.made == set()
+    # The recipe is not there: whoever was started would say so.
+    assert "no such file" not in capsys.readouterr().err
 
 
 def test_models_beside_each_other_need_a_number_of_threads() -> None:
