@@ -11,14 +11,19 @@ from collections.abc import Mapping, Sequence
 
 from mira_megatron.config import Recipe
 from mira_megatron.launchers.processes import run_workers
-from mira_megatron.launchers.units_at_once import SECTIONS, UnitsAtOnce, check_threads
+from mira_megatron.launchers.units_at_once import (
+    SECTIONS,
+    UnitsAtOnce,
+    check_threads,
+    fitting_number,
+)
 
 
 def check_sharing(arguments: argparse.Namespace, recipes: Sequence[Recipe]) -> None:
     """Raises ValueError for words on sharing that do not go together, or not with a recipe."""
-    if arguments.units_at_once < 1:
+    if arguments.units_at_once is not None and arguments.units_at_once < 1:
         raise ValueError(f"--units-at-once {arguments.units_at_once} must be at least 1")
-    if arguments.share or arguments.processes is not None or arguments.units_at_once > 1:
+    if arguments.share or arguments.processes is not None or (arguments.units_at_once or 1) > 1:
         is_whole_run = arguments.command in ("run", "ablate")
         for recipe in recipes:
             check_threads(recipe, list(SECTIONS) if is_whole_run else [arguments.command])
@@ -42,12 +47,15 @@ def check_sharing(arguments: argparse.Namespace, recipes: Sequence[Recipe]) -> N
 
 
 def units_at_once(arguments: argparse.Namespace, recipe: Recipe) -> UnitsAtOnce | None:
-    """Returns what has several models made at once, None where one at a time is asked for."""
-    if arguments.units_at_once == 1:
+    """Returns what has several models made at once, None where one at a time is."""
+    number = arguments.units_at_once
+    if number is None:
+        number = fitting_number(recipe, arguments.workers)
+    if number == 1:
         return None
     return UnitsAtOnce(
         recipe=recipe,
-        number=arguments.units_at_once,
+        number=number,
         workers=arguments.workers,
         log_level=arguments.log_level,
     )

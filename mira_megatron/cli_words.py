@@ -53,10 +53,9 @@ def add_units_at_once(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--units-at-once",
         type=int,
-        default=1,
         metavar="N",
-        help="models trained and measured beside each other on this machine (default: 1); needs "
-        "training.num_threads in the recipe",
+        help="models trained and measured beside each other on this machine; needs num_threads in "
+        "the recipe (default: as many as there are --workers for, or 1 without num_threads)",
     )
 
 

@@ -44,6 +44,7 @@ class EvalConfig:
     dtype: str = "auto"
     max_model_len: int | None = None  # tokens of prompt and answer; None: the model's own
     batch_size: int = field(default=32, metadata={"execution": True})  # transformers
+    num_threads: int | None = None  # transformers; of the CPU, None: as many as torch takes
     gpu_memory_utilization: float = field(default=0.9, metadata={"execution": True})  # vllm
     tensor_parallel_size: int = field(default=1, metadata={"execution": True})  # vllm
     # engine=endpoint only; the model is called by the name of its unit there:
@@ -61,7 +62,7 @@ class EvalConfig:
         if self.benchmarks is not None and not self.benchmarks:
             raise ValueError("benchmarks=[] must name at least one, or be null for all")
         for name in (
-            *("limit", "max_model_len", "batch_size", "tensor_parallel_size"),
+            *("limit", "max_model_len", "batch_size", "num_threads", "tensor_parallel_size"),
             *("max_in_flight", "timeout_seconds"),
         ):
             value = getattr(self, name)
@@ -126,6 +127,7 @@ def asked_config(config: EvalConfig, suite: Suite, entries: list[Entry]) -> dict
         "limit": config.limit,
         "dtype": config.dtype,
         "max_model_len": config.max_model_len,
+        "num_threads": config.num_threads,
         "benchmarks": {
             entry.name: {
                 "kind": entry.kind,

@@ -86,6 +86,7 @@ def units(recipe: Recipe) -> list[Unit]:
             upstream=() if model.folder is None else (model.folder,),
             raw_files=_raw_files(recipe, model, entries),
             work="mira_megatron.eval.run_evaluation:evaluate_model",
+            can_be_left=True,
             settings=EvalSettings(
                 model=model.name,
                 export=model.export,

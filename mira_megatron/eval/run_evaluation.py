@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 from collections import Counter
 from contextlib import ExitStack
@@ -66,6 +67,9 @@ def _answerer(workspace: Workspace, settings: EvalSettings, leaving: ExitStack) 
                 api_key=api_key(config.api_key_env, workspace.resources.secrets, SECTION),
             )
         )
+    if config.num_threads is not None:
+        threads = importlib.import_module("mira_megatron.training.cpu_threads")
+        leaving.enter_context(threads.cpu_threads(config.num_threads))
     model = LocalModel(
         folder=settings.export,
         dtype=config.dtype,

@@ -6,7 +6,7 @@ the next unit that nobody has. What they leave, because it failed or they were k
 that started them does afterwards, alone.
 
 How many threads a sum is spread over decides its last digits, so a recipe says how many
-(`training.num_threads`); without that no models are trained beside each other.
+(`training.num_threads`, `eval.num_threads`); without that no models are made beside each other.
 """
 
 from __future__ import annotations
@@ -23,8 +23,13 @@ from mira_megatron.training.trained_arms import trained_arms
 
 logger = logging.getLogger(__name__)
 
-# Sections that train the models, by stages that then work on one each.
-SECTIONS = {"midtrain": "midtrain", "held-out": "midtrain", "instruct-sft": "instruct_sft"}
+# Sections that say on how many threads, by stages that work on one model each.
+SECTIONS = {
+    "midtrain": "midtrain",
+    "held-out": "midtrain",
+    "instruct-sft": "instruct_sft",
+    "eval": "eval",
+}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,6 +57,14 @@ class UnitsAtOnce:
         self.made.update(unit.folder for unit in left if _is_done(unit, run))
 
 
+def fitting_number(recipe: Recipe, workers: int) -> int:
+    """Returns how many models fit beside each other: 1 unless the recipe says their threads."""
+    found = [threads for _, threads in _threads(recipe, list(SECTIONS))]
+    if not found or None in found or len(trained_arms(recipe)) < 2:
+        return 1
+    return max(1, workers // max(threads or 1 for threads in found))
+
+
 def check_threads(recipe: Recipe, stages: Sequence[str]) -> None:
     """Raises ValueError for stages to be shared whose recipe does not say on how many threads.
 
@@ -59,15 +72,28 @@ def check_threads(recipe: Recipe, stages: Sequence[str]) -> None:
     """
     if len(trained_arms(recipe)) < 2:
         return
+    for where, threads in _threads(recipe, stages):
+        if threads is None:
+            raise ValueError(
+                f"{recipe.path}: {where}.num_threads is not set: models made beside each other "
+                "have fewer threads each, and their numbers other last digits. Set it, for "
+                "example to 1 for a model of a few million parameters, or make one at a time"
+            )
+
+
+def _threads(recipe: Recipe, stages: Sequence[str]) -> list[tuple[str, int | None]]:
+    """Returns the threads that each section gives a model here, with where it says so."""
+    found = []
     for section in dict.fromkeys(SECTIONS[stage] for stage in stages if stage in SECTIONS):
         values = recipe.values.get(section)
-        training = values.get("training") if isinstance(values, Mapping) else None
-        if isinstance(training, Mapping) and training.get("num_threads") is None:
-            raise ValueError(
-                f"{recipe.path}: {section}.training.num_threads is not set: models trained beside "
-                "each other have fewer threads each, and their weights other last digits. Set it, "
-                "for example to 1 for a model of a few million parameters, or train one at a time"
-            )
+        if not isinstance(values, Mapping):
+            continue
+        if section == "eval":
+            if values.get("engine") == "transformers":
+                found.append((section, values.get("num_threads")))
+        elif isinstance(training := values.get("training"), Mapping):
+            found.append((f"{section}.training", training.get("num_threads")))
+    return found
 
 
 def _can_be_run(unit: Unit, run: Run) -> bool:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from megatron.core.tensor_parallel import random as megatron_random
@@ -30,20 +29,6 @@ def patch_megatron_for_cpu() -> None:
     )
     for module, name, value in replacements:
         setattr(module, name, value)
-
-
-@contextmanager
-def cpu_threads(number: int | None) -> Iterator[None]:
-    """Has torch compute on that many threads of the CPU until the block ends; None changes nothing.
-
-    Sums of floats depend on how many there are.
-    """
-    before = torch.get_num_threads()
-    torch.set_num_threads(before if number is None else number)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 class _CpuRngTracker:

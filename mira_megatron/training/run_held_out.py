@@ -16,7 +16,7 @@ from mira_megatron.retention.documents import token_dataset
 from mira_megatron.shards import json_digest, write_parquet
 from mira_megatron.stage import WorkResult, Workspace
 from mira_megatron.tokenization.token_dataset import check_one_vocabulary
-from mira_megatron.training.cpu import cpu_threads
+from mira_megatron.training.cpu_threads import cpu_threads
 from mira_megatron.training.document_loss import document_nats
 from mira_megatron.training.gpt_model import build_model
 from mira_megatron.training.held_out import DOCUMENTS, SCHEMA, SUMMARY, HeldOutSettings

@@ -20,7 +20,7 @@ from torch import distributed
 from mira_megatron.config import fingerprinted
 from mira_megatron.training.adamw import Float32AdamW
 from mira_megatron.training.batches import Batches, TokenDataset
-from mira_megatron.training.cpu import cpu_threads
+from mira_megatron.training.cpu_threads import cpu_threads
 from mira_megatron.training.gpt_model import build_model
 from mira_megatron.training.model_shape import ModelShape
 from mira_megatron.training.resuming import Checkpointing, TrainingCheckpoints

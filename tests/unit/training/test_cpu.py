@@ -3,7 +3,8 @@ import torch
 from megatron.core.tensor_parallel import get_cuda_rng_tracker
 from megatron.core.transformer.moe import moe_utils
 
-from mira_megatron.training.cpu import cpu_threads, patch_megatron_for_cpu
+from mira_megatron.training.cpu import patch_megatron_for_cpu
+from mira_megatron.training.cpu_threads import cpu_threads
 
 pytestmark = [
     pytest.mark.megatron,
