@@ -79,7 +79,8 @@ def _settle_results(work: Work, folder: Path) -> None:
 
 def _settle_suite(path: Path) -> None:
     content: dict[str, Any] = json.loads(path.read_bytes())
-    content["suite"] = {"name": content["suite"]["name"]}
+    for benchmark in content["benchmarks"].values():
+        benchmark["suite"] = {"name": benchmark["suite"]["name"]}
     lengths = sorted({each["max_model_len"] for each in content["served"]} - {None})
     content["served"] = [
         {"endpoint": None, "model": content["model"], "root": None, "max_model_len": length}
