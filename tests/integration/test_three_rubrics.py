@@ -17,7 +17,7 @@ from smoke_runs import SMALL, SMOKE, assert_done, assert_refused, differences, l
 
 from mira_megatron import layout
 
-pytestmark = pytest.mark.megatron
+pytestmark = [pytest.mark.megatron, pytest.mark.integration]  # minutes
 
 RUBRIC = ("ingest", "embedder", "group", "teacher", "discover", "anchor", "score", "aggregate")
 ARMS = {
