@@ -61,7 +61,7 @@ SMALL = (
     "instruct_sft.training.log_interval=1",
 )
 # Beside a run's units: who is at work, digests of raw files, and logs with times.
-_NO_PART = (".locks", ".raw_digests", layout.TENSORBOARD, layout.COST)
+_NO_PART = (".locks", ".raw_digests", ".eval_cache", layout.TENSORBOARD, layout.COST)
 # What a manifest says about when, where and by what it was made; no part depends on it.
 _CIRCUMSTANCES = ("seconds", "code", "packages", "reused_from")
 _TIMEOUT_SECONDS = 300
