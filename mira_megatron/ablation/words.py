@@ -146,7 +146,7 @@ def tokens_text(hits: Hits | None, of: int) -> str:
 
 def degraded_titles(rows: Sequence[DegradedRow]) -> list[str]:
     """Returns what the shares kept are of: real records, then each way of degrading."""
-    return list(dict.fromkeys(row.way or _REAL for row in rows))
+    return list(dict.fromkeys((row.way or _REAL).replace("_", "-") for row in rows))
 
 
 def degraded_texts(rows: Sequence[DegradedRow]) -> dict[str, list[str]]:
