@@ -56,25 +56,25 @@ _ASKED = (
 
 
 # A program belongs to one of the files, by its digest; of 100.
+_BEFORE = "before.jsonl.zst"
 _SHARES = {
     "functions.jsonl": 10,
     "instructions.jsonl.zst": 10,
     "mix_questions.jsonl.zst": 10,
     "mix.jsonl.zst": 25,
-    "before.jsonl.zst": 45,
+    _BEFORE: 45,
 }
-# Steps that only the tasks and the corpus of the arms have: the base model cannot know them, nor an
-# arm that keeps too little of what teaches them.
+# Steps that the base model has never seen: the arms' corpus teaches them. They are among the
+# instructions, too: a tuning without them makes every arm forget them.
 _LATE = (
     "triple at_least is_even keep_negative double_all without_first smallest dashed turn count_e"
 )
-_WITH_LATE = ("functions.jsonl", "mix_questions.jsonl.zst", "mix.jsonl.zst")
 
 
 def owner(program: Program) -> str:
     """Returns the file that a program belongs to, whatever its function is called."""
     is_late = any(step.name in _LATE.split() for step in program)
-    shares = {name: _SHARES[name] for name in (_WITH_LATE if is_late else _SHARES)}
+    shares = {name: share for name, share in _SHARES.items() if not (is_late and name == _BEFORE)}
     digest = hashlib.sha256(code_of(program, "any", "name").encode()).digest()
     place = int.from_bytes(digest[:8], "big") % sum(shares.values())
     bounds = itertools.accumulate(shares.values())
