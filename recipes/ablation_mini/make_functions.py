@@ -36,7 +36,6 @@ from small_functions import (
     draw_function,
     draw_program,
     result_of,
-    with_other_constant,
 )
 
 HERE = Path(__file__).resolve().parent
@@ -45,8 +44,8 @@ SEED = 20
 NUM_BEFORE, NUM_MIX, NUM_QUESTIONS, NUM_INSTRUCTIONS = 12_000, 4_000, 1_000, 600
 NUM_TASKS = 160
 _KINDS = (NUMBER, NUMBERS, TEXT)
-_STEPS_BY_WEIGHT = (1, 2, 2, 2, 2, 3)
-_STEPS_OF_TASKS = (1, 2, 2)
+_STEPS_BY_WEIGHT = (1, 2, 2, 3, 3, 3)
+_STEPS_OF_TASKS = (2, 3, 3)
 _NUM_BASE_INPUTS, _NUM_PLUS_INPUTS = 3, 7
 
 # MBPP's own question and EvalPlus's words around it (mira_megatron/eval/mbpp_prompts.py).
@@ -57,26 +56,25 @@ _ASKED = (
 
 
 # A program belongs to one of the files, by its digest; of 100.
+_BEFORE = "before.jsonl.zst"
 _SHARES = {
     "functions.jsonl": 10,
     "instructions.jsonl.zst": 10,
     "mix_questions.jsonl.zst": 10,
     "mix.jsonl.zst": 25,
-    "before.jsonl.zst": 45,
+    _BEFORE: 45,
 }
-# Steps that only the tasks and the corpus of the arms have: the base model cannot know them, nor an
-# arm that keeps too little of what teaches them.
+# Steps that the base model has never seen: the arms' corpus teaches them. They are among the
+# instructions, too: a tuning without them makes every arm forget them.
 _LATE = (
-    "remainder at_most is_below absolute keep_multiples subtract_from_all sort_down last "
-    "without_first smallest lower last_letters replace prepend contains"
+    "triple at_least is_even keep_negative double_all without_first smallest dashed turn count_e"
 )
-_WITH_LATE = ("functions.jsonl", "mix_questions.jsonl.zst", "mix.jsonl.zst")
 
 
 def owner(program: Program) -> str:
     """Returns the file that a program belongs to, whatever its function is called."""
-    is_late = any(each.step.name in _LATE.split() for each in program)
-    shares = {name: _SHARES[name] for name in (_WITH_LATE if is_late else _SHARES)}
+    is_late = any(step.name in _LATE.split() for step in program)
+    shares = {name: share for name, share in _SHARES.items() if not (is_late and name == _BEFORE)}
     digest = hashlib.sha256(code_of(program, "any", "name").encode()).digest()
     place = int.from_bytes(digest[:8], "big") % sum(shares.values())
     bounds = itertools.accumulate(shares.values())
@@ -92,9 +90,8 @@ class Programs:
 
     def draw(self, takes: str, steps: Sequence[int]) -> Function:
         """Returns a function that belongs to the file."""
-        num_steps = self.rng.choice(steps)
-        while True:
-            program = draw_program(self.rng, takes, num_steps)
+        while True:  # of one step a file may have no program at all
+            program = draw_program(self.rng, takes, self.rng.choice(steps))
             if owner(program) == self._name:
                 return draw_function(self.rng, program)
 
@@ -128,7 +125,7 @@ def _telling_arguments(rng: random.Random, function: Function) -> list[Any] | No
     """
     near = [code_of(other, function.name, "given") for other in _neighbours(function.program)]
     for _ in range(50):
-        lengths = [3] + [8] * (_NUM_BASE_INPUTS + _NUM_PLUS_INPUTS - 1)  # the first one is shown
+        lengths = [4] + [8] * (_NUM_BASE_INPUTS + _NUM_PLUS_INPUTS - 1)  # the first one is shown
         drawn = [draw_argument(rng, function.takes, longest) for longest in lengths]
         base = drawn[:_NUM_BASE_INPUTS]
         right = [result_of(function.code, function.name, argument) for argument in base]
@@ -142,14 +139,11 @@ def _telling_arguments(rng: random.Random, function: Function) -> list[Any] | No
 
 
 def _neighbours(program: Program) -> Iterator[Program]:
-    """Yields the program without each step that can go, and with each constant moved away."""
-    for position, each in enumerate(program):
+    """Yields the program without each step that can go."""
+    for position, step in enumerate(program):
         before, after = program[:position], program[position + 1 :]
-        can_go = each.step.takes == each.step.gives or not after
-        if can_go and (before or after):
+        if (before or after) and (step.takes == step.gives or not after):
             yield before + after
-        for number in range(len(each.constants)):
-            yield (*before, with_other_constant(each, number), *after)
 
 
 def assertion(function: Function, argument: Any) -> str:
@@ -164,24 +158,27 @@ def question(function: Function, argument: Any) -> str:
 
 
 def document(programs: Programs) -> dict[str, str]:
-    """Returns a text of a corpus: a function under its question, or with its docstring inside."""
+    """Returns a text of a corpus: a function under its question, with its docstring, or both."""
     function = programs.draw(programs.rng.choice(_KINDS), _STEPS_BY_WEIGHT)
-    argument = draw_argument(programs.rng, function.takes, longest=3)
-    if programs.rng.random() < 0.6:
-        text = question(function, argument) + function.code
-    else:
-        value = result_of(function.code, function.name, argument)
-        said = f"{function.words[0].upper()}{function.words[1:]}."
-        shown = f"    >>> {function.name}({argument!r})\n    {value!r}\n"
-        head, _, body = function.code.partition("\n")
-        text = f'{head}\n    """{said}\n\n{shown}    """\n{body}'
-    return {"text": text}
+    argument = draw_argument(programs.rng, function.takes, longest=4)
+    forms = [question(function, argument) + function.code, _documented(function, argument)]
+    chosen = programs.rng.choice((forms[:1], forms[1:], forms, forms[::-1]))
+    return {"text": "\n\n".join(chosen)}
+
+
+def _documented(function: Function, argument: Any) -> str:
+    """Returns a function with what it does inside, and an example."""
+    value = result_of(function.code, function.name, argument)
+    said = f"{function.words[0].upper()}{function.words[1:]}."
+    shown = f"    >>> {function.name}({argument!r})\n    {value!r}\n"
+    head, _, body = function.code.partition("\n")
+    return f'{head}\n    """{said}\n\n{shown}    """\n{body}'
 
 
 def exchange(programs: Programs, before: str, after: str) -> dict[str, str]:
     """Returns a question as a chat is asked it, with the code as its answer."""
     function = programs.draw(programs.rng.choice(_KINDS), _STEPS_BY_WEIGHT)
-    asked = question(function, draw_argument(programs.rng, function.takes, longest=3)).strip()
+    asked = question(function, draw_argument(programs.rng, function.takes, longest=4)).strip()
     return {
         before: f"{_ASKED}\n```python\n{asked}\n```",
         after: f"```python\n{function.code}```",
