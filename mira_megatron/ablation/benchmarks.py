@@ -236,7 +236,7 @@ def _missing_averages(
             continue  # lacks what the macro average lacks
         of = BENCHMARKS if name == MACRO else AVERAGES[name]
         lacking = [title_of(each) for each in of if not _is_whole(each, graded)]
-        is_begun = name == MACRO or len(lacking) < len(of)
+        is_begun = any(leaf in graded for leaf in leaves(name))
         if name not in formed and lacking and is_begun:
             found[name] = f"{len(lacking)} of {len(of)} missing: {', '.join(lacking)}"
     return found

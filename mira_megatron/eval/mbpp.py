@@ -28,7 +28,7 @@ from mira_megatron.eval.tool_versions import sandboxed_python
 from mira_megatron.eval.verdicts import Extraction, Judgment, Sample, Status, digest
 
 GRADER = "mbpp/1"
-BASE, PLUS = "mbpp", "mbpp_plus"
+NAME = "mbpp"
 
 _FIELDS: Mapping[str, type | tuple[type, ...]] = {
     "task_id": str,
@@ -82,14 +82,17 @@ class Mbpp:
     """The benchmark over one file, with gold values kept in a folder that runs can share.
 
     `has_prefill`: chats are asked with the beginning of their answer, as EvalPlus's vLLM client
-    does; the endpoint must be able to go on from it.
+    does; the endpoint must be able to go on from it. `name`: what its two benchmarks are called,
+    NAME and NAME_plus, where the tasks are not EvalPlus's.
     """
 
-    name = "mbpp"
     grader = GRADER
-    verdict_names = (BASE, PLUS)
 
-    def __init__(self, path: Path, cache_folder: Path, *, has_prefill: bool = False) -> None:
+    def __init__(
+        self, path: Path, cache_folder: Path, *, has_prefill: bool = False, name: str = NAME
+    ) -> None:
+        self.name = name
+        self.verdict_names = (name, f"{name}_plus")
         self.tasks = load_tasks(path)
         self._has_prefill = has_prefill
         self._gold_folder = cache_folder / "gold"
@@ -137,7 +140,8 @@ class Mbpp:
         gold = self.gold_values(sandbox, task)
         if isinstance(gold, str):
             unknown = (Status.INFRA, f"the gold program gave no values on this machine: {gold}")
-            return Judgment(statuses={BASE: unknown, PLUS: unknown}, isolation=sandbox.level)
+            statuses = dict.fromkeys(self.verdict_names, unknown)
+            return Judgment(statuses=statuses, isolation=sandbox.level)
         called = call_groups(
             sandbox,
             code,
@@ -154,7 +158,13 @@ class Mbpp:
             for inputs, expected, calls in zip(task.inputs, gold.values, called.groups, strict=True)
         )
         return Judgment(
-            statuses={BASE: base, PLUS: plus if base[0] is Status.PASS else base},
+            statuses=dict(
+                zip(
+                    self.verdict_names,
+                    (base, plus if base[0] is Status.PASS else base),
+                    strict=True,
+                )
+            ),
             isolation=called.outcome.isolation,
             seconds=called.outcome.wall_seconds,
         )

@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from mira_megatron.config import check_name
 from mira_megatron.eval.benchmark import Benchmark
 from mira_megatron.eval.bigcodebench import BigCodeBench
 from mira_megatron.eval.bigcodebench_data import bcb_files, bcb_options
@@ -18,6 +19,7 @@ from mira_megatron.eval.generation.sampling import Sampling, read_sampling
 from mira_megatron.eval.languages import LANGUAGES
 from mira_megatron.eval.livecodebench import CALL_SECONDS, LiveCodeBench
 from mira_megatron.eval.livecodebench_data import edition_of, release_files
+from mira_megatron.eval.mbpp import NAME as MBPP
 from mira_megatron.eval.mbpp import Mbpp
 from mira_megatron.eval.multipl_e import MultiplE
 
@@ -103,7 +105,7 @@ def open_benchmark(entry: Entry, cache_folder: Path) -> Benchmark:
     match entry.kind:
         case "mbpp":
             has_prefill = entry.options.get("prefill", False) is True
-            return Mbpp(entry.file, cache_folder, has_prefill=has_prefill)
+            return Mbpp(entry.file, cache_folder, has_prefill=has_prefill, name=_name_of(entry))
         case "spider" | "bird":
             return _sql_benchmark(entry, cache_folder)
         case "livecodebench":
@@ -139,6 +141,12 @@ def data_files(entry: Entry) -> tuple[Path, ...]:
             return bcb_files(entry.file, bcb_options(entry.options, entry.name))
         case _:
             return (entry.file,)
+
+
+def _name_of(entry: Entry) -> str:
+    name = str(entry.options.get("name", MBPP))
+    check_name(f"{entry.name}: options.name", name)
+    return name
 
 
 def _python_of(entry: Entry) -> Path | None:

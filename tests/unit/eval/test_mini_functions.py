@@ -163,7 +163,7 @@ def test_instructions_are_asked_as_the_benchmark_asks_a_chat() -> None:
 
 def test_tasks_follow_no_rule_of_a_published_task(tmp_path: Path) -> None:
     suite = load_suite(ROOT / "eval" / "suites" / "mini.yaml", TASKS.parent)
-    benchmark = open_benchmark(suite.entry("mini_functions"), tmp_path)
+    benchmark = open_benchmark(suite.entry("small_functions"), tmp_path)
     assert isinstance(benchmark, Mbpp)
     assert len(benchmark.tasks) >= 120
     for task, row in zip(benchmark.tasks.values(), rows(TASKS), strict=True):
@@ -191,3 +191,9 @@ def test_base_recipe_ends_with_a_model_and_no_page() -> None:
     stages = {unit.stage for unit in recipe_units(recipe)}
     assert "midtrain" in stages
     assert "report" not in stages
+
+
+def test_scores_are_not_named_after_mbpp(tmp_path: Path) -> None:
+    suite = load_suite(ROOT / "eval" / "suites" / "mini.yaml", TASKS.parent)
+    benchmark = open_benchmark(suite.entry("small_functions"), tmp_path)
+    assert benchmark.verdict_names == ("small_functions", "small_functions_plus")
