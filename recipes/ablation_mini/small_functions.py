@@ -101,7 +101,7 @@ STEPS: Sequence[Step] = (
         "upper : {v}.upper() : put {it} in upper case",
         "lower : {v}.lower() : put {it} in lower case",
         "swap_case : {v}.swapcase() : swap the case of {it}",
-        "turn : {v}[::-1] : reverse {it} | turn {it} around",
+        'turn : "".join(reversed({v})) : reverse {it} | turn {it} around',
         "start : {v}[:4] : take the first four characters of {it}",
         "end : {v}[-3:] : take the last three characters of {it}",
         "twice : {v} * 2 : repeat {it} twice",
