@@ -76,6 +76,7 @@ class Recipe:
     overrides: tuple[str, ...] = ()  # that made these values of the file's
     before: tuple[Recipe, ...] = ()  # those that this one names; they may name others
     is_provisional: bool = False  # plans are made of it to be checked or shown, never run
+    without_data: frozenset[str] = frozenset()  # benchmarks that such a plan does not look into
 
     def section(self, name: str, config_class: type[Config]) -> Config:
         """Returns one section as its typed config; ValueError names a key that does not fit."""

@@ -73,6 +73,7 @@ def check_paths(subject: Subject, sources: SourceFiles) -> list[Finding]:
         *_check_sources(subject, sources),
         *_check_adopted(subject),
         *_check_targets(subject),
+        *_check_benchmarks(subject),
     ]
     for named in named_paths(subject):
         where = subject.where(named.where)
@@ -189,6 +190,17 @@ def _check_targets(subject: Subject) -> Iterator[Finding]:
                     where=subject.where(where),
                     way_out="correct the target's paths",
                 )
+
+
+def _check_benchmarks(subject: Subject) -> Iterator[Finding]:
+    """Finds benchmarks without their data."""
+    for name, why in subject.missing_data.items():
+        yield Finding(
+            level=ERROR,
+            what=why.removesuffix("."),
+            where=subject.where(f"eval: benchmark {name}"),
+            way_out="put the data there",
+        )
 
 
 def _check_mounts(

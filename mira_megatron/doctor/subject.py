@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from mira_megatron.config import Recipe
+from mira_megatron.eval.evaluation import missing_data
 from mira_megatron.launchers.cluster import Cluster
 from mira_megatron.pipeline import STAGES, stage_units
 from mira_megatron.stage import Run, Unit, unit_state
@@ -20,6 +21,7 @@ class Subject:
     units: tuple[Unit, ...]  # provisional where source groups are not known yet
     unplanned: Mapping[str, str]  # stages whose units cannot be told, and why
     states: Mapping[str, str]  # of each unit, by its folder
+    missing_data: Mapping[str, str]  # benchmarks that `eval` is planned without, and why
 
     @property
     def stages(self) -> tuple[str, ...]:
@@ -43,7 +45,8 @@ class Subject:
 
 def subject_of(recipe: Recipe, cluster: Cluster | None) -> Subject:
     """Returns what is to be looked at; a stage that cannot be planned keeps no other from it."""
-    provisional = replace(recipe, is_provisional=True)
+    missing = _missing_data(recipe)
+    provisional = replace(recipe, is_provisional=True, without_data=frozenset(missing))
     units: list[Unit] = []
     unplanned = {}
     for stage in STAGES:
@@ -58,7 +61,15 @@ def subject_of(recipe: Recipe, cluster: Cluster | None) -> Subject:
         units=tuple(units),
         unplanned=unplanned,
         states={unit.folder: _state(unit, run) for unit in units},
+        missing_data=missing,
     )
+
+
+def _missing_data(recipe: Recipe) -> Mapping[str, str]:
+    try:
+        return missing_data(recipe)
+    except (ValueError, FileNotFoundError):
+        return {}  # for the same reason the stage cannot be planned, which says it
 
 
 def _state(unit: Unit, run: Run) -> str:

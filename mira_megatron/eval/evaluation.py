@@ -73,8 +73,12 @@ def units(recipe: Recipe) -> list[Unit]:
     config = eval_config(recipe)
     suite, entries = read_suite(recipe, config)
     models = evaluated_models(recipe)
-    if recipe.is_provisional and not all(_is_done(recipe, model) for model in models):
-        _check_data(recipe, config, suite, entries)
+    if recipe.is_provisional and not _are_done(recipe, models):
+        for entry in entries:
+            if entry.name not in recipe.without_data:
+                error = _refused(recipe, config, suite, entry)
+                if error is not None:
+                    raise error
     asked = asked_config(config, suite, entries)
     return [
         Unit(
@@ -130,32 +134,54 @@ def _exported(recipe: Recipe, name: str, folder: str) -> EvaluatedModel:
     return EvaluatedModel(name=name, folder=folder, export=export)
 
 
-def _is_done(recipe: Recipe, model: EvaluatedModel) -> bool:
-    return read_manifest(recipe.run_folder / layout.evaluation(model.name)) is not None
+def missing_data(recipe: Recipe) -> dict[str, str]:
+    """Returns the benchmarks whose data are not all on this machine, each with what to do.
+
+    None without a section `eval`, and once every model is evaluated. Data that are there and wrong
+    are left to units(), and so is all else that is wrong: it raises the same.
+    """
+    if SECTION not in recipe.values:
+        return {}
+    config = eval_config(recipe)
+    suite, entries = read_suite(recipe, config)
+    if _are_done(recipe, evaluated_models(recipe)):
+        return {}
+    return {
+        entry.name: str(error)
+        for entry in entries
+        if isinstance(error := _refused(recipe, config, suite, entry), FileNotFoundError)
+    }
 
 
-def _check_data(recipe: Recipe, config: EvalConfig, suite: Suite, entries: list[Entry]) -> None:
-    """Raises ValueError or FileNotFoundError, naming the setting, for data that cannot be asked."""
-    for entry in entries:
-        try:
-            benchmark = open_benchmark(entry, layout.eval_cache(recipe.run_folder))
-            planned = planned_answers(
-                benchmark, suite.sampling_of(entry), Style(config.style), limit=config.limit
-            )
-        except (ValueError, FileNotFoundError) as error:
-            if isinstance(error.__cause__, ModuleNotFoundError):
-                continue  # this stage may have an environment of its own on a cluster
-            where = f"{recipe.path}: {SECTION}"
-            kind = FileNotFoundError if isinstance(error, FileNotFoundError) else ValueError
-            raise kind(
-                f"{error} ({where}: suite {suite.path}). In a recipe the folder is "
-                f"{SECTION}.data_folder; {SECTION}.benchmarks leaves a benchmark out"
-            ) from error
-        if not planned:
-            raise ValueError(
-                f"{entry.file}: no tasks, so benchmark {entry.name} has nothing to ask. Copy the "
-                f"file anew, or leave the benchmark out of {SECTION}.benchmarks"
-            )
+def _are_done(recipe: Recipe, models: list[EvaluatedModel]) -> bool:
+    folders = (recipe.run_folder / layout.evaluation(model.name) for model in models)
+    return all(read_manifest(folder) is not None for folder in folders)
+
+
+def _refused(
+    recipe: Recipe, config: EvalConfig, suite: Suite, entry: Entry
+) -> ValueError | FileNotFoundError | None:
+    """Returns why a benchmark's data cannot be asked, naming the setting; None where they can."""
+    try:
+        benchmark = open_benchmark(entry, layout.eval_cache(recipe.run_folder))
+        planned = planned_answers(
+            benchmark, suite.sampling_of(entry), Style(config.style), limit=config.limit
+        )
+    except (ValueError, FileNotFoundError) as error:
+        if isinstance(error.__cause__, ModuleNotFoundError):
+            return None  # this stage may have an environment of its own on a cluster
+        where = f"{recipe.path}: {SECTION}"
+        kind = FileNotFoundError if isinstance(error, FileNotFoundError) else ValueError
+        return kind(
+            f"{error} ({where}: suite {suite.path}). In a recipe the folder is "
+            f"{SECTION}.data_folder; {SECTION}.benchmarks leaves a benchmark out"
+        )
+    if not planned:
+        return ValueError(
+            f"{entry.file}: no tasks, so benchmark {entry.name} has nothing to ask. Copy the "
+            f"file anew, or leave the benchmark out of {SECTION}.benchmarks"
+        )
+    return None
 
 
 def _raw_files(

@@ -1,7 +1,8 @@
-"""What a dry run puts in place of models that are not on this machine, to show its graph anyway.
+"""What a dry run does in place of models and data that are not on this machine, to show its graph.
 
 A graph is planned where there is a browser and no cluster. Its jobs do not hang on what a tokenizer
-holds, but a recipe's stages will not be planned without it. Nothing is submitted of such a recipe.
+holds, or a benchmark, but a recipe's stages will not be planned without it. Nothing is submitted of
+such a recipe.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Any
 
 from mira_megatron import layout
 from mira_megatron.config import Recipe
+from mira_megatron.eval.evaluation import missing_data
 
 # Settings that name a tokenizer.json, or a folder with one.
 _TOKENIZERS = (
@@ -36,7 +38,8 @@ _OF_ENTRIES = (
 def stand_ins(recipe: Recipe) -> Iterator[tuple[Recipe, tuple[str, ...]]]:
     """Yields the recipe with stand-ins, and the settings they stand for: `distill.base=/models/…`.
 
-    The recipe is not to be used after the block, which removes them.
+    The data of a benchmark are not stood in for but not looked into. The recipe is not to be used
+    after the block, which removes the stand-ins. Raises what missing_data() does.
     """
     values = copy.deepcopy(dict(recipe.values))
     named = [(f"{section}.{key}", values.get(section), key) for section, key in _TOKENIZERS]
@@ -52,7 +55,17 @@ def stand_ins(recipe: Recipe) -> Iterator[tuple[Recipe, tuple[str, ...]]]:
             for setting, section, key in named
             if isinstance(section, dict) and _is_missing(recipe, section.get(key))
         )
-        yield replace(recipe, values=values), missing
+        without = missing_data(recipe)
+        if without:
+            missing += (f"{_data_setting(recipe)} (data of {', '.join(without)})",)
+        yield replace(recipe, values=values, without_data=frozenset(without)), missing
+
+
+def _data_setting(recipe: Recipe) -> str:
+    """Returns what says where benchmarks' data lie: `eval.data_folder=/data/eval`."""
+    section = recipe.values["eval"]
+    key = "suite" if section.get("data_folder") is None else "data_folder"
+    return f"eval.{key}={section[key]}"
 
 
 def _is_missing(recipe: Recipe, value: object) -> bool:

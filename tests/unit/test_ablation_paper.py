@@ -73,9 +73,12 @@ def test_prices_of_arms_are_those_of_a_hand_s_arithmetic(planned: dict[str, Any]
     # 0.1 % of 50 billion is more than 2 million of each of 6 sources; read twice, 2 operations.
     lost = 2 * parameters * 2 * 12e6 / hour
     assert own["base_sft"]["held-out"]["gpu_hours"] == pytest.approx(lost)
+    asked = (6e6 / 10_000 + 6e6 / 1_500) / 3600
+    (one,) = {each["eval"]["gpu_hours"] for each in own.values()}
+    assert one == pytest.approx(asked)
     total = next(arm for arm in planned["arms"] if arm["name"] == "random")["total"]
-    assert total["gpu_hours"] == pytest.approx(half + tuned + lost)
-    assert total["money"] == pytest.approx(2.5 * (half + tuned + lost))
+    assert total["gpu_hours"] == pytest.approx(half + tuned + lost + asked)
+    assert total["money"] == pytest.approx(2.5 * (half + tuned + lost + asked))
 
 
 def test_whole_run_makes_every_score_table_once(planned: dict[str, Any]) -> None:
@@ -108,6 +111,26 @@ def test_preflight_finds_nothing_wrong_where_all_that_it_names_is_there(
     recipe, cluster = stood_in("ablation_paper.yaml example.yaml", tmp_path)
     found = preflight(load_recipe(recipe), load_cluster(cluster))
     assert [finding for finding in found if finding.level == ERROR] == []
+
+
+def test_preflight_names_every_benchmark_without_data_and_plans_the_rest(tmp_path: Path) -> None:
+    recipe, cluster = stood_in("ablation_paper.yaml example.yaml", tmp_path)
+    data = tmp_path / "data/eval"
+    lost = {
+        "bigcodebench": data / "bigcodebench/bigcodebench-hard-v0.1.4.parquet",
+        "livecodebench": data / "livecodebench/test6.jsonl",
+        "multipl_e_sh": data / "multipl_e/humaneval-sh.jsonl",
+        "bird": data / "bird/dev_databases/concerts/concerts.sqlite",
+    }
+    for path in lost.values():
+        path.unlink()
+    found = preflight(load_recipe(recipe), load_cluster(cluster))
+    errors = {each.where.partition("benchmark ")[2]: each for each in found if each.level == ERROR}
+    assert {name for name in errors if name} == set(lost)
+    for name, path in lost.items():
+        assert str(path) in errors[name].what
+        assert "eval.benchmarks leaves a benchmark out" in errors[name].what
+    assert not [each for each in found if "cannot be planned" in each.what]
 
 
 def test_preflight_finds_what_baselines_lack(tmp_path: Path) -> None:

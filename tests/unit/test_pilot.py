@@ -66,7 +66,11 @@ def test_every_job_fits_the_node() -> None:
     read = {job.needs.gpus for job in jobs if job.stage == "held-out"}
     assert read == {1}  # what was trained on GPUs is not read on CPUs
     compared = next(job for job in jobs if job.stage == "ablation")
-    assert sorted(compared.after_ok) == sorted(job.name for job in jobs if job.stage == "held-out")
+    assert compared.after_ok == ()  # it tells of the arms that are whole
+    read_by_it = ("held-out", "eval", "contamination")
+    assert sorted(compared.after_any) == sorted(
+        job.name for job in jobs if job.stage in read_by_it
+    )
 
 
 @pytest.mark.parametrize("cluster", ["one_node.yaml", "example.yaml"])
@@ -83,6 +87,42 @@ def test_suite_is_the_paper_s_mbpp(tmp_path: Path) -> None:
     assert dict(pilot.entries) == {"mbpp": paper.entries["mbpp"]}
     own, theirs = pilot.sampling["greedy"], paper.sampling["greedy"]
     assert (own.temperature, own.num_samples) == (theirs.temperature, theirs.num_samples)
+
+
+DRY_RUN = ["submit", "--cluster", str(CLUSTER), "--dry-run"]
+
+
+def test_every_model_is_evaluated_on_one_gpu_where_vllm_is() -> None:
+    cluster = load_cluster(CLUSTER)
+    with stand_ins(load_recipe(RECIPE)) as (recipe, _):
+        jobs = [job for job in job_graph(recipe, cluster) if job.stage == "eval"]
+    assert len(jobs) == 6
+    assert {job.num_gpus for job in jobs} == {1}
+    assert [job.after_ok for job in jobs] == [(f"instruct-sft-{job.name[5:]}",) for job in jobs]
+    assert cluster.command("eval") == cluster.command("score")
+
+
+def test_dry_run_says_which_benchmarks_lack_their_data(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*DRY_RUN, str(RECIPE)]) == 0
+    assert "eval.data_folder=/data/eval (data of mbpp)" in capsys.readouterr().out
+    recipe, _ = stood_in("pilot.yaml one_node.yaml", tmp_path)
+    assert main([*DRY_RUN, str(recipe)]) == 0
+    assert "Not on this machine" not in capsys.readouterr().out
+
+
+def test_jobs_are_not_submitted_without_the_data_of_a_benchmark(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe, cluster = stood_in("pilot.yaml one_node.yaml", tmp_path)
+    data = tmp_path / "data/eval/mbpp_plus/MbppPlus-v0.2.0.jsonl"
+    data.unlink()
+    assert main(["submit", str(recipe), "--cluster", str(cluster)]) == 2
+    told = capsys.readouterr().err
+    assert f"{data}: the data file of mbpp is not there" in told
+    assert "the folder is eval.data_folder" in told
+    assert not (tmp_path / "work/runs").exists()
 
 
 def test_preflight_finds_nothing_wrong_where_all_that_it_names_is_there(

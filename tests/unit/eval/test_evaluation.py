@@ -22,7 +22,7 @@ from tiny_scorer import write_tiny_scorer
 from mira_megatron import layout
 from mira_megatron.config import Recipe, load_recipe
 from mira_megatron.eval.comparison.outputs import read_evaluation
-from mira_megatron.eval.evaluation import units
+from mira_megatron.eval.evaluation import missing_data, units
 from mira_megatron.eval.sandbox.contract import Sandbox
 from mira_megatron.file_lock import LockHeldError
 from mira_megatron.manifest import Manifest, read_manifest
@@ -138,6 +138,25 @@ def test_models_are_the_tuned_ones_where_they_are_tuned(tmp_path: Path) -> None:
         ("a", ("instruct/a",)),
         ("b", ("instruct/b",)),
     ]
+
+
+def test_plan_does_not_look_into_data_that_it_is_to_do_without(tmp_path: Path) -> None:
+    write_suite(tmp_path)
+    whole = recipe_of(tmp_path)
+    assert missing_data(whole) == {}
+    (tmp_path / "mbpp.jsonl").write_text("no JSON\n")
+    assert missing_data(whole) == {}  # it is there, and wrong
+    (tmp_path / "mbpp.jsonl").unlink()
+    assert list(missing_data(whole)) == ["mbpp"]
+    assert f"{tmp_path / 'mbpp.jsonl'}: the data file" in missing_data(whole)["mbpp"]
+    shown = replace(whole, is_provisional=True)
+    with pytest.raises(FileNotFoundError, match=r"mbpp\.jsonl: the data file"):
+        units(shown)
+    planned = units(replace(shown, without_data=frozenset(["mbpp"])))
+    assert [unit.config for unit in planned] == [unit.config for unit in units(whole)]
+    for model in ("a", "a.seed1", "z"):
+        finish(whole.run_folder / layout.evaluation(model), "eval", model)
+    assert missing_data(whole) == {}
 
 
 def test_killed_generation_goes_on_and_leaves_the_same_bytes(
