@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
@@ -201,9 +203,17 @@ def test_evaluation_killed_while_it_asks_asks_nothing_twice_but_what_was_in_flig
     small_suite: Path, undisturbed: Path, tmp_path: Path, num_answered: int
 ) -> None:
     output = tmp_path / "out"
-    with serving(EvalEndpoint(answer_of=answer_to)) as endpoint:
+    is_killed, numbers = threading.Event(), itertools.count()
+
+    def answer_until_killed(asked: str) -> str:
+        if next(numbers) >= num_answered:
+            is_killed.wait(60)
+        return answer_to(asked)
+
+    with serving(EvalEndpoint(answer_of=answer_until_killed)) as endpoint:
         command = asking(small_suite, endpoint, output)
         killed_once(command, lambda: endpoint.num_answered >= num_answered)
+        is_killed.set()
         kept = answers_in(output)
         subprocess.run(command, check=True)
         asked = Counter(json.dumps(body, sort_keys=True) for body in endpoint.bodies)
