@@ -68,9 +68,7 @@ def test_every_job_fits_the_node() -> None:
     compared = next(job for job in jobs if job.stage == "ablation")
     assert compared.after_ok == ()  # it tells of the arms that are whole
     read_by_it = ("held-out", "eval", "contamination")
-    assert sorted(compared.after_any) == sorted(
-        job.name for job in jobs if job.stage in read_by_it
-    )
+    assert sorted(compared.after_any) == sorted(job.name for job in jobs if job.stage in read_by_it)
 
 
 @pytest.mark.parametrize("cluster", ["one_node.yaml", "example.yaml"])
