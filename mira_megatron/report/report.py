@@ -56,8 +56,8 @@ class ReportSettings:
 
 
 def units(recipe: Recipe) -> list[Unit]:
-    """Returns the one unit of the report; none where records have no rubric that it could show."""
-    if recipe_sources(recipe) and not {"anchor", "scorers"} & set(recipe.values):
+    """Returns the one unit of the report; none where baselines score and there is no rubric."""
+    if "baselines" in recipe.values and not {"anchor", "scorers"} & set(recipe.values):
         return []
     settings = ReportSettings(
         recipe_name=recipe.path.stem,
