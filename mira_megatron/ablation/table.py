@@ -59,8 +59,8 @@ class AblationTable:
 
     @property
     def names(self) -> list[str]:
-        """Returns the numbers of a row: the source groups, then their mean."""
-        return [*self.num_documents, MEAN]
+        """Returns the numbers of a row: the mean over the source groups, then each."""
+        return [MEAN, *self.num_documents]
 
     @property
     def gaps(self) -> list[tuple[str, Mapping[str, Gap]]]:
@@ -70,7 +70,7 @@ class AblationTable:
     @property
     def gap_titles(self) -> dict[str, str]:
         """Returns what these gaps are of, with a title each: the mean first."""
-        return {name: name for name in (MEAN, *self.num_documents)}
+        return {name: name for name in self.names}
 
     @property
     def score_gaps(self) -> list[tuple[str, Mapping[str, Gap]]]:

@@ -17,6 +17,7 @@ from mira_megatron.ablation.cost import Cost, StageCost, cost_of
 from mira_megatron.ablation.cost_written import cost_markdown, write_cost
 from mira_megatron.config import Recipe
 from mira_megatron.launchers.job_file import job_folder
+from mira_megatron.launchers.job_graph import job_name
 from mira_megatron.shards import write_parquet
 from mira_megatron.stage import Unit
 
@@ -137,7 +138,8 @@ def test_gpu_hours_are_those_of_the_jobs_script(recipe: Recipe) -> None:
     found = arm_stages(cost(recipe), ARM)["midtrain"]
     assert found.gpu_hours is None  # the other seeds' jobs say nothing
     for seed in (8, 9):
-        write_script(recipe, f"midtrain-{ARM}.seed{seed}", "--nodes=2", "--gpus-per-node=8")
+        job = job_name("midtrain", f"{ARM}.seed{seed}")
+        write_script(recipe, job, "--nodes=2", "--gpus-per-node=8")
     found = arm_stages(cost(recipe), ARM)["midtrain"]
     assert found.gpu_hours == pytest.approx(SEEDS * 1.5 * 16 / 3600)
 
