@@ -10,7 +10,7 @@ from submitted_smoke import jobs_by_name, one_machine, smoke
 from mira_megatron import layout
 from mira_megatron.launchers.cluster import StageResources
 from mira_megatron.launchers.job_file import Server
-from mira_megatron.launchers.job_graph import PlannedJob
+from mira_megatron.launchers.job_graph import PlannedJob, job_name
 from mira_megatron.pipeline import run_stages
 from mira_megatron.stage import Resources
 
@@ -76,7 +76,7 @@ def test_table_of_arms_waits_for_the_end_of_what_it_reads_however_that_ended(
     jobs = jobs_by_name(smoke(tmp_path, arms, "ablation={seeds: [1, 2]}"))
     assert waits(jobs)["ablation"] == (
         (),
-        tuple(f"held-out-{model}" for model in MODELS),
+        tuple(job_name("held-out", model) for model in MODELS),
     )
     # What it waits for still has to end well for whoever reads it.
     assert jobs["held-out-a"].after_ok == ("midtrain-a",)

@@ -140,7 +140,9 @@ def test_what_was_damaged_is_encoded_again_with_all_after_it(
         first_encoded = 0 if kind == "lost" else number
     else:
         path = folder / f"shard-{number}.{what}"
-        damage(path, int(where * path.stat().st_size), kind)
+        # A report without the end of its only line says all that it said.
+        size = path.stat().st_size - (what == "json")
+        damage(path, int(where * size), kind)
         first_encoded = number
     again = joined(folder)
     assert again == list(range(first_encoded, len(LENGTHS)))
