@@ -44,7 +44,9 @@ class UnitsAtOnce:
 
     def __call__(self, stage: str, units: Sequence[Unit], run: Run) -> None:
         """Runs those units of the stage that are left and have what they read, if several."""
-        left = [unit for unit in units if stage in SECTIONS and _can_be_run(unit, run)]
+        # Where a recipe says no threads, a model may take a whole GPU: one at a time.
+        is_shared = any(threads is not None for _, threads in _threads(self.recipe, [stage]))
+        left = [unit for unit in units if is_shared and _can_be_run(unit, run)]
         number = min(self.number, len(left))
         if number < 2:
             return

@@ -10,6 +10,7 @@ import pytest
 
 from mira_megatron.config import Recipe, fingerprinted
 from mira_megatron.file_lock import LockHeldError, held_lock
+from mira_megatron.launchers import units_at_once
 from mira_megatron.launchers.units_at_once import UnitsAtOnce, check_threads
 from mira_megatron.manifest import Counts, read_manifest
 from mira_megatron.stage import Resources, Run, Unit, WorkResult, Workspace, run_unit
@@ -82,11 +83,28 @@ def test_unit_that_another_works_on_is_left_to_it(tmp_path: Path) -> None:
 def test_nothing_is_started_unless_several_can_be_run(
     tmp_path: Path, units: list[Unit], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    at_once = UnitsAtOnce(recipe=recipe("a", "b"), number=2, workers=2, log_level="info")
+    models = recipe("a", "b", num_threads=1)
+    at_once = UnitsAtOnce(recipe=models, number=2, workers=2, log_level="info")
     at_once("midtrain", units, Run(folder=tmp_path))
     assert at_once.made == set()
     # The recipe is not there: whoever was started would say so.
     assert "no such file" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("engine", "number"), [("transformers", 2), ("vllm", 0)])
+def test_models_that_vllm_loads_are_evaluated_one_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, engine: str, number: int
+) -> None:
+    started: list[int] = []
+    monkeypatch.setattr(
+        units_at_once, "run_workers", lambda words, number, num_threads: started.append(number)
+    )
+    models = recipe("a", "b", num_threads=1)
+    section = {"engine": engine, **({"num_threads": 1} if number else {})}
+    models = replace(models, values={**models.values, "eval": section})
+    at_once = UnitsAtOnce(recipe=models, number=2, workers=2, log_level="info")
+    at_once("eval", [unit("a"), unit("b")], Run(folder=tmp_path))
+    assert sum(started) == number
 
 
 def test_models_beside_each_other_need_a_number_of_threads() -> None:
