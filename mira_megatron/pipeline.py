@@ -147,8 +147,8 @@ def run_stages(
     With `reparses` those that are made of kept answers are made again, and nobody is asked. Units
     of earlier stages are not run, but they must be done with this recipe's settings. One that
     others still work on is left to them, with a line that says so. `run_one` is what runs a unit;
-    `run_ahead` is given each stage with its units before, and may have some made. A model that
-    cannot be evaluated here is told at the end: nothing but what reads that waits.
+    `run_ahead` is given each stage with its units before, and may have some made. The failure of
+    one that fails alone is told at the end.
     """
     # Workers are forked from a server; what it has imported they need not import, each pool anew.
     multiprocessing.get_context("forkserver").set_forkserver_preload(["__main__", *STAGES.values()])
@@ -183,7 +183,7 @@ def run_stages(
                         raise
                     logger.info("%s: left to the one who works on it", unit.label)
                 except (ValueError, FileNotFoundError) as error:
-                    if stage != "eval":
+                    if not unit.fails_alone:
                         raise
                     logger.warning("%s failed; going on with the rest: %s", unit.label, error)
                     failures.append(str(error))

@@ -97,6 +97,7 @@ class Unit:
     can_be_left: bool = False  # no unit of its stage reads it: those who share do another meanwhile
     can_be_shared: bool = False  # its work function shares the parts where it is given a sharing
     can_be_reparsed: bool = False  # it is made of answers that are kept
+    fails_alone: bool = False  # its failure is told at the end, once the others of its run are done
     raw_inputs: Mapping[str, str] = field(default_factory=dict)  # name -> value, from outside
     # Files from outside, name -> digest: only looked at when the unit itself is to be run.
     raw_files: Callable[[], Mapping[str, str]] | None = None

@@ -6,6 +6,7 @@ stage that will tell; what is done already is not looked at again.
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -27,6 +28,7 @@ from mira_megatron.doctor.stage_environments import check_environments
 from mira_megatron.doctor.subject import Subject, subject_of
 from mira_megatron.doctor.training_checks import check_trainings
 from mira_megatron.launchers.cluster import Cluster
+from mira_megatron.recipes_before import command_for, unfinished_before
 
 SCHEMA_VERSION = 1
 _STYLES = {ERROR: "bold red", WARNING: "yellow", UNKNOWN: "cyan", INFO: "dim"}
@@ -59,7 +61,7 @@ def preflight(
             findings += check()
         except (ValueError, FileNotFoundError) as error:
             findings.append(_refused(recipe, f"{area} cannot be looked at further", str(error)))
-    return _sorted(_once(findings))
+    return _sorted(_once(_with_before(recipe, cluster, findings)))
 
 
 def exit_code(findings: Sequence[Finding]) -> int:
@@ -102,6 +104,26 @@ def _unplanned(subject: Subject) -> list[Finding]:
         _refused(subject.recipe, f"{', '.join(names)} cannot be planned", reason)
         for reason, names in stages.items()
     ]
+
+
+def _with_before(recipe: Recipe, cluster: Cluster | None, findings: list[Finding]) -> list[Finding]:
+    """Returns the findings with one per recipe before this that is not at its end.
+
+    That stands for all that is missing for want of it. `mira submit` refuses until it is done.
+    """
+    for left in unfinished_before(recipe):
+        made_there = f"{left.recipe.run_folder}{os.sep}"
+        findings = [finding for finding in findings if made_there not in finding.what]
+        way_out = f"`{command_for(left.recipe, 'run')}` does it"
+        findings.append(
+            Finding(
+                level=UNKNOWN if cluster is None else ERROR,
+                what=f"before this recipe comes {left}; what it makes cannot be looked at yet",
+                where=f"{recipe.path}: before",
+                way_out=f"{way_out}, as does `mira run` of this recipe" if not cluster else way_out,
+            )
+        )
+    return findings
 
 
 def _refused(recipe: Recipe, what: str, reason: str) -> Finding:

@@ -5,6 +5,7 @@ A container's inside cannot be seen from here, nor what a bare word such as `mir
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 
@@ -36,13 +37,9 @@ def stage_versions(cluster: Cluster | None, stage: str) -> dict[str, str | None]
 
 def check_environments(subject: Subject) -> list[Finding]:
     """Finds stages whose program or packages are missing; says where that cannot be seen."""
-    cluster = subject.cluster
-    findings = []
-    for stage in subject.stages:
-        if subject.is_done(stage):
-            continue
-        if cluster is not None:
-            findings += _check_program(cluster, stage)
+    left = [stage for stage in subject.stages if not subject.is_done(stage)]
+    findings = [] if subject.cluster is None else _check_programs(subject.cluster, left)
+    for stage in left:
         findings += _check_packages(subject, stage)
     return findings
 
@@ -62,17 +59,20 @@ def needed_packages(subject: Subject, stage: str) -> tuple[str, ...]:
     return ()
 
 
-def _check_program(cluster: Cluster, stage: str) -> list[Finding]:
-    program = cluster.command(stage)[0]
-    if cluster.image(stage) or not program.startswith("/") or Path(program).is_file():
-        return []
+def _check_programs(cluster: Cluster, stages: Sequence[str]) -> list[Finding]:
+    run_by: dict[str, list[str]] = {}
+    for stage in stages:
+        program = cluster.command(stage)[0]
+        if not cluster.image(stage) and program.startswith("/") and not Path(program).is_file():
+            run_by.setdefault(program, []).append(stage)
     return [
         Finding(
             level=ERROR,
-            what=f"{program}: no such program, and stage {stage} is run by it",
+            what=f"{program}: no such program, and it is to run {', '.join(names)}",
             where=f"cluster {cluster.name}: commands",
             way_out="make the environment on a disk that every node sees, or correct the path",
         )
+        for program, names in run_by.items()
     ]
 
 

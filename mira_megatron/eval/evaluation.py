@@ -91,6 +91,7 @@ def units(recipe: Recipe) -> list[Unit]:
             raw_files=_raw_files(recipe, model, entries),
             work="mira_megatron.eval.run_evaluation:evaluate_model",
             can_be_left=True,
+            fails_alone=True,  # a model without verdicts leaves the others theirs
             settings=EvalSettings(
                 model=model.name,
                 export=model.export,

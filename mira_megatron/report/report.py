@@ -47,6 +47,7 @@ class ReportSettings:
     grouped: tuple[str, ...]  # families whose groups were found here
     adopted: Mapping[str, tuple[str, ...]]  # source -> its score tables, of those without
     score_tables: Mapping[str, str]  # arm -> name of its record scores
+    has_blend: bool  # selections may be handed over by another recipe
     has_training: bool  # a blend may be trained on elsewhere
     has_instruct: bool  # the arms' models are instruction-tuned here
     has_scorers: bool  # distilled here
@@ -68,6 +69,7 @@ def units(recipe: Recipe) -> list[Unit]:
         grouped=families(recipe) if "group" in recipe.values else (),
         adopted={name: tuple(entry.scores) for name, entry in adopted_sources(recipe).items()},
         score_tables={arm: str(entry["score"]) for arm, entry in recipe.mapping("arms").items()},
+        has_blend="blend" in recipe.values,
         has_training="midtrain" in recipe.values,
         has_instruct="instruct_sft" in recipe.values,
         has_scorers="distill" in recipe.values,
@@ -128,9 +130,9 @@ def _upstream(settings: ReportSettings) -> tuple[str, ...]:
         of_sources += [
             layout.reliability_mask(settings.masking, source) for source in settings.groups
         ]
-    of_arms = [
-        folder for arm in settings.score_tables for folder in (layout.keep(arm), layout.blend(arm))
-    ]
+    of_arms = [layout.keep(arm) for arm in settings.score_tables]
+    if settings.has_blend:
+        of_arms += [layout.blend(arm) for arm in settings.score_tables]
     masked = masked_arms(settings.score_tables, settings.masking)
     of_arms += [layout.sensitivity(arm) for arm in masked]
     if settings.has_training:

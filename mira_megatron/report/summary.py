@@ -82,7 +82,11 @@ def print_summary(console: Console, recipe: Recipe) -> None:
             _print_line(console, training_line(recipe.run_folder, arm))
         if "instruct_sft" in recipe.values:
             _print_line(console, instruct_line(recipe.run_folder, arm))
-        _print_path(console, "Blend", recipe.run_folder / layout.blend(arm) / layout.BLEND)
+        if "blend" in recipe.values:
+            _print_path(console, "Blend", recipe.run_folder / layout.blend(arm) / layout.BLEND)
+        else:
+            selection = recipe.run_folder / layout.keep(arm) / layout.CERTIFICATE
+            _print_path(console, "Selection", selection)
     if is_measured(recipe):
         print_scorers(console, recipe)
     if recipe.mapping("arms") and has_page(recipe):

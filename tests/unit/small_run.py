@@ -127,6 +127,7 @@ def write_recipe(
             for name in sources
         },
         "rubric": TABLE,
+        "blend": {},
         "midtrain": {},
         "aggregate": {"scoring": TABLE, **AGGREGATED},
         "select": {"budget_tokens": budget_tokens},

@@ -120,6 +120,18 @@ def test_other_commands_name_what_is_missing_and_make_nothing(
     assert not (tmp_path / "runs").exists()
 
 
+def test_doctor_tells_what_comes_before_in_place_of_what_it_would_make(
+    pair: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["doctor", str(pair)]) == 0
+    said = capsys.readouterr().out
+    assert f"before this recipe comes {tmp_path}/first.yaml" in said
+    assert "no such file" not in said
+    run_before(load_recipe(pair), Resources())
+    assert main(["doctor", str(pair)]) == 0
+    assert "before this recipe" not in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("wrong", "named"),
     [

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import io
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -48,6 +50,18 @@ def test_summary_of_a_finished_run_shows_sources_training_and_paths(tmp_path: Pa
     assert "Training: 10 steps, loss 7.25 -> 5.12, validation loss 5.50 (nats per token)" in text
     assert f"Report: {recipe.run_folder}/report/index.html\n" in text
     assert f"Blend: {recipe.run_folder}/blends/{ARM}/blend.json\n" in text
+
+
+def test_recipe_that_ends_with_selections_has_a_page_of_them(tmp_path: Path) -> None:
+    recipe = write_run(tmp_path, {"wiki": RECORDS}, budget_tokens=45)
+    values = {name: of for name, of in recipe.values.items() if name not in ("blend", "midtrain")}
+    recipe = replace(recipe, values=values)
+    shutil.rmtree(recipe.run_folder / "blends")
+    write_report(recipe)
+    text = printed_summary(recipe)
+    assert f"Selection: {recipe.run_folder}/keep/{ARM}/selection.json\n" in text
+    assert f"Report: {recipe.run_folder}/report/index.html\n" in text
+    assert "Blend" not in text
 
 
 def test_summary_of_a_run_not_started_says_what_is_missing(tmp_path: Path) -> None:
