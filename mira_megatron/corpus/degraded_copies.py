@@ -35,7 +35,7 @@ def degraded_copies(config: SourceConfig, row: Row) -> Iterator[Row | None]:
     if not config.degraded_copies:
         return
     share = config.degraded_copies / len(config.degradations)
-    parent = xxhash.xxh3_128_hexdigest(row.text.encode())
+    parent = parent_hash(row.text)
     for way in WAYS:
         if way in config.degradations and _is_chosen(parent, way, share):
             yield _copy(config.family, row, way, parent)
@@ -53,6 +53,11 @@ def degraded_payload(
         if text is not None and text != payload[part]:
             return {**payload, part: text}
     return None
+
+
+def parent_hash(text: str) -> str:
+    """Returns by which hash copies of a record of this text name it."""
+    return xxhash.xxh3_128_hexdigest(text.encode())
 
 
 def way_and_parent(meta: str | None) -> tuple[str, str] | None:

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 
 from mira_megatron import layout
 from mira_megatron.config import Recipe
+from mira_megatron.corpus.recipe_sources import recipe_sources
 from mira_megatron.grouping.source_groups import SourceGroup, source_groups
 from mira_megatron.manifest import Counts
 from mira_megatron.records import DISTILL, RELIABILITY
@@ -55,6 +56,7 @@ class LabelSettings:
     anchors: str  # folder of its group's
     config: LabelConfig
     judge: Judge
+    has_copies: bool
 
 
 def units(recipe: Recipe) -> list[Unit]:
@@ -73,6 +75,7 @@ def _unit(
     recipe: Recipe, config: LabelConfig, judge: Judge, source: str, group: SourceGroup
 ) -> Unit:
     anchors = layout.anchors(recipe.rubric, group.name)
+    has_copies = recipe_sources(recipe)[source][0].degraded_copies > 0
     return Unit(
         stage="label",
         name=source,
@@ -85,12 +88,18 @@ def _unit(
             "records_per_source": config.records_per_source,
             "reliability_fraction": config.reliability_fraction,
             "seed": recipe.seed,
+            **({"split_by": "parent"} if has_copies else {}),
         },
         upstream=(layout.records(source), anchors),
         can_be_shared=True,
         work="mira_megatron.rubric.label:label",
         settings=LabelSettings(
-            source=source, family=group.family, anchors=anchors, config=config, judge=judge
+            source=source,
+            family=group.family,
+            anchors=anchors,
+            config=config,
+            judge=judge,
+            has_copies=has_copies,
         ),
     )
 
@@ -110,6 +119,7 @@ def label(workspace: Workspace, settings: LabelSettings) -> WorkResult:
         anchors=usable_anchors(path, settings.family, settings.judge),
         judge=settings.judge,
         reliability_fraction=settings.config.reliability_fraction,
+        has_copies=settings.has_copies,
     )
     judged = judge_parts(workspace, parts, form, settings.judge, workspace.sharing)
     outcomes: Counter[str] = sum(judged, Counter())

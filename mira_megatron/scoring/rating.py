@@ -9,6 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 import xxhash
 
+from mira_megatron.corpus.degraded_copies import parent_hash, way_and_parent
 from mira_megatron.records import (
     DISTILL,
     RATING_SCHEMA,
@@ -36,7 +37,7 @@ class RatedRecord:
     """A rating, and what tells on which side of the split its record is."""
 
     rating: Rating
-    content_hash: str
+    split_key: str
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,6 +48,7 @@ class RatingForm:
     anchors: tuple[Anchor, ...]
     judge: Judge
     reliability_fraction: float | None = None  # of a teacher's ratings; None: rows have no split
+    has_copies: bool = False  # the source has degraded copies
     names: tuple[str, ...] = field(init=False)  # of the anchors, in slot order
     prompt: prompts.ScorePrompt = field(init=False)
     _prompt_key: str = field(init=False)
@@ -133,7 +135,7 @@ class RatingForm:
             raw=answer.text,
             reasoning=answer.reasoning,
         )
-        return RatedRecord(rating, record.content_hash)
+        return RatedRecord(rating, self._split_key(record))
 
     def table(self, rows: Sequence[RatedRecord]) -> pa.Table:
         """Returns rows of RATING_SCHEMA, or TEACHER_RATING_SCHEMA where there is a split."""
@@ -143,14 +145,22 @@ class RatingForm:
         schema = RATING_SCHEMA
         if self.reliability_fraction is not None:
             schema = TEACHER_RATING_SCHEMA
-            columns["split"] = [
-                split_of(row.content_hash, self.reliability_fraction) for row in rows
-            ]
+            columns["split"] = [split_of(row.split_key, self.reliability_fraction) for row in rows]
         return pa.Table.from_pydict(columns, schema=schema)
 
     def write(self, output: Path, rows: pa.Table) -> None:
         """Writes a part."""
         write_parquet(output, rows)
+
+    def _split_key(self, record: Record) -> str:
+        """Returns what decides a record's side of the split: degraded copies are on their parent's.
+
+        A scorer that has learnt a record by heart knows its copies as well.
+        """
+        if not self.has_copies:
+            return record.content_hash
+        copy = way_and_parent(record.meta)
+        return parent_hash(record.text) if copy is None else copy[1]
 
     def _content_key(self, view_text: str) -> str:
         """Returns what decides an answer: record view, prompt, anchors, model and sampling.
@@ -173,12 +183,12 @@ def _same_score(score: int | None, num_slots: int) -> Verdict:
     )
 
 
-def split_of(content_hash: str, reliability_fraction: float) -> str:
-    """Returns which half a labelled record belongs to, by a hash of what it holds.
+def split_of(split_key: str, reliability_fraction: float) -> str:
+    """Returns which half a labelled record belongs to, by a hash of what it holds, or its parent.
 
     Records of equal content are on one side, within a source and across sources.
     """
-    place = xxhash.xxh3_64_intdigest(f"split:{content_hash}".encode())
+    place = xxhash.xxh3_64_intdigest(f"split:{split_key}".encode())
     return RELIABILITY if place < reliability_fraction * _HASHES else DISTILL
 
 

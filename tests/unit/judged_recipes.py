@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,9 +45,16 @@ def given_anchors_path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def judged_recipe(tmp_path: Path, given_anchors_path: Path) -> Callable[..., Recipe]:
-    """Returns a recipe over 20 notes in parts of 6, these stages done; its anchors are given."""
+    """Returns a recipe over 20 notes in parts of 6, these stages done; its anchors are given.
 
-    def make(stages: Sequence[str] = ("ingest", "anchor"), **sections: Any) -> Recipe:
+    `of_source` are further settings of its source.
+    """
+
+    def make(
+        stages: Sequence[str] = ("ingest", "anchor"),
+        of_source: Mapping[str, Any] | None = None,
+        **sections: Any,
+    ) -> Recipe:
         raw = tmp_path / "notes.jsonl"
         raw.write_bytes(b"".join(orjson.dumps({"text": note}) + b"\n" for note in NOTES))
         source = {
@@ -56,6 +63,7 @@ def judged_recipe(tmp_path: Path, given_anchors_path: Path) -> Callable[..., Rec
             "group": _GROUP,
             "paths": [str(raw)],
             "fields": {"text": "text"},
+            **(of_source or {}),
         }
         values = {
             "run_folder": str(tmp_path / "run"),

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from mira_megatron.config import Recipe
+from mira_megatron.corpus.degraded_copies import parent_hash, way_and_parent
 from mira_megatron.manifest import Manifest
 from mira_megatron.records import DISTILL, RELIABILITY, TEACHER_RATING_SCHEMA
 from mira_megatron.rubric import label
@@ -88,6 +89,24 @@ def test_label_split_is_by_what_a_record_holds(judged_recipe: Make) -> None:
     hashes = {record["record_id"]: record["content_hash"] for record in records}
     for row in _rows(folder).to_pylist():
         assert row["split"] == split_of(hashes[row["record_id"]], 0.4)
+
+
+def test_label_has_degraded_copies_on_the_side_of_their_parent(judged_recipe: Make) -> None:
+    copies = {"degraded_copies": 2.0, "degradations": ["shuffled", "truncated", "duplicated"]}
+    sections = {"label": {"records_per_source": 100, "reliability_fraction": 0.4}}
+    recipe = judged_recipe(of_source=copies, **sections)
+    _, folder = _label(recipe)
+    split = {row["record_id"]: row["split"] for row in _rows(folder).to_pylist()}
+    sides: dict[str, set[str]] = {}
+    num_copies = 0
+    for record in _rows(recipe.run_folder / "records/notes").to_pylist():
+        copy = way_and_parent(record["meta"])
+        num_copies += copy is not None
+        parent = parent_hash(record["text"]) if copy is None else copy[1]
+        sides.setdefault(parent, set()).add(split[record["record_id"]])
+    assert num_copies > 20
+    assert {len(found) for found in sides.values()} == {1}
+    assert set(split.values()) == {DISTILL, RELIABILITY}
 
 
 def test_label_part_without_a_sampled_record_has_no_file(judged_recipe: Make) -> None:
