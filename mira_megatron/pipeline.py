@@ -148,7 +148,7 @@ def run_stages(
     of earlier stages are not run, but they must be done with this recipe's settings. One that
     others still work on is left to them, with a line that says so. `run_one` is what runs a unit;
     `run_ahead` is given each stage with its units before, and may have some made. The failure of
-    one that fails alone is told at the end.
+    one that fails alone is told at the end, and so is, of those who share, that of one model.
     """
     # Workers are forked from a server; what it has imported they need not import, each pool anew.
     multiprocessing.get_context("forkserver").set_forkserver_preload(["__main__", *STAGES.values()])
@@ -183,7 +183,7 @@ def run_stages(
                         raise
                     logger.info("%s: left to the one who works on it", unit.label)
                 except (ValueError, FileNotFoundError) as error:
-                    if not unit.fails_alone:
+                    if not (unit.fails_alone or (resources.is_shared and unit.can_be_left)):
                         raise
                     logger.warning("%s failed; going on with the rest: %s", unit.label, error)
                     failures.append(str(error))
