@@ -21,6 +21,7 @@ from mira_megatron.cli_words import (
 from mira_megatron.config import Recipe
 from mira_megatron.launchers.units_at_once import UnitsAtOnce
 from mira_megatron.stage import Resources
+from mira_megatron.written_tables import printed_markdown
 
 ABLATION = "ablation"  # the stage, and its section
 _TABLE = "ablation table"  # label of the unit
@@ -92,13 +93,16 @@ def run_table(console: Console, recipe: Recipe, resources: Resources) -> None:
 
 def _whole(recipe: Recipe) -> list[str]:
     folder = recipe.run_folder / layout.ABLATION
-    return [(folder / "table.md").read_text(), f"The page: {folder / 'index.html'}"]
+    table = printed_markdown((folder / "table.md").read_text())
+    return [table, f"The page: {folder / 'index.html'}"]
 
 
 def _surviving(recipe: Recipe, lost: AbstractSet[str]) -> list[str]:
     make_table = importlib.import_module("mira_megatron.ablation.make_table")
     survived = make_table.surviving_markdown(recipe, lost)
-    return [] if survived is None else [survived, "Of the arms that are whole; not written."]
+    if survived is None:
+        return []
+    return [printed_markdown(survived), "Of the arms that are whole; not written."]
 
 
 def _cost(recipe: Recipe) -> str:
@@ -106,7 +110,7 @@ def _cost(recipe: Recipe) -> str:
     cost = importlib.import_module("mira_megatron.ablation.cost")
     written = importlib.import_module("mira_megatron.ablation.cost_written")
     told: str = written.write_cost(recipe, cost.recipe_cost(recipe))
-    return told
+    return printed_markdown(told)
 
 
 def _print(console: Console, lines: Sequence[str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from itertools import pairwise, zip_longest
 
 from rich import box
 from rich.table import Table
@@ -11,6 +12,9 @@ from rich.text import Text
 
 _MARKUP = re.compile(r"^[-+#=]|[\\`*_\[\]|~$]")
 _ENTITIES = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;"})
+_ESCAPED = re.compile(r"\\([-+#=\\`*_\[\]|~$])|&(amp|lt|gt);")
+_CHARS = {"amp": "&", "lt": "<", "gt": ">"}
+_CELL_END = re.compile(r"(?<!\\)(?:\\\\)*\|")
 
 
 def terminal_table(title: str) -> Table:
@@ -37,3 +41,36 @@ def markdown_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> li
 def markdown_text(text: str) -> str:
     """Returns text on one line that Markdown shows as it is: no markup, no HTML, no table cell."""
     return _MARKUP.sub(r"\\\g<0>", " ".join(text.split()).translate(_ENTITIES))
+
+
+def printed_markdown(document: str) -> str:
+    """Returns a document of this module's text and tables for a terminal: aligned, not escaped."""
+    lines: list[str] = []
+    rows: list[list[str]] = []
+    for line in [*document.splitlines(), ""]:
+        if line.startswith("| ") or (rows and line.startswith("|---")):
+            rows.append(_cells(line))
+            continue
+        lines += _aligned(rows)
+        rows = []
+        lines.append(_unescaped(line))
+    return "\n".join(lines[:-1])
+
+
+def _cells(line: str) -> list[str]:
+    """Returns what stands between the bars of a row; the line under headings has only bars."""
+    ends = [match.end() for match in _CELL_END.finditer(line)]
+    return [_unescaped(line[start : end - 1].strip()) for start, end in pairwise(ends)]
+
+
+def _aligned(rows: list[list[str]]) -> list[str]:
+    widths = [max(map(len, column)) for column in zip_longest(*rows, fillvalue="")]
+    rule = ["─" * width for width in widths]  # in the place of the line under the headings
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=False)).rstrip()
+        for row in (*rows[:1], *([rule] if rows else []), *rows[2:])
+    ]
+
+
+def _unescaped(text: str) -> str:
+    return _ESCAPED.sub(lambda match: match[1] or _CHARS[match[2]], text)

@@ -33,7 +33,7 @@ from mira_megatron.tokenization.adopted import adopted_sources
 from mira_megatron.training.held_out import held_out_models
 from mira_megatron.training.trained_arms import SECTION, ablation_config, trained_name
 
-VERSION = 2
+VERSION = 3
 DEFAULT_REFERENCE = "random"
 
 

@@ -112,9 +112,10 @@ def _benchmarks(table: AblationTable) -> list[str]:
     if benchmarks is None:
         return []
     lines = ["## Benchmarks", "", benchmarks_basis_text(table), ""]
-    lines += [f"* {markdown_text(each)}" for each in benchmark_notes(table)]
+    if notes := benchmark_notes(table):
+        lines += [*(f"* {markdown_text(each)}" for each in notes), ""]
     if benchmarks.headline is None:
-        return [*lines, ""]
+        return lines
     rows = [
         [
             markdown_text(title),
@@ -124,7 +125,7 @@ def _benchmarks(table: AblationTable) -> list[str]:
         for name, title in benchmarks.titles.items()
     ]
     arms = [markdown_text(row.arm) for row in table.arms]
-    lines += ["", *markdown_table(["benchmark", "tasks", *arms], rows), ""]
+    lines += [*markdown_table(["benchmark", "tasks", *arms], rows), ""]
     if table.reference is None or not table.score_gaps:
         return lines
     return [
