@@ -184,6 +184,8 @@ def run_stages(
                     logger.info("%s: left to the one who works on it", unit.label)
                 except (ValueError, FileNotFoundError) as error:
                     if not (unit.fails_alone or (resources.is_shared and unit.can_be_left)):
+                        if failures:
+                            raise ValueError("; ".join([*failures, str(error)])) from error
                         raise
                     logger.warning("%s failed; going on with the rest: %s", unit.label, error)
                     failures.append(str(error))

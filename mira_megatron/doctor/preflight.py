@@ -109,21 +109,27 @@ def _unplanned(subject: Subject) -> list[Finding]:
 def _with_before(recipe: Recipe, cluster: Cluster | None, findings: list[Finding]) -> list[Finding]:
     """Returns the findings with one per recipe before this that is not at its end.
 
-    That stands for all that is missing for want of it. `mira submit` refuses until it is done.
+    It stands for the files that are missing for want of it. `mira submit` refuses until it is done.
     """
     for left in unfinished_before(recipe):
-        made_there = f"{left.recipe.run_folder}{os.sep}"
-        findings = [finding for finding in findings if made_there not in finding.what]
-        way_out = f"`{command_for(left.recipe, 'run')}` does it"
+        folder = f"{left.recipe.run_folder}{os.sep}"
+        if left.recipe.run_folder != recipe.run_folder:
+            findings = [each for each in findings if not _is_missing(each, folder)]
+        words = ("run",) if cluster is None else ("submit", "--cluster=FILE")
         findings.append(
             Finding(
                 level=UNKNOWN if cluster is None else ERROR,
                 what=f"before this recipe comes {left}; what it makes cannot be looked at yet",
                 where=f"{recipe.path}: before",
-                way_out=f"{way_out}, as does `mira run` of this recipe" if not cluster else way_out,
+                way_out=f"`{command_for(left.recipe, *words)}` does it",
             )
         )
     return findings
+
+
+def _is_missing(finding: Finding, folder: str) -> bool:
+    """Returns whether a finding is that a file under this folder is not there."""
+    return folder in finding.what and "no such file" in finding.what
 
 
 def _refused(recipe: Recipe, what: str, reason: str) -> Finding:

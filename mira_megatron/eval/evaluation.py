@@ -22,7 +22,7 @@ from mira_megatron import layout
 from mira_megatron.config import Recipe
 from mira_megatron.corpus.raw_digests import raw_files_digest
 from mira_megatron.corpus.sources import SourceFile
-from mira_megatron.eval.benchmark_data import check_data, data_stamp, refused_data
+from mira_megatron.eval.benchmark import Style
 from mira_megatron.eval.eval_config import (
     SECTION,
     EvalConfig,
@@ -31,6 +31,8 @@ from mira_megatron.eval.eval_config import (
     eval_config,
     read_suite,
 )
+from mira_megatron.eval.generation.planned import planned_answers
+from mira_megatron.eval.sandbox.best import best_sandbox
 from mira_megatron.eval.suite import Entry, Suite, data_files, open_benchmark
 from mira_megatron.instruct.instruct_sft import units as instruct_units
 from mira_megatron.manifest import read_manifest
@@ -73,10 +75,13 @@ def units(recipe: Recipe) -> list[Unit]:
     suite, entries = read_suite(recipe, config)
     models = evaluated_models(recipe)
     if recipe.is_provisional and not _are_done(recipe, models):
-        needed = [entry for entry in entries if entry.name not in recipe.without_data]
-        check_data(recipe, config, suite, needed)
+        for entry in entries:
+            if entry.name not in recipe.without_data:
+                error = _refused(recipe, config, suite, entry)
+                if error is not None:
+                    raise error
     asked = asked_config(config, suite, entries)
-    data = _data_digests(recipe, config, suite, entries)
+    data = _data_digests(recipe, entries)
     return [
         Unit(
             stage="eval",
@@ -147,13 +152,55 @@ def missing_data(recipe: Recipe) -> dict[str, str]:
     return {
         entry.name: str(error)
         for entry in entries
-        if isinstance(error := refused_data(recipe, config, suite, entry), FileNotFoundError)
+        if isinstance(error := _refused(recipe, config, suite, entry), FileNotFoundError)
     }
+
+
+def check_sandbox(recipe: Recipe) -> None:
+    """Raises ValueError where models are still to be evaluated and no sandbox here is safe enough.
+
+    For who is about to train them on this machine.
+    """
+    if SECTION not in recipe.values or _are_done(recipe, evaluated_models(recipe)):
+        return
+    try:
+        best_sandbox(eval_config(recipe).min_isolation)
+    except ValueError as error:
+        raise ValueError(
+            f"{recipe.path}: {SECTION}: what models write is run here at the end, and there is "
+            f"{error}"
+        ) from error
 
 
 def _are_done(recipe: Recipe, models: list[EvaluatedModel]) -> bool:
     folders = (recipe.run_folder / layout.evaluation(model.name) for model in models)
     return all(read_manifest(folder) is not None for folder in folders)
+
+
+def _refused(
+    recipe: Recipe, config: EvalConfig, suite: Suite, entry: Entry
+) -> ValueError | FileNotFoundError | None:
+    """Returns why a benchmark's data cannot be asked, naming the setting; None where they can."""
+    try:
+        benchmark = open_benchmark(entry, layout.eval_cache(recipe.run_folder))
+        planned = planned_answers(
+            benchmark, suite.sampling_of(entry), Style(config.style), limit=config.limit
+        )
+    except (ValueError, FileNotFoundError) as error:
+        if isinstance(error.__cause__, ModuleNotFoundError):
+            return None  # this stage may have an environment of its own on a cluster
+        where = f"{recipe.path}: {SECTION}"
+        kind = FileNotFoundError if isinstance(error, FileNotFoundError) else ValueError
+        return kind(
+            f"{error} ({where}: suite {suite.path}). In a recipe the folder is "
+            f"{SECTION}.data_folder; {SECTION}.benchmarks leaves a benchmark out"
+        )
+    if not planned:
+        return ValueError(
+            f"{entry.file}: no tasks, so benchmark {entry.name} has nothing to ask. Copy the "
+            f"file anew, or leave the benchmark out of {SECTION}.benchmarks"
+        )
+    return None
 
 
 def _raw_files(
@@ -165,24 +212,21 @@ def _raw_files(
     return lambda: {**({} if base is None else base()), **data()}
 
 
-def _data_digests(
-    recipe: Recipe, config: EvalConfig, suite: Suite, entries: list[Entry]
-) -> Callable[[], dict[str, str]]:
-    """Returns what digests every benchmark, once for all models unless its files change."""
-    graders: dict[str | None, str] = {}
+def _data_digests(recipe: Recipe, entries: list[Entry]) -> Callable[[], dict[str, str]]:
+    """Returns what digests every benchmark; opened, which takes long, it is once for all models."""
+    graders: dict[str, str] = {}
 
     def digests() -> dict[str, str]:
         found = {}
         for entry in entries:
-            stamp = data_stamp(config, suite, entry)
-            if stamp is None or stamp not in graders:
-                # Opened first, since it says what is missing and the way out.
+            if entry.name not in graders:
+                # Before its files are read, since it says what is missing and the way out.
                 cache = layout.eval_cache(recipe.run_folder)
-                graders[stamp] = open_benchmark(entry, cache).grader
+                graders[entry.name] = open_benchmark(entry, cache).grader
             files = [SourceFile(path=path, name=path.name) for path in data_files(entry)]
             noted = recipe.run_folder / ".raw_digests" / f"eval-{entry.name}.json"
             found[f"data of {entry.name}"] = raw_files_digest(files, noted)
-            found[f"grader of {entry.name}"] = graders[stamp]
+            found[f"grader of {entry.name}"] = graders[entry.name]
         return found
 
     return digests

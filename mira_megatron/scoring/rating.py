@@ -186,7 +186,8 @@ def _same_score(score: int | None, num_slots: int) -> Verdict:
 def split_of(split_key: str, reliability_fraction: float) -> str:
     """Returns which half a labelled record belongs to, by a hash of what it holds, or its parent.
 
-    Records of equal content are on one side, within a source and across sources.
+    Records of equal content are on one side, within a source, and across sources without degraded
+    copies.
     """
     place = xxhash.xxh3_64_intdigest(f"split:{split_key}".encode())
     return RELIABILITY if place < reliability_fraction * _HASHES else DISTILL

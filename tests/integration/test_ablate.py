@@ -134,6 +134,25 @@ def test_arm_that_fails_leaves_the_others_and_is_named(
     assert "\nbroken " in table_in(again.output)
 
 
+def test_worker_whose_arm_cannot_be_trained_goes_on_with_the_next(
+    finished_run: Path, tmp_path: Path, compared: tuple[Path, str]
+) -> None:
+    short = {"score": "random", "scope": "source", "budget_tokens": 900}
+    path = write_recipe(tmp_path, finished_run, arms={"a_short_one": short})
+    values = yaml.safe_load(path.read_text())
+    values["midtrain"]["training"]["num_threads"] = 1
+    path.write_text(yaml.safe_dump(values))
+    run = tmp_path / "run"
+    shutil.copytree(compared[0].parent / "run", run, symlinks=True)
+    shutil.rmtree(run / "checkpoints")
+    for stage in ("select", "blend"):
+        assert_done(mira(stage, path))
+    failed = mira("midtrain", path, "--share")
+    assert_refused(failed, "midtrain a_short_one failed; going on with the rest: the train dataset")
+    for model in set(MODELS) - {"base"}:
+        assert (run / layout.checkpoints(model) / "manifest.json").is_file()
+
+
 def test_killed_at_any_file_it_writes_it_goes_on_to_the_same_table(
     finished_run: Path, tmp_path: Path, compared: tuple[Path, str]
 ) -> None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
 import time
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +89,14 @@ def ablate(recipe: Path, seconds: float | None = None) -> tuple[int, str]:
     return process.returncode, log.read_text()
 
 
+def seconds_of(recipe: Path) -> float:
+    """Runs the chain to its end, and returns how long that took."""
+    began = time.monotonic()
+    code, said = ablate(recipe)
+    assert code == 0, said
+    return time.monotonic() - began
+
+
 def test_killed_at_ten_random_moments_it_ends_with_the_same_table(
     finished_run: Path, tmp_path: Path
 ) -> None:
@@ -97,17 +105,17 @@ def test_killed_at_ten_random_moments_it_ends_with_the_same_table(
     for folder in (calm, killed):
         folder.mkdir()
         recipes.append(write_recipe(folder, finished_run))
-    began = time.monotonic()
-    code, said = ablate(recipes[0])
-    assert code == 0, said
-    took = time.monotonic() - began
-    # Moments of the calm run: each run goes on from where the one before was killed, and starting
-    # takes time as well, so none of them comes to its end.
+    took = seconds_of(recipes[0])
+    starting = seconds_of(recipes[0]) / 2  # all is done: what every run needs before it goes on
+    # Each goes on from where the one before was killed, so that all of the chain has its turn.
     source = random.Random(20)
-    moments = sorted(source.uniform(0, took) for _ in range(NUM_KILLS))
-    for before, moment in pairwise([0.0, *moments]):
-        code, said = ablate(recipes[1], moment - before)
+    killed_in = []
+    for _ in range(NUM_KILLS):
+        code, said = ablate(recipes[1], starting + source.uniform(0.04, 0.12) * took)
         assert code == -signal.SIGKILL, said
+        killed_in.append(re.findall(r"INFO (\S+) \S+: \d", said)[-1])
+    assert len(set(killed_in)) > NUM_KILLS // 3, killed_in
+    assert {"held-out", "instruct-sft", "eval"} & set(killed_in), killed_in
     code, said = ablate(recipes[1])
     assert code == 0, said
     assert leftovers(killed / "run") == []

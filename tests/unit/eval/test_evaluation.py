@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -21,11 +22,9 @@ from tiny_scorer import write_tiny_scorer
 
 from mira_megatron import layout
 from mira_megatron.config import Recipe, load_recipe
-from mira_megatron.eval import benchmark_data, evaluation
 from mira_megatron.eval.comparison.outputs import read_evaluation
 from mira_megatron.eval.evaluation import missing_data, units
 from mira_megatron.eval.sandbox.contract import Sandbox
-from mira_megatron.eval.suite import Entry, open_benchmark
 from mira_megatron.file_lock import LockHeldError
 from mira_megatron.manifest import Manifest, read_manifest
 from mira_megatron.pipeline import run_stages
@@ -280,35 +279,20 @@ def test_data_that_is_no_benchmark_fails_before_anything_is_trained(
         units(replace(recipe, is_provisional=True))
 
 
-def test_data_that_stand_still_are_opened_once_by_plans_and_once_for_all_models(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    opened: list[str] = []
-
-    def count(entry: Entry, cache: Path) -> Any:
-        opened.append(entry.name)
-        return open_benchmark(entry, cache)
-
-    monkeypatch.setattr(benchmark_data, "open_benchmark", count)
-    monkeypatch.setattr(evaluation, "open_benchmark", count)
+def test_run_without_a_sandbox_says_so_before_anything_is_trained(tmp_path: Path) -> None:
     write_suite(tmp_path)
     recipe = recipe_of(tmp_path)
-    plan = replace(recipe, is_provisional=True)
-    units(plan)
+    ended = subprocess.run(
+        [sys.executable, "-m", "mira_megatron.cli", "run", str(recipe.path)],
+        env={**os.environ, "PATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 2
+    assert "eval: what models write is run here at the end" in ended.stderr
+    assert "no sandbox of level 3 here" in ended.stderr
     assert not recipe.run_folder.exists()
-    recipe.run_folder.mkdir()
-    for _ in range(3):
-        units(plan)
-    assert len(opened) == 2
-    with (tmp_path / "mbpp.jsonl").open("a") as file:
-        file.write("no JSON\n")
-    with pytest.raises(ValueError, match=r"mbpp\.jsonl"):
-        units(plan)
-    write_suite(tmp_path)
-    opened.clear()
-    inputs = [unit.raw_files() for unit in units(recipe)[:2] if unit.raw_files is not None]
-    assert (len(inputs), len(opened)) == (2, 1)
-    assert inputs[0] == inputs[1]
 
 
 def test_suite_that_is_no_yaml_is_named(tmp_path: Path) -> None:
