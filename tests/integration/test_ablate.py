@@ -137,7 +137,7 @@ def test_arm_that_fails_leaves_the_others_and_is_named(
 def test_worker_whose_arm_cannot_be_trained_goes_on_with_the_next(
     finished_run: Path, tmp_path: Path, compared: tuple[Path, str]
 ) -> None:
-    short = {"score": "random", "scope": "source", "budget_tokens": 900}
+    short = {"score": "random", "scope": "global", "budget_tokens": 2_200}
     path = write_recipe(tmp_path, finished_run, arms={"a_short_one": short})
     values = yaml.safe_load(path.read_text())
     values["midtrain"]["training"]["num_threads"] = 1
