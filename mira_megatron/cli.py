@@ -186,8 +186,9 @@ def _run(arguments: argparse.Namespace) -> int:
         secrets=secrets,
     )
     if is_whole_run:
+        evaluation = importlib.import_module(STAGES["eval"])
         for each in recipes:
-            importlib.import_module(STAGES["eval"]).check_sandbox(each)
+            evaluation.check_sandbox(each)
         run_before(recipe, resources, lambda earlier: units_at_once(arguments, earlier))
     run_ahead = units_at_once(arguments, recipe)
     if arguments.command == "ablate":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from html import unescape
 from itertools import pairwise, zip_longest
 
 from rich import box
@@ -12,8 +13,7 @@ from rich.text import Text
 
 _MARKUP = re.compile(r"^[-+#=]|[\\`*_\[\]|~$]")
 _ENTITIES = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;"})
-_ESCAPED = re.compile(r"\\([-+#=\\`*_\[\]|~$])|&(amp|lt|gt);")
-_CHARS = {"amp": "&", "lt": "<", "gt": ">"}
+_ESCAPED = re.compile(r"\\([-+#=\\`*_\[\]|~$])")
 _CELL_END = re.compile(r"(?<!\\)(?:\\\\)*\|")
 
 
@@ -73,4 +73,4 @@ def _aligned(rows: list[list[str]]) -> list[str]:
 
 
 def _unescaped(text: str) -> str:
-    return _ESCAPED.sub(lambda match: match[1] or _CHARS[match[2]], text)
+    return unescape(_ESCAPED.sub(r"\1", text))
